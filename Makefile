@@ -1,0 +1,34 @@
+# The commands people repeat. Each uses the environment in .venv; `make install` makes it.
+bin = .venv/bin/
+
+install:  ## an environment with everything, and the git hooks
+	python3 -m venv .venv
+	$(bin)pip install -c constraints.txt -e '.[all]'
+	-$(bin)pre-commit install
+
+export:  ## notebooks -> package
+	$(bin)nbdev-clean
+	$(bin)nbdev-export
+
+readme:  ## nbs/index.ipynb -> README.md
+	$(bin)python .ci/readme.py
+
+test:  ## all tests; one notebook: make test only=faces
+	$(bin)pytest $(if $(only),-k $(only))
+
+check: export readme test  ## what to run before a commit
+
+ci:  ## what runs after a push, in an environment of its own
+	.ci/run
+
+docs: export  ## the site in _docs; needs quarto
+	$(bin)nbdev-docs
+
+constraints:  ## pin what is installed in .venv
+	$(bin)python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
+
+help:
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## */\1\t/'
+
+.PHONY: install export readme test check ci docs constraints help
+.DEFAULT_GOAL = help

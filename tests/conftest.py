@@ -1,0 +1,33 @@
+"What all tests share: few threads, fixed seeds, and data that only some machines have."
+import os
+for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): os.environ.setdefault(name, "2")
+os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "5")
+os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
+
+import random, sys
+from pathlib import Path
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    "The top of the checkout."
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    "Real faces and videos beside the checkout, which users do not have: tests that want them are skipped without."
+    folder = ROOT.parent / "shared"
+    if not (folder / "data").is_dir(): pytest.skip(f"no test data in {folder}")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    "The same random numbers in every run."
+    random.seed(0)
+    if "numpy" in sys.modules: sys.modules["numpy"].random.seed(0)
+    if "torch" in sys.modules: sys.modules["torch"].manual_seed(0)

@@ -1,0 +1,48 @@
+"Each notebook is one test: all its cells run, but for those marked `#| slow` or `#| gpu`."
+import gc, importlib.util, os, re, signal, sys
+import nbdev.test  # the module, not the function: pytest would collect `test_nb`
+import pytest
+from nbdev.config import get_config
+from project import NOTEBOOKS, PACKAGE, ROOT, code, imports, modules, own_imports
+
+
+def missing(source, seen=()):
+    "Packages that code wants, directly or through modules of this project, and that are not installed."
+    found = {o.split(".")[0] for o in imports(source)} - set(sys.stdlib_module_names) - {PACKAGE}
+    result = {o for o in found if importlib.util.find_spec(o) is None}
+    for module in own_imports(source) - set(seen):
+        result |= missing(modules()[module].read_text(encoding="utf-8"), (*seen, module))
+    return result
+
+
+@pytest.fixture
+def surroundings():
+    "A notebook leaves working directory, environment, path and signals as it found them."
+    folder, environment, path, handler = os.getcwd(), dict(os.environ), list(sys.path), signal.getsignal(signal.SIGINT)
+    yield
+    os.chdir(folder)
+    os.environ.clear(); os.environ.update(environment)
+    sys.path[:] = path
+    signal.signal(signal.SIGINT, handler)
+    if "matplotlib.pyplot" in sys.modules: sys.modules["matplotlib.pyplot"].close("all")
+    gc.collect()
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda o: str(o.relative_to(ROOT / "nbs").with_suffix("")))
+def test_notebook(notebook, surroundings, capfd):
+    absent = missing(code(notebook))
+    if absent and notebook.parent.name == "tutorials": pytest.skip(f"needs {', '.join(sorted(absent))}: pip install 'deepfake_nb[all]'")
+    flags = get_config(ROOT).tst_flags.split()
+    passed, seconds = nbdev.test.test_nb(notebook, skip_flags=flags, basepath=ROOT)
+    error = re.sub(r"\x1b\[[0-9;]*m", "", capfd.readouterr().err)
+    assert passed, f"{notebook.relative_to(ROOT)} failed:\n{error[-6000:]}"
+
+
+def test_a_failing_notebook_fails(tmp_path, surroundings, capfd):
+    "The test above can fail: it would be worth nothing otherwise."
+    import nbformat
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("assert 1 == 2, 'one is not two'")])
+    target = tmp_path / "failing.ipynb"
+    nbformat.write(nb, target)
+    passed, _ = nbdev.test.test_nb(target, profile=False)
+    assert not passed and "one is not two" in capfd.readouterr().err
