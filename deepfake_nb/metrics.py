@@ -6,9 +6,8 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/metrics.html.md"""
 
 # %% ../nbs/55_metrics.ipynb #6febb9f0
 from __future__ import annotations
-import html, inspect, math
+import inspect, math
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from statistics import NormalDist
 import numpy as np
@@ -17,7 +16,8 @@ from .core import FAKE, REAL, parse_label
 # %% auto #0
 __all__ = ['operating_points', 'auc', 'average_precision', 'equal_error_rate', 'tpr_at_fpr', 'accuracy', 'recall_of_fakes',
            'false_positive_rate', 'balanced_accuracy', 'log_loss', 'brier_score', 'reliability_bins',
-           'expected_calibration_error', 'wilson_interval', 'resample_weights', 'bootstrap_interval']
+           'expected_calibration_error', 'wilson_interval', 'resample_weights', 'bootstrap_interval', 'video_id',
+           'aggregate', 'video_scores', 'paired_bootstrap', 'mcnemar']
 
 # %% ../nbs/55_metrics.ipynb #84b3f4bd
 def _checked(y_true, y_prob, weights=None):
@@ -236,3 +236,75 @@ def bootstrap_interval(
     y, p, _ = _checked(y_true, y_prob)
     if _group_numbers(groups, len(y))[1] < 2: return math.nan, math.nan
     return _quantiles(np.concatenate([_values(metric, y, p, w) for w in resample_weights(groups, len(y), n, seed)]), level)
+
+# %% ../nbs/55_metrics.ipynb #bf2b172b
+def video_id(
+    path:str|Path, # A video file, or with `frame=True` one frame in the folder of its video
+    root:str|Path|None=None, # Folder that all paths share, left out of the id
+    frame:bool=False, # Is `path` one frame, so that its folder is the video?
+)->str: # The whole path without its suffix (of a frame: its folder), with forward slashes
+    "A name that only one video of a data set has."
+    path = PurePosixPath(Path(path).as_posix())
+    if root is not None and path.is_relative_to(Path(root).as_posix()): path = path.relative_to(Path(root).as_posix())
+    return str(path.parent if frame else path.with_suffix(""))
+
+def aggregate(
+    y_prob:Sequence[float], # P(fake) of each part; nan or None where it is unknown
+    keys:Sequence[Hashable], # The whole that each part belongs to
+    how:str="mean", # 'mean', 'median' or 'max' of the known parts
+)->tuple[list, np.ndarray]: # Keys in order of appearance and their values; nan where no part is known
+    "One score for each key."
+    if how not in ("mean", "median", "max"): raise ValueError(f"how {how!r}; accepted: 'mean', 'median', 'max'")
+    p, (numbers, n) = np.asarray(y_prob, dtype=float), _group_numbers(list(keys), len(y_prob))
+    order = np.argsort(numbers, kind="stable")
+    known = [o[~np.isnan(o)] for o in np.split(p[order], np.cumsum(np.bincount(numbers, minlength=n))[:-1])]
+    return list(dict.fromkeys(keys)), np.array([getattr(np, how)(o) if len(o) else np.nan for o in known])
+
+# %% ../nbs/55_metrics.ipynb #14ce61a4
+def video_scores(
+    videos:Sequence[str], # Of each frame: the id of its video, as `video_id` gives it
+    persons:Sequence[Hashable], # Of each frame: which person of that video
+    y_true:Sequence[int], # Of each frame: label of its video; raises `ValueError` where one video has both
+    y_prob:Sequence[float], # Of each frame: P(fake); nan where it is unknown
+    how:str="mean", # From frames to a person: 'mean', 'median' or 'max'
+)->tuple[list[str], np.ndarray, np.ndarray]: # Videos in order of appearance, their labels (V,), their scores (V,)
+    "Frames to people by `how`, people to videos by the most suspicious one."
+    labels = {}
+    for video, label in zip(videos, y_true):
+        if labels.setdefault(video, label) != label: raise ValueError(f"video {video!r} is both real and fake; is it the id of one video?")
+    pairs, person_prob = aggregate(y_prob, list(zip(videos, persons)), how)
+    names, prob = aggregate(person_prob, [video for video, _ in pairs], "max")
+    return names, np.array([labels[o] for o in names]), prob
+
+# %% ../nbs/55_metrics.ipynb #41a08835
+def paired_bootstrap(
+    metric:Callable, # One of this module, or any `f(y_true, y_prob)`
+    y_true:Sequence[int], # Labels, 0 real and 1 fake
+    before:Sequence[float], # P(fake) of the first detector
+    after:Sequence[float], # P(fake) of the second one, on the same items
+    groups:Sequence[Hashable]|None=None, # Person or source video of each item; None: every item stands for itself
+    n:int=2000, # Number of resamples
+    seed:int=0, # The same seed gives the same result
+    level:float=.95, # Confidence level
+)->dict: # `difference` (after - before), `low`, `high`, two-sided `p_value`, `n_groups`; nan where it cannot be said
+    "The difference of one figure between two detectors, and whether it could be chance."
+    y, a, _ = _checked(y_true, before)
+    b, n_groups = _checked(y_true, after)[1], _group_numbers(groups, len(y))[1]
+    one = np.ones((1, len(y)))
+    difference = float((_values(metric, y, b, one) - _values(metric, y, a, one))[0])
+    drawn = np.concatenate([_values(metric, y, b, w) - _values(metric, y, a, w) for w in resample_weights(groups, len(y), n, seed)])
+    low, high = _quantiles(drawn, level) if n_groups > 1 else (math.nan, math.nan)
+    good = drawn[~np.isnan(drawn)]
+    tail = min((good <= 0).sum(), (good >= 0).sum()) + 1
+    return dict(difference=difference, low=low, high=high, p_value=math.nan if math.isnan(low) else min(1., 2*float(tail) / (len(good) + 1)), n_groups=n_groups)
+
+def mcnemar(
+    right_before:Sequence[bool], # Which items the first detector called rightly
+    right_after:Sequence[bool], # Which the second one did
+)->dict: # `gained`, `lost` (numbers of items), exact two-sided `p_value`; items are taken as independent
+    "Of the items that changed, did more become right than wrong? (McNemar 1947, exact)"
+    a, b = np.asarray(right_before, bool), np.asarray(right_after, bool)
+    if a.shape != b.shape: raise ValueError(f"{len(a)} and {len(b)} items; accepted: the same items in the same order")
+    gained, lost = int((~a & b).sum()), int((a & ~b).sum())
+    tail = sum(math.comb(gained + lost, k) for k in range(min(gained, lost) + 1)) / 2**(gained + lost)
+    return dict(gained=gained, lost=lost, p_value=min(1., 2*tail))
