@@ -8,13 +8,16 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/calibrate.html.md"""
 from __future__ import annotations
 import base64, dataclasses, math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 import numpy as np
-from .core import FAKE, REAL, DeepfakeError
-from .metrics import _checked, auc, expected_calibration_error, log_loss, reliability_bins, wilson_interval
+from .core import FAKE, REAL
+from .metrics import _checked, expected_calibration_error, reliability_bins, wilson_interval
 
 # %% auto #0
-__all__ = ['sigmoid', 'logit', 'fit_temperature', 'Calibration', 'calibration_from_config', 'AbstentionRule']
+__all__ = ['sigmoid', 'logit', 'fit_temperature', 'Calibration', 'calibration_from_config', 'fit_isotonic', 'ThresholdChoice',
+           'threshold_at_fpr', 'fit_calibration', 'plot_reliability', 'AbstentionRule', 'mild_reencodings',
+           'FeatureDistance', 'fit_feature_distance', 'feature_distance_to_dict', 'feature_distance_from_dict',
+           'RiskCoverage', 'risk_coverage', 'plot_risk_coverage']
 
 # %% ../nbs/65_calibrate.ipynb #a8de33cd
 def sigmoid(
@@ -90,6 +93,83 @@ def calibration_from_config(
     extra = getattr(config, "calibration", None) or {}
     return Calibration(**dict(temperature=config.temperature, threshold=config.threshold, false_positive_rate=config.false_positive_rate) | extra)
 
+# %% ../nbs/65_calibrate.ipynb #03ac8507
+def fit_isotonic(
+    logits:Sequence[float], # Raw scores of a calibration split, better a thousand or more
+    labels:Sequence[int], # Labels, 0 real and 1 fake; raises `ValueError` when one class is missing
+)->list[list[float]]: # Knots [logit, probability] in rising order, for `Calibration(method="isotonic", knots=...)`
+    "The rising curve with the least squared error (needs scikit-learn)."
+    from sklearn.isotonic import IsotonicRegression
+    y, x = _logits_labels(logits, labels)
+    edge = 1 / (len(y) + 2) # n items cannot show that a probability is 0 or 1
+    fitted = IsotonicRegression(y_min=edge, y_max=1 - edge, out_of_bounds="clip").fit(x, y)
+    return [[round(float(a), 6), round(float(b), 6)] for a, b in zip(fitted.X_thresholds_, fitted.y_thresholds_)]
+
+# %% ../nbs/65_calibrate.ipynb #3358772b
+@dataclass
+class ThresholdChoice:
+    "A threshold and the false-positive rate it stands for."
+    threshold: float # probability from which on an item is called fake
+    rate: float # the rate asked for, in (0, 1)
+    achieved: float # share of the real items at or above the threshold; below `rate` where scores are tied
+    n_real: int # number of real items it rests on
+    low: float # lower end of Wilson's interval of the achieved rate
+    high: float # upper end
+    note: str = "" # a sentence where the items are too few for the rate
+
+    def to_dict(self, dataset:str="")->dict: # for `Calibration.false_positive_rate`
+        return dataclasses.asdict(self) | (dict(dataset=dataset) if dataset else {})
+
+def threshold_at_fpr(
+    real_scores:Sequence[float], # P(fake) of real items that were not trained on, one for each independent person
+    rate:float=.05, # The largest share of them that may be called fake, in (0, 1)
+    level:float=.95, # Confidence level of the interval
+)->ThresholdChoice: # Raises `ValueError` where no threshold up to 1 keeps the rate
+    "The lowest threshold that calls at most `rate` of the real items fake."
+    s = np.sort(np.asarray(real_scores, dtype=float))[::-1]
+    if not 0 < rate < 1: raise ValueError(f"rate {rate!r}; accepted: a number between 0 and 1, such as 0.05")
+    if not len(s) or np.isnan(s).any(): raise ValueError(f"{len(s)} real scores, {int(np.isnan(s).sum())} of them missing; accepted: at least one, none missing")
+    allowed = min(int(rate * len(s) + 1e-9), len(s) - 1)
+    threshold = float(np.nextafter(s[allowed], np.inf))
+    if threshold > 1: raise ValueError(f"more than {rate:.1%} of the {len(s)} real items score exactly 1: no threshold keeps that rate")
+    above = int((s >= threshold).sum())
+    note = f"{len(s)} real items are too few for a rate of {rate:.2%}: not one of them may be called fake." if allowed < 1 else ""
+    return ThresholdChoice(threshold, rate, above / len(s), len(s), *wilson_interval(above, len(s), level), note)
+
+# %% ../nbs/65_calibrate.ipynb #70025191
+def fit_calibration(
+    logits:Sequence[float], # Raw scores of a calibration split that was not trained on
+    labels:Sequence[int], # Labels, 0 real and 1 fake
+    rate:float=.05, # The false-positive rate that the threshold shall stand for
+    dataset:str="", # Name of the calibration split, for the record
+    method:str="temperature", # 'temperature' or 'isotonic'
+)->Calibration: # Ready for the header of a weights file
+    "Temperature (or a rising curve) and the threshold at a declared false-positive rate."
+    fitted = (Calibration(temperature=fit_temperature(logits, labels)) if method == "temperature"
+              else Calibration(method=method, knots=fit_isotonic(logits, labels)))
+    y, x = _logits_labels(logits, labels)
+    choice = threshold_at_fpr(fitted.probability(x[y == REAL]), rate)
+    return dataclasses.replace(fitted, threshold=choice.threshold, false_positive_rate=choice.to_dict(dataset))
+
+# %% ../nbs/65_calibrate.ipynb #a79d358b
+def plot_reliability(
+    y_true:Sequence[int], # Labels, 0 real and 1 fake
+    probabilities:dict[str, Sequence[float]], # P(fake) by name, for instance before and after calibration
+    bins:int=10, # Number of bins of equal width
+): # The matplotlib figure
+    "Reliability diagram, with the expected calibration error of each curve."
+    import matplotlib.pyplot as plt
+    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.2, 4.8), sharex=True, height_ratios=(3, 1), dpi=65)
+    top.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    for i, (name, p) in enumerate(probabilities.items()):
+        count, said, so = reliability_bins(y_true, p, bins=bins)
+        top.plot(said, so, marker="o", label=f"{name} (ECE {expected_calibration_error(y_true, p, bins=bins):.3f})")
+        bottom.bar((np.arange(bins) + .5)/bins + (i - (len(probabilities) - 1)/2)*.4/bins, count, width=.4/bins)
+    top.set(ylabel="share of fakes"); top.legend()
+    bottom.set(xlabel="probability of a forgery", ylabel="items", xlim=(0, 1))
+    plt.close(figure)
+    return figure
+
 # %% ../nbs/65_calibrate.ipynb #93eba9f0
 @dataclass
 class AbstentionRule:
@@ -136,3 +216,106 @@ class AbstentionRule:
         names = [f.name for f in dataclasses.fields(cls)]
         if unknown := sorted(set(d or {}) - set(names)): raise ValueError(f"unknown fields {', '.join(unknown)}; accepted: {', '.join(names)}")
         return cls(**d or {})
+
+# %% ../nbs/65_calibrate.ipynb #573e82b8
+def mild_reencodings(
+    crops:np.ndarray, # Face crops of one person, uint8 (T, S, S, 3), RGB
+)->list[np.ndarray]: # Two arrays like it: JPEG at quality 80, and resized to 80 % and back
+    "What any messenger does to a picture, twice, mildly."
+    import io
+    from PIL import Image
+    def jpeg(image):
+        image.save(buffer := io.BytesIO(), "JPEG", quality=80)
+        return Image.open(buffer)
+    def resized(image):
+        small = tuple(max(1, round(.8 * side)) for side in image.size)
+        return image.resize(small, Image.Resampling.LANCZOS).resize(image.size, Image.Resampling.BICUBIC)
+    return [np.stack([np.asarray(change(Image.fromarray(crop))) for crop in crops]) for change in (jpeg, resized)]
+
+# %% ../nbs/65_calibrate.ipynb #f1d6c47d
+@dataclass
+class FeatureDistance:
+    "How far features lie from those of the training data."
+    mean: np.ndarray # (F,)
+    directions: np.ndarray # (K, F), orthonormal
+    variances: np.ndarray # (K,) along the directions
+    rest: float # variance in every other direction
+
+    def __call__(self,
+        features:np.ndarray, # (N, F), or (F,)
+    )->np.ndarray|float: # (N,), around 1 for faces like those of the training data
+        "Mahalanobis distance over the square root of the number of dimensions."
+        away = np.asarray(features, dtype=float) - self.mean
+        along = away @ self.directions.T
+        squared = (along**2 / self.variances).sum(-1) + np.maximum((away**2).sum(-1) - (along**2).sum(-1), 0) / self.rest
+        return np.sqrt(squared / len(self.mean))
+
+def fit_feature_distance(
+    features:np.ndarray, # (N, F) of training faces, one row for each face; N at least 3
+    rank:int=16, # Number of main directions kept
+)->FeatureDistance:
+    "Mean, main directions and variances of the training features."
+    x = np.asarray(features, dtype=float)
+    if x.ndim != 2 or len(x) < 3: raise ValueError(f"features {x.shape}; accepted: (N, F) with N at least 3")
+    rank = min(rank, len(x) - 2, x.shape[1] - 1)
+    _, scale, directions = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    variances = scale**2 / (len(x) - 1)
+    rest = max(float(variances[rank:].sum() / (x.shape[1] - rank)), 1e-12)
+    return FeatureDistance(x.mean(0), directions[:rank], np.maximum(variances[:rank], rest), rest)
+
+# %% ../nbs/65_calibrate.ipynb #976cc538
+def feature_distance_to_dict(distance:FeatureDistance)->dict:
+    "Plain values for JSON; the arrays as base64 of 16-bit numbers."
+    text = lambda a: base64.b64encode(np.asarray(a, dtype="<f2").tobytes()).decode()
+    return dict(mean=text(distance.mean), directions=text(distance.directions), variances=[float(o) for o in distance.variances], rest=distance.rest)
+
+def feature_distance_from_dict(d:dict)->FeatureDistance:
+    "The inverse of `feature_distance_to_dict`."
+    array = lambda text: np.frombuffer(base64.b64decode(text), dtype="<f2").astype(float)
+    mean = array(d["mean"])
+    return FeatureDistance(mean, array(d["directions"]).reshape(-1, len(mean)), np.array(d["variances"]), d["rest"])
+
+# %% ../nbs/65_calibrate.ipynb #724936aa
+@dataclass
+class RiskCoverage:
+    "The share of wrong answers for each share of items answered."
+    coverage: np.ndarray # (K,) rising to 1
+    risk: np.ndarray # (K,) share of wrong answers among the items answered
+    best: np.ndarray # (K,) the same for the best order there can be
+    area: float # mean risk over all coverages, lower is better
+    name: str = "" # of the sign of doubt
+
+    def risk_at(self, coverage:float)->float: # share of wrong answers when about this share of the items is answered
+        return float(self.risk[min(np.searchsorted(self.coverage, coverage - 1e-12), len(self.risk) - 1)])
+
+def risk_coverage(
+    y_true:Sequence[int], # Labels, 0 real and 1 fake
+    y_prob:Sequence[float], # P(fake)
+    abstain_score:Sequence[float], # Doubt: the items with the highest go first
+    threshold:float=.5, # An item is called fake from here on
+    name:str="", # Of the sign of doubt, for the plot
+)->RiskCoverage: # Items of equal doubt are answered together
+    "How the error falls when doubtful items are left unanswered."
+    y, p, _ = _checked(y_true, y_prob)
+    doubt = np.asarray(abstain_score, dtype=float)
+    if doubt.shape != y.shape or np.isnan(doubt).any(): raise ValueError("doubts missing or of another length; accepted: one number for each item")
+    order, n = np.argsort(doubt, kind="stable"), len(y)
+    wrong = ((p >= threshold) != (y == FAKE))[order]
+    last = np.r_[np.flatnonzero(np.diff(doubt[order])), n - 1]
+    answered = last + 1
+    risk, best = np.cumsum(wrong)[last] / answered, np.maximum(answered - (n - wrong.sum()), 0) / answered
+    return RiskCoverage(answered / n, risk, best, float((np.diff(np.r_[0, answered]) * risk).sum() / n), name)
+
+# %% ../nbs/65_calibrate.ipynb #9cb34f9c
+def plot_risk_coverage(
+    curves:list[RiskCoverage], # One for each sign of doubt
+): # The matplotlib figure
+    "The curves over each other, with the best there can be."
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(figsize=(4.6, 3.2), dpi=65)
+    for curve in curves: axes.plot(curve.coverage, curve.risk, label=f"{curve.name} (mean {curve.area:.3f})")
+    axes.plot(curves[0].coverage, curves[0].best, color="0.6", linestyle=":", label="best possible")
+    axes.set(xlabel="share of items answered", ylabel="share of answers that are wrong", xlim=(0, 1), ylim=(0, None))
+    axes.legend()
+    plt.close(figure)
+    return figure

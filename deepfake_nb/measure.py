@@ -40,7 +40,7 @@ FIGURES = dict( # name: (what people call it, which items it needs, the function
 def _number(x:float|None)->str: return "-" if x is None or np.isnan(x) else f"{x:.3f}"
 def _span(low:float|None, high:float|None)->str: return "" if low is None or np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
-@dataclass
+@dataclass(repr=False)
 class Metrics:
     "Every figure of one evaluation, with intervals and with what was left out."
     values: dict[str, float] # by the names of `FIGURES` and 'coverage'; nan where it cannot be said
@@ -90,7 +90,7 @@ def _metrics_html(self:Metrics)->str:
     return f"<p>{html.escape(line)}</p>{_table(['figure', 'value', f'{self.level:.0%} interval', 'items'], self.rows())}<ul>{notes}</ul>"
 
 Metrics.to_dict, Metrics._repr_html_ = metrics_to_dict, _metrics_html
-Metrics.__str__ = lambda self: "\n".join(f"{a:34}{b:>7}   {c:16} {d:>6}" for a, b, c, d in self.rows())
+Metrics.__repr__ = lambda self: "\n".join(f"{a:34}{b:>7}   {c:16} {d:>6}" for a, b, c, d in self.rows())
 
 # %% ../nbs/57_measure.ipynb #efbf8e1a
 def _notes(y, scored, decided, n_groups:int)->list[str]:
@@ -151,6 +151,8 @@ class MetricsTable(dict):
     def rows(self)->list[list[str]]: # one row of text for each name
         cell = lambda m, k: " ".join(o for o in (_number(m[k]), f"({_span(*m.intervals[k])})" if _span(*m.intervals[k]) else "") if o)
         return [[str(name), m.counts["real"], m.counts["fake"], *(cell(m, k) for k in self.columns)] for name, m in self.items()]
+
+    def __repr__(self)->str: return "\n".join("  ".join(map(str, o)) for o in self.rows())
 
     def _repr_html_(self)->str:
         label = lambda k: "coverage" if k == "coverage" else FIGURES[k][0]
