@@ -1,6 +1,6 @@
 """Makes README.md from nbs/index.ipynb: `python .ci/readme.py`, or with `--check` only says whether it is up to date.
 
-Cells marked `#| hide` are left out and directives are removed. Links and pictures that are relative in the notebook
+Cells marked `#| hide` are left out, of those marked `#| echo: false` only what they showed is kept. Links and pictures that are relative in the notebook
 are rewritten, so that the same text works in the docs and at the top of the repository.
 """
 import posixpath, re, sys
@@ -32,19 +32,29 @@ def plain(value):
     return value
 
 
+def joined(text): return "".join(text) if isinstance(text, list) else text
+
+
+def without_code(cell):
+    "A code cell marked `#| echo: false` as the text that it showed."
+    shown = [joined(o.get("data", {}).get("text/markdown") or o.get("text") or "") for o in cell["outputs"]]
+    return dict(cell_type="markdown", id=cell["id"], metadata={}, source="\n\n".join(shown))
+
+
 def readme():
     "The text of README.md."
-    nb = plain(NBProcessor(NOTEBOOK, procs=[hide_], process=True).nb)
+    found = NBProcessor(NOTEBOOK, procs=[hide_], process=True).nb.cells
+    quiet = [o.cell_type == "code" and o.directives_.get("echo") == "false" for o in found]
+    nb = dict(cells=[without_code(o) if q else o for o, q in zip(plain(found), quiet)], metadata={}, nbformat=4, nbformat_minor=5)
     for cell in nb["cells"]:
-        if isinstance(cell["source"], list): cell["source"] = "".join(cell["source"])
+        cell["source"], cell["metadata"] = joined(cell["source"]), {}
         if cell["cell_type"] == "markdown": cell["source"] = relink(cell["source"])
-        cell["metadata"] = {}
-    text, resources = MarkdownExporter().from_notebook_node(from_dict(dict(nb, metadata={})))
+    text, resources = MarkdownExporter().from_notebook_node(from_dict(nb))
     if resources.get("outputs"):
         raise SystemExit("nbs/index.ipynb: a cell that is shown has a picture as its output. Accepted: a file in nbs/images that markdown links to.")
     text = re.sub(r"[ \t]+$", "", text, flags=re.M)
     title, rest = re.sub(r"\n{3,}", "\n\n", text).strip().split("\n", 1)
-    return f"{title}\n\n{MARKER}\n{rest}\n"
+    return f"{title}\n\n{MARKER}\n\n{rest.strip()}\n"
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, exported, imports, modules,
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
-    core="", media="core", faces="core", data="core", extract="media faces data", augment="core", selfblend="core",
-    model="core", metrics="core", learner="data augment selfblend model metrics", calibrate="core metrics",
-    predict="media faces model calibrate", explain="model predict", evaluate="data augment metrics predict",
+    core="", media="core", faces="core", data="core", extract="media faces data", augment="core", selfblend="core augment",
+    weightsfile="core", model="core weightsfile", metrics="core", measure="core metrics", learner="data augment selfblend model metrics", calibrate="core metrics",
+    predict="media faces model calibrate", explain="model predict", evaluate="data augment metrics measure predict",
     finetune="data learner evaluate", report="predict explain", app="predict explain report",
     stream="media faces model calibrate", scan="predict report", export="model", cli="*")
 ONLY_LEARNER = "fastai"  # wraps the training loop; everything else works without it

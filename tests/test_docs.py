@@ -49,6 +49,13 @@ def test_readme_is_made_from_the_index():
     assert done.returncode == 0, done.stderr
 
 
+def test_readme_lists_every_notebook():
+    "The table of notebooks is what nbs/index.ipynb showed when it was last run and saved."
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [o.name for o in NOTEBOOKS if o.parent.name == "nbs" and o.name[:2].isdigit() and f"](nbs/{o.name})" not in text]
+    assert not missing, f"run nbs/index.ipynb, save it and make readme: {', '.join(missing)}"
+
+
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory):
     "The notebooks as nbdev stages them for Quarto, made in a copy of the project, with a stand-in for Quarto's binary."
