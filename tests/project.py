@@ -60,10 +60,15 @@ def own_imports(source):
     return {o.split(".")[1] for o in imports(source) if o.startswith(f"{PACKAGE}.")} & set(modules())
 
 
+def python(cell):
+    "The Python of a code cell, without the lines that only IPython understands."
+    if cell.source.startswith("%%"): return ""
+    return "\n".join(re.sub(r"^(\s*)[%!].*", r"\1pass", o) for o in cell.source.splitlines())
+
+
 def code(notebook):
-    "The Python of a notebook's code cells, without the lines that only IPython understands."
-    lines = "\n".join(o.source for o in cells(notebook) if o.kind == "code").splitlines()
-    return "\n".join("pass" if re.match(r"[%!]", o) else re.sub(r"^(\s+)[%!].*", r"\1pass", o) for o in lines)
+    "The Python of a notebook's code cells."
+    return "\n".join(python(o) for o in cells(notebook) if o.kind == "code")
 
 
 def tracked():

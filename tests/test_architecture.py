@@ -5,11 +5,12 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, exported, imports, modules,
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
-    core="", media="core", faces="core", data="core", extract="media faces data", augment="core", selfblend="core augment",
-    weightsfile="core", model="core weightsfile", metrics="core", measure="core metrics", learner="data augment selfblend model metrics", calibrate="core metrics",
-    predict="media faces model calibrate", explain="model predict", evaluate="data augment metrics measure predict",
-    finetune="data learner evaluate", report="predict explain", app="predict explain report",
-    stream="media faces model calibrate", scan="predict report", export="model", cli="*")
+    core="", media="core", faces="core", manifest="core", datasets="core manifest", data="core manifest datasets",
+    extract="media faces data", augment="core", selfblend="core augment", weightsfile="core", model="core weightsfile",
+    metrics="core", measure="core metrics", plots="core metrics", learner="data augment selfblend model metrics",
+    calibrate="core metrics", predict="media faces model calibrate", explain="model predict",
+    evaluate="data augment metrics measure plots predict", finetune="data learner evaluate", report="predict explain",
+    app="predict explain report", stream="media faces model calibrate", scan="predict report", export="model", cli="*")
 ONLY_LEARNER = "fastai"  # wraps the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
@@ -52,7 +53,7 @@ def test_imports_run_downwards(module):
 
 @by_module
 def test_imports_are_those_of_the_design(module):
-    assert module in STANDS_ON, f"{module} is new: say in STANDS_ON of this test what it stands on"
+    assert module in STANDS_ON, f"{module} is new: say in the table of this test what it stands on"
     extra = own_imports(source(module)) - allowed(module)
     assert not extra, f"{module} imports {', '.join(sorted(extra))}; it stands on {STANDS_ON[module]}"
 

@@ -1,9 +1,9 @@
 "The docs can be built and say what the code says."
-import os, shutil, subprocess, sys
+import ast, os, re, shutil, subprocess, sys
 from pathlib import Path
 import nbformat, pytest, yaml
 from nbconvert import HTMLExporter
-from project import NOTEBOOKS, ROOT, cells, tracked
+from project import NOTEBOOKS, ROOT, cells, python, tracked
 
 
 def load(path): return yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
@@ -33,7 +33,6 @@ def test_pages_that_the_settings_name_exist():
 
 def test_pictures_and_links_of_notebooks_exist():
     "A relative link in a notebook's text leads to a file of the project."
-    import re
     missing = []
     for notebook in NOTEBOOKS:
         for cell in (o for o in cells(notebook) if o.kind == "markdown"):
@@ -56,6 +55,17 @@ def test_readme_lists_every_notebook():
     assert not missing, f"run nbs/index.ipynb, save it and make readme: {', '.join(missing)}"
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda o: str(o.relative_to(ROOT / "nbs").with_suffix("")))
+def test_imports_have_cells_of_their_own(notebook):
+    "nbdev runs every cell that imports something when it builds the docs, but not the cells between: other code would fail or waste time."
+    simple = ast.Import, ast.ImportFrom, ast.If, ast.Try, ast.ExceptHandler, ast.Pass
+    for cell in (o for o in cells(notebook) if o.kind == "code" and not o.directives & {"export", "exports", "eval"}):
+        tree = ast.parse(python(cell))
+        statements = [o for o in ast.walk(tree) if isinstance(o, (ast.stmt, ast.ExceptHandler))]
+        mixed = any(isinstance(o, (ast.Import, ast.ImportFrom)) for o in statements) and not all(isinstance(o, simple) for o in statements)
+        assert not mixed, f"move the imports of this cell to one of their own:\n{cell.source}"
+
+
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory):
     "The notebooks as nbdev stages them for Quarto, made in a copy of the project, with a stand-in for Quarto's binary."
@@ -69,8 +79,7 @@ def staged(tmp_path_factory):
     folders = [str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]
     done = subprocess.run(["nbdev-proc-nbs", "--n-workers", "2"], cwd=copy, capture_output=True, text=True,
                           env=os.environ | dict(PATH=os.pathsep.join(folders), OMP_NUM_THREADS="1"), timeout=900)
-    assert done.returncode == 0, ("a cell that imports something together with other code is run when the docs are built, "
-                                  "before the cells that it may need: give imports cells of their own\n" + done.stdout[-2000:] + done.stderr[-4000:])
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return copy
 
 

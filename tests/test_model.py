@@ -85,6 +85,11 @@ def test_a_pth_without_tensors(tmp_path):
     refuse(tmp_path / "list.pth", "no table of tensors", arch="test_resnet")
     with zipfile.ZipFile(tmp_path / "zip.pth", "w") as z: z.writestr("a.txt", "hello")
     refuse(tmp_path / "zip.pth", "cannot be read", arch="test_resnet")
+    scorer = create_scorer("test_resnet", "mean", image_size=32)
+    torch.save({k: v.to_sparse() if v.ndim == 2 else v for k, v in scorer.state_dict().items()}, tmp_path / "sparse.pth")
+    refuse(tmp_path / "sparse.pth", "", arch="test_resnet", temporal="mean", image_size=32)
+    torch.save({k: v.to("meta") for k, v in scorer.state_dict().items()}, tmp_path / "meta.pth")
+    refuse(tmp_path / "meta.pth", "", arch="test_resnet", temporal="mean", image_size=32)
     (tmp_path / "text.pth").write_text("hello")
     refuse(tmp_path / "text.pth", "cannot be read", arch="test_resnet")
 
