@@ -15,7 +15,7 @@ from .metrics import (_checked, _group_numbers, _quantiles, accuracy, auc, avera
     equal_error_rate, expected_calibration_error, false_positive_rate, log_loss, recall_of_fakes, resample_weights, tpr_at_fpr, wilson_interval)
 
 # %% auto #0
-__all__ = ['FIGURES', 'Metrics', 'metrics_to_dict', 'metrics_from_dict', 'measure', 'MetricsTable', 'measure_by']
+__all__ = ['FIGURES', 'Metrics', 'metrics_to_dict', 'metrics_from_dict', 'html_table', 'measure', 'MetricsTable', 'measure_by']
 
 # %% ../nbs/57_measure.ipynb #8af96b8e
 def _at_rate(rate): return lambda y, p, weights, threshold: tpr_at_fpr(y, p, weights, rate)
@@ -78,7 +78,7 @@ def metrics_from_dict(d:dict)->Metrics:
     return Metrics({k: back(o["value"]) for k, o in d["figures"].items()}, {k: (back(o["low"]), back(o["high"])) for k, o in d["figures"].items()},
                    *(d[k] for k in ("counts", "confusion", "threshold", "level", "unit", "notes")))
 
-def _table(head:Sequence, rows:Sequence[Sequence])->str:
+def html_table(head:Sequence, rows:Sequence[Sequence])->str:
     "An HTML table; every cell is escaped."
     line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(str(o))}</{tag}>" for o in cells) + "</tr>"
     return f"<table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(o, 'td') for o in rows)}</tbody></table>"
@@ -87,7 +87,7 @@ def _metrics_html(self:Metrics)->str:
     c, notes = self.counts, "".join(f"<li>{html.escape(o)}</li>" for o in self.notes)
     line = (f"{c['items']} {self.unit}s ({c['real']} real, {c['fake']} fake) in {c['groups']} groups; {c['items'] - c['scored']} without a score, "
             f"{c['scored'] - c['decided']} scored but not decided; called fake from {self.threshold:.3g} on")
-    return f"<p>{html.escape(line)}</p>{_table(['figure', 'value', f'{self.level:.0%} interval', 'items'], self.rows())}<ul>{notes}</ul>"
+    return f"<p>{html.escape(line)}</p>{html_table(['figure', 'value', f'{self.level:.0%} interval', 'items'], self.rows())}<ul>{notes}</ul>"
 
 Metrics.to_dict, Metrics._repr_html_ = metrics_to_dict, _metrics_html
 Metrics.__repr__ = lambda self: "\n".join(f"{a:34}{b:>7}   {c:16} {d:>6}" for a, b, c, d in self.rows())
@@ -156,7 +156,7 @@ class MetricsTable(dict):
 
     def _repr_html_(self)->str:
         label = lambda k: "coverage" if k == "coverage" else FIGURES[k][0]
-        return _table(["", "real", "fake", *map(label, self.columns)], self.rows())
+        return html_table(["", "real", "fake", *map(label, self.columns)], self.rows())
 
     def to_dict(self)->dict: return {str(k): metrics_to_dict(m) for k, m in self.items()}
 
