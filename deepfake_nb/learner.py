@@ -14,6 +14,7 @@ import cv2, numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 import fastai.callback.progress, fastai.callback.schedule # give `Learner` its bars and `fit_one_cycle`
 from fastai.basics import Callback, CancelFitException, DataLoader, DataLoaders, Learner, Metric, store_attr
+from fastcore.foundation import L
 from torch import Tensor, nn
 from .augment import degrade_in_the_wild, resample
 from .core import FAKE, REAL, ManifestError, atomic_write
@@ -259,16 +260,21 @@ class KeepBest(Callback):
         model.load_state_dict(current)
 
 # %% ../nbs/60_learner.ipynb #f4e4e857
+def _plain(o): # lists and dicts in place of fastcore's, so that the file loads without unpickling classes
+    if isinstance(o, dict): return {k: _plain(v) for k, v in o.items()}
+    if isinstance(o, (list, tuple, L)): return [_plain(v) for v in o]
+    return o.item() if isinstance(o, np.generic) else o
+
 class Checkpoint(Callback):
     "Write everything needed to go on after a kill, at the end of each epoch."
     order = 80
     def __init__(self, path:str|Path): self.path = Path(path)
     def parts(self): return [o for o in self.learn.cbs if isinstance(o, (WeightAveraging, KeepBest))]
     def after_epoch(self):
-        state = dict(epoch=self.learn.epoch + 1, n_epoch=self.learn.n_epoch, model=self.learn.model.state_dict(), opt=self.learn.opt.state_dict(),
+        state = dict(epoch=self.learn.epoch + 1, n_epoch=self.learn.n_epoch, model=self.learn.model.state_dict(), opt=_plain(self.learn.opt.state_dict()),
                      values=[list(map(float, v)) for v in self.learn.recorder.values], torch_rng=torch.get_rng_state())
         for o in self.parts():
-            state[type(o).__name__] = {k: getattr(o, k) for k in ("average", "steps", "best") if hasattr(o, k)}
+            state[type(o).__name__] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best") if hasattr(o, k)}
         with atomic_write(self.path) as temporary: torch.save(state, temporary)
 
     def resume(self, learn:Learner)->int:
