@@ -12,14 +12,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import FAKE, INCONCLUSIVE, LABELS, REAL, REASONS, DeepfakeError, FileError, ManifestError, Unreadable, atomic_write
+from .core import FAKE, INCONCLUSIVE, LABELS, REAL, DeepfakeError, FileError, ManifestError, Unreadable, atomic_write
+from .calibrate import plot_reliability
 from .data import join_manifests, read_manifest
 from .measure import Metrics, MetricsTable, html_table, measure, measure_by
-from .metrics import aggregate, auc, mcnemar, paired_bootstrap, video_id, wilson_interval
+from .metrics import auc, mcnemar, paired_bootstrap, video_id, wilson_interval
+from .plots import figure_html, plot_confusion, plot_det, plot_roc, plot_scores
 
 # %% auto #0
-__all__ = ['FAIRNESS_COLUMNS', 'item_row', 'Evaluation', 'video_table', 'evaluate', 'by_level', 'by_dataset', 'by_method',
-           'failures', 'abstentions', 'unreadable', 'fairness']
+__all__ = ['FAIRNESS_COLUMNS', 'LONGEST_LIST', 'item_row', 'Evaluation', 'video_table', 'evaluate', 'by_level', 'by_dataset',
+           'by_method', 'failures', 'abstentions', 'unreadable', 'fairness', 'classification_report',
+           'evaluation_plots', 'evaluation_dict', 'page_html', 'evaluation_sections', 'save_evaluation',
+           'read_evaluation', 'Comparison', 'compare']
 
 # %% ../nbs/80_evaluate.ipynb #6e4a8eeb
 def item_row(
@@ -202,3 +206,169 @@ def fairness(
             rate = called.mean() if len(called) else np.nan
             rows.append((column, str(value), len(part), len(called), int(called.sum()), rate, *wilson_interval(int(called.sum()), len(called))))
     return pd.DataFrame(rows, columns=["column", "value", "real", "decided", "called_fake", "false_positive_rate", "low", "high"])
+
+# %% ../nbs/80_evaluate.ipynb #02e6c2d1
+def classification_report(
+    metrics:Metrics, # For instance `evaluation.metrics`
+)->pd.DataFrame: # One row for each class: precision, recall, f1 in [0, 1], support (decided items)
+    "Precision, recall and F1 of both classes, of the items that were decided."
+    c, rows = metrics.confusion, {}
+    for name, other in (("real", "fake"), ("fake", "real")):
+        right, support, called = c[f"{name}_as_{name}"], c[f"{name}_as_real"] + c[f"{name}_as_fake"], c[f"real_as_{name}"] + c[f"fake_as_{name}"]
+        share = lambda a, b: a/b if b else np.nan
+        rows[name] = dict(precision=share(right, called), recall=share(right, support), f1=share(2*right, called + support), support=support)
+    return pd.DataFrame(rows).T
+
+# %% ../nbs/80_evaluate.ipynb #1dd26212
+def evaluation_plots(
+    evaluation:Evaluation, # Any evaluation
+)->dict: # Figures by what they show
+    "ROC, DET, reliability, scores and confusion."
+    scored = evaluation.videos.dropna(subset="probability")
+    if not len(scored): return {}
+    curves = {name: (part.label.tolist(), part.probability.tolist()) for name, part in scored.groupby("dataset", sort=False)}
+    if len(curves) > 1: curves["all, pooled"] = (scored.label.tolist(), scored.probability.tolist())
+    videos = evaluation.videos
+    declined = tuple(int((videos.declined & (videos.label == o)).sum()) for o in (REAL, FAKE))
+    return {"what became of the items": plot_confusion(evaluation.metrics.confusion, declined), "scores": plot_scores(scored.label, scored.probability, evaluation.threshold),
+            "ROC curves": plot_roc(curves), "ROC curves, few false alarms": plot_roc(curves, logarithmic=True), "DET curves": plot_det(curves),
+            "reliability": plot_reliability(scored.label, dict(videos=scored.probability))}
+
+# %% ../nbs/80_evaluate.ipynb #6627e5b5
+def evaluation_dict(
+    evaluation:Evaluation, # Any evaluation
+    robustness=None, # A `Robustness`, if it was measured
+)->dict: # Plain values; `auc` (of all videos pooled) at the top level
+    "Every figure of an evaluation, ready for JSON."
+    known = lambda o: None if o != o else o
+    return dict(auc=known(evaluation.metrics["auc"]), coverage=evaluation.metrics["coverage"], **evaluation.setup, overall=evaluation.metrics.to_dict(),
+        levels=by_level(evaluation).to_dict(), datasets=by_dataset(evaluation).to_dict(), methods=by_method(evaluation).to_dict(),
+        report=_frame_dict(classification_report(evaluation.metrics)), fairness=_records_of(table := fairness(evaluation), tuple(table)),
+        failures=len(failures(evaluation)), abstentions=abstentions(evaluation), unreadable=unreadable(evaluation),
+        robustness=robustness.to_dict() if robustness is not None else None, resamples=evaluation.n, seed=evaluation.seed)
+
+def _frame_dict(table:pd.DataFrame)->dict: return {name: _records_of(table.loc[[name]], tuple(table))[0] for name in table.index}
+
+# %% ../nbs/80_evaluate.ipynb #22334b50
+_page = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{title}</title><style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
+table {{ border-collapse: collapse; font-size: .85em; margin: .5rem 0; display: block; overflow-x: auto }}
+th, td {{ border: 1px solid #d0d7de; padding: .25rem .5rem; text-align: left; overflow-wrap: anywhere }} th {{ background: #f6f8fa }}
+img {{ max-width: 100%; margin: .3rem }} .anchor-link {{ display: none }}
+</style></head><body>{body}</body></html>
+"""
+
+def page_html(
+    title:str, # Of the page, as plain text
+    sections:Iterable[tuple[str, str]], # Heading (plain text) and content (HTML, already escaped where it came from outside)
+)->str: # A page that needs nothing beside itself; raises `DeepfakeError` without nbconvert
+    "Sections as one self-contained page, made by nbconvert."
+    try: import nbconvert, nbformat.v4 as v4
+    except ImportError: raise DeepfakeError("An HTML report needs nbconvert. Accepted: pip install 'deepfake_nb[report]'.") from None
+    cells = [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": f"<h1>{html.escape(title)}</h1>"})])]
+    cells += [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": f"<h2>{html.escape(a)}</h2>{b}"})]) for a, b in sections]
+    exporter = nbconvert.HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    body, _ = exporter.from_notebook_node(v4.new_notebook(cells=cells))
+    return _page.format(title=html.escape(title), body=body)
+
+# %% ../nbs/80_evaluate.ipynb #31ed8c63
+LONGEST_LIST = 200 # rows of a list shown in a page; the files beside it have all
+
+def _list_html(rows:list[dict])->str:
+    if not rows: return "<p>None.</p>"
+    show = lambda o: "" if o is None else ", ".join(o) if isinstance(o, list) else f"{o:.3f}" if isinstance(o, float) else o
+    more = f"<p>{len(rows) - LONGEST_LIST} more are in the files beside this page.</p>" if len(rows) > LONGEST_LIST else ""
+    return html_table(list(rows[0]), [[show(o) for o in row.values()] for row in rows[:LONGEST_LIST]]) + more
+
+def evaluation_sections(
+    evaluation:Evaluation, # Any evaluation
+    robustness=None, # A `Robustness`, if it was measured
+)->list[tuple[str, str]]: # Heading and HTML
+    "What the report says, in its order."
+    report = classification_report(evaluation.metrics).reset_index(names="class")
+    lists = {"Wrong items": failures(evaluation), "Not decided": abstentions(evaluation), "Not readable": unreadable(evaluation)}
+    weights = evaluation.setup.get("weights", {})
+    about = f"Weights {weights.get('name', '?')}, sha256 {weights.get('sha256', '?')}, deepfake_nb {evaluation.setup.get('version', '?')}."
+    faces = fairness(evaluation).to_dict("records")
+    return [("All videos together", f"<p>{html.escape(about)}</p>" + evaluation.metrics._repr_html_() + _list_html(report.to_dict("records"))),
+            ("Plots", "".join(figure_html(o, k) for k, o in evaluation_plots(evaluation).items())),
+            ("By data set", by_dataset(evaluation)._repr_html_()), ("By method of forgery", by_method(evaluation)._repr_html_()),
+            ("Frames, people, videos", by_level(evaluation)._repr_html_()), *([("False alarms by group", _list_html(faces))] if faces else []),
+            *([("Robustness", robustness._repr_html_())] if robustness is not None else []),
+            *((f"{k} ({len(o)})", _list_html(o)) for k, o in lists.items())]
+
+def _evaluation_html(self:Evaluation)->str: return self.metrics._repr_html_() + by_dataset(self)._repr_html_() + by_method(self)._repr_html_()
+def _evaluation_text(self:Evaluation)->str: return f"{self.metrics}\n\nby data set\n{by_dataset(self)}\n\nby method\n{by_method(self)}"
+Evaluation._repr_html_, Evaluation.__repr__ = _evaluation_html, _evaluation_text
+
+# %% ../nbs/80_evaluate.ipynb #5644340a
+def save_evaluation(
+    evaluation:Evaluation, # Any evaluation
+    out:str|Path, # A folder; missing ones are made
+    robustness=None, # A `Robustness`, if it was measured
+    title:str="Evaluation", # Of the page
+)->Path: # The folder
+    "Write `evaluation.json`, `predictions.csv`, `failures.json` and `evaluation.html`."
+    out, items = Path(out), evaluation.items
+    first = ["path", "label", "probability", "decision", "reasons"]
+    as_json = lambda o: json.dumps(o, indent=1, allow_nan=False, ensure_ascii=False, default=str)
+    files = {"predictions.csv": items[first + [o for o in items if o not in first]].to_csv(index=False), "failures.json": as_json(failures(evaluation)),
+             "evaluation.json": as_json(evaluation_dict(evaluation, robustness)), "evaluation.html": page_html(title, evaluation_sections(evaluation, robustness))}
+    for name, text in files.items():
+        with atomic_write(out/name) as path: path.write_text(text, encoding="utf-8")
+    return out
+
+def read_evaluation(
+    folder:str|Path, # As `save_evaluation` wrote it
+)->Evaluation: # Without people and frames; raises `FileError`
+    "An evaluation from its files."
+    folder, text = Path(folder), ("path", "decision", "reasons", "sha256", "error", "split", "group", "dataset", "method", "video_id")
+    try: items, setup = pd.read_csv(folder/"predictions.csv", dtype={o: str for o in text}), json.loads((folder/"evaluation.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e: raise FileError(folder, f"no evaluation ({e})", "a folder that deepfake-evaluate wrote") from None
+    items = items.assign(**{o: items[o].fillna("") for o in text if o in items})
+    keys = ("threshold", "false_positive_rate", "weights", "face_detector", "settings", "version")
+    nobody = pd.DataFrame(columns=["probability", "declined"])
+    return Evaluation(items, nobody, nobody, {k: setup[k] for k in keys if k in setup}, setup["resamples"], setup["seed"])
+
+# %% ../nbs/80_evaluate.ipynb #5fd58883
+@dataclass(repr=False)
+class Comparison:
+    "What changed from one evaluation to another."
+    auc: dict # before, after, difference, low, high, p_value, n_groups, items
+    decisions: dict # gained, lost, p_value of McNemar's test
+    changed: pd.DataFrame # the videos whose decision changed: video_id, label, before, after, and both probabilities
+    only: tuple[int, int] # numbers of videos that only the first and only the second evaluation has
+
+    def __repr__(self)->str:
+        a, d = self.auc, self.decisions
+        return (f"AUC {a['before']:.3f} -> {a['after']:.3f} on {a['items']} videos: {a['difference']:+.3f} ({a['low']:+.3f} to {a['high']:+.3f}), p = {a['p_value']:.2g}. "
+                f"{d['gained']} decisions became right and {d['lost']} wrong, p = {d['p_value']:.2g}. In one of them only: {self.only[0]} and {self.only[1]}.")
+
+    def _repr_html_(self)->str: return f"<p>{html.escape(repr(self))}</p>{_list_html(self.changed.to_dict('records'))}"
+
+    def to_dict(self)->dict: return dict(auc=self.auc, decisions=self.decisions, changed=_records_of(self.changed, tuple(self.changed)), only=list(self.only))
+
+def _decisions(evaluation:Evaluation)->pd.DataFrame:
+    v = evaluation.videos.set_index("video_id")
+    called = pd.Series(np.where(v.declined, INCONCLUSIVE, np.where(v.probability >= evaluation.threshold, LABELS[FAKE], LABELS[REAL])), v.index)
+    return v[["label", "group", "probability"]].assign(decision=called, right=called == v.label.map(lambda o: LABELS[o]))
+
+def compare(
+    before:Evaluation, # The first evaluation
+    after:Evaluation, # The second one, of the same items or some of them
+)->Comparison: # Raises `ManifestError` where they share no item, or disagree about a label
+    "Which items changed, and whether the change could be chance."
+    a, b = _decisions(before), _decisions(after)
+    both = a.join(b[["label", "probability", "decision", "right"]], how="inner", rsuffix="_after")
+    if not len(both): raise ManifestError("comparison", "no item is in both evaluations", "two evaluations of the same manifest")
+    if (clash := both.label != both.label_after).any(): raise ManifestError("comparison", f"{clash.idxmax()} has two labels", "the same labels in both")
+    scored = both.dropna(subset=["probability", "probability_after"])
+    test = paired_bootstrap(auc, scored.label, scored.probability, scored.probability_after, list(scored.group), n=2*before.n, seed=before.seed) | dict(
+        before=auc(scored.label, scored.probability), after=auc(scored.label, scored.probability_after), items=len(scored))
+    changed = both[both.decision != both.decision_after].reset_index()
+    changed = pd.DataFrame(dict(video_id=changed.video_id, label=changed.label.map(lambda o: LABELS[o]), before=changed.decision, after=changed.decision_after,
+                                probability_before=changed.probability, probability_after=changed.probability_after))
+    return Comparison(test, mcnemar(both.right, both.right_after), changed, (len(a) - len(both), len(b) - len(both)))
