@@ -5,7 +5,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, exported, imports, modules,
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
-    core="", media="core", faces="core", manifest="core", datasets="core manifest", data="core manifest datasets",
+    core="", media="core", faces="core", manifest="core", datasets="core manifest", data="core media manifest datasets",
     extract="media faces data", augment="core", selfblend="core augment", weightsfile="core", model="core weightsfile",
     metrics="core", measure="core metrics", plots="core metrics", learner="data augment selfblend model metrics",
     calibrate="core metrics", predict="media faces model calibrate", explain="model predict",
