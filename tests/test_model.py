@@ -164,3 +164,12 @@ def test_imagenet_backbone_beside_the_checkout(shared):
     scorer = create_scorer("mobilenetv2_100", "mean", arch_args=dict(pad_type="same"), pretrained=path, mean=(.5,) * 3, std=(.5,) * 3, image_size=64).eval()
     x = torch.randint(0, 256, (1, 2, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode(): assert torch.allclose(scorer.features(x)[0], scorer.backbone(x[0] / 127.5 - 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("arch", ["mobilenetv4_conv_small", "hgnetv2_b0", "convnext_atto"])
+def test_backbones_of_every_build(arch, tmp_path):
+    "Some widen their features after pooling, some normalise them: the head fits, and the file brings back the same scorer."
+    scorer, x = create_scorer(arch, image_size=64).eval(), torch.rand(2, 2, 3, 64, 64)
+    with torch.inference_mode(): assert torch.equal(load_scorer(save_scorer(scorer, tmp_path / "a.safetensors"))(x), scorer(x))
+    features, maps = scorer.features_and_map(x)
+    assert maps.shape == (4, scorer.map_channels(16), 4, 4) and torch.allclose(features, scorer.features(x), atol=1e-5)
