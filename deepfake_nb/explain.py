@@ -87,6 +87,9 @@ class Explanation:
     people: list[Heat] # most suspicious first
     margin: float # side of the crops over the longer side of the face
 
+    def __repr__(self):
+        return f"Explanation({self.prediction.path!r}: {', '.join(f'person {o.face.person + 1} in {len(o.positions)} frames' for o in self.people)})"
+
 # %% ../nbs/75_explain.ipynb #ddf64992
 def _person_heat(scorer:Scorer, face:FaceVerdict, clip:Evidence, max_frames:int)->Heat:
     positions, size = list(clip.key_frames)[:max_frames], clip.crops.shape[1]
@@ -231,9 +234,9 @@ def save_heatmap(self:Explanation,
     return path
 
 @patch
-def _repr_png_(self:Explanation): # how a notebook shows it
+def _repr_jpeg_(self:Explanation)->bytes: # how a notebook shows it
     buffer = io.BytesIO()
-    Image.fromarray(self.picture(512)).save(buffer, "PNG")
+    Image.fromarray(self.picture(420)).save(buffer, "JPEG", quality=80)
     return buffer.getvalue()
 
 # %% ../nbs/75_explain.ipynb #06f6041d
