@@ -1,5 +1,5 @@
 "What pip sees: settings.ini is the one place for version, requirements, extras and console scripts."
-import configparser, importlib, re, shutil, subprocess, sys, zipfile
+import configparser, importlib, json, os, re, shutil, subprocess, sys, zipfile
 from importlib.metadata import distribution
 import pytest
 from packaging.requirements import Requirement
@@ -37,6 +37,12 @@ def test_extras_are_those_of_settings():
     assert set(distribution("deepfake_nb").metadata.get_all("Provides-Extra")) == {*EXTRAS, "all"}
 
 
+def test_requirements_are_those_of_settings():
+    "The environment was installed from the present settings.ini; otherwise the tests would say little."
+    installed = {str(Requirement(o)) for o in distribution("deepfake_nb").requires if "extra ==" not in o}
+    assert installed == {str(Requirement(o)) for o in lines("requirements")}, "settings.ini has changed: pip install -c constraints.txt -e '.[all]'"
+
+
 def test_only_one_opencv():
     "grad-cam wants the headless wheel; a second wheel would overwrite the same files."
     names = {canonicalize_name(Requirement(o).name) for k in SETTINGS if k.endswith("requirements") for o in lines(k)}
@@ -63,6 +69,57 @@ def test_everything_that_is_imported_is_required():
     for module, path in modules().items():
         used = {o.split(".")[0] for o in imports(path.read_text(encoding="utf-8"))}
         assert used <= known | optional, f"{module} imports {', '.join(sorted(used - known - optional))}, which settings.ini does not list"
+
+
+ALONE = """
+import importlib.metadata as metadata, sys
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+base, todo = set(), ["deepfake_nb"]
+while todo:                                                     # the package and all that pip would install with it
+    name = canonicalize_name(todo.pop())
+    if name in base: continue
+    base.add(name)
+    try: requirements = metadata.requires(name) or []
+    except metadata.PackageNotFoundError: continue
+    for requirement in map(Requirement, requirements):
+        if not requirement.marker or requirement.marker.evaluate(dict(extra="")): todo.append(requirement.name)
+
+class Absent:                                                   # everything else behaves as if it were not installed
+    packages = {k for k, v in metadata.packages_distributions().items() if not {canonicalize_name(o) for o in v} & base}
+    @classmethod
+    def find_spec(cls, fullname, path=None, target=None):
+        if fullname.split(".")[0] in cls.packages: raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+sys.meta_path.insert(0, Absent)
+"""
+
+
+def run_alone(folder, code, *arguments, **environment):
+    "Run code where only the package without extras is installed, as it seems."
+    script = folder / "alone.py"
+    script.write_text(ALONE + code)
+    return subprocess.run([sys.executable, str(script), *arguments], cwd=folder, capture_output=True, text=True,
+                          env=os.environ | dict(PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1") | environment)
+
+
+def test_without_extras_the_others_are_absent(tmp_path):
+    assert "No module named" in run_alone(tmp_path, "import nbdev").stderr
+    assert run_alone(tmp_path, "import torch, PIL, cv2, numpy").returncode == 0
+
+
+@pytest.mark.parametrize("module", ["predict", "explain", "selfblend", "cli"])
+def test_base_requirements_are_enough_to_import(module, tmp_path):
+    if module not in modules(): pytest.skip(f"deepfake_nb.{module} does not exist yet")
+    done = run_alone(tmp_path, f"import deepfake_nb.{module}")
+    assert done.returncode == 0, done.stderr
+
+
+def test_base_requirements_are_enough_for_the_demo(tmp_path):
+    if "cli" not in modules(): pytest.skip("deepfake_nb.cli does not exist yet")
+    code = "from deepfake_nb.cli import deepfake_predict\nif __name__ == '__main__': sys.exit(deepfake_predict())"
+    done = run_alone(tmp_path, code, "--demo", "--out", "evidence")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(json.loads(done.stdout)) == 4 and any((tmp_path / "evidence").iterdir())
 
 
 def test_the_default_weights_are_found():
