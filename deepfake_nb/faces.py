@@ -70,7 +70,6 @@ class FaceDetector:
         return found
 
     def _worth_second_look(self, frame)->bool: return max(frame.shape[:2]) > self.first_side
-
     def _look(self, frame, longer_side, second=False)->list[Face]: # boxes come back in pixels of the whole frame
         small, scale = _shrink(frame, longer_side)
         faces = self._find(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), second)
@@ -83,10 +82,7 @@ class FaceDetector:
 class YuNetDetector(FaceDetector):
     "OpenCV's `FaceDetectorYN`."
     name = "yunet"
-    def __init__(self,
-        model:bytes, # The content of YuNet's ONNX file
-        threshold:float=0.7, # Faces with a lower confidence are left out, in [0, 1]
-    ):
+    def __init__(self, model:bytes, threshold:float=0.7): # the content of YuNet's ONNX file; faces of lower confidence are left out
         self.sha256, self._lock = hashlib.sha256(model).hexdigest(), threading.Lock()
         self._net = cv2.FaceDetectorYN.create("onnx", np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (64, 64), threshold, 0.3, 500)
         self._find(np.zeros((64, 64, 3), np.uint8)) # another network fails here rather than in the middle of a video
@@ -98,7 +94,7 @@ class YuNetDetector(FaceDetector):
         return [Face(tuple(o[:4]), float(o[14]), o[4:14].reshape(5, 2)) for o in (() if rows is None else rows)]
 
 # %% ../nbs/20_faces.ipynb #2750bf95
-HAAR_TO_YUNET = (0.001, 0.031, 0.917, 1.177) # shift of the centre in x and y, width, height; in sides of the Haar square
+HAAR_TO_YUNET = (0.004, 0.014, 0.847, 1.185) # shift of the centre in x and y, width, height; in sides of the Haar square
 
 def canonical_box(
     square:tuple, # x, y, width, height of a box that the Haar cascade found, in pixels
@@ -116,28 +112,29 @@ class HaarDetector(FaceDetector):
     def __init__(self,
         min_neighbours:int=8, # How many overlapping hits make a face: 5 finds hardly more and errs four times as often
         note:str|None=None, # A sentence that says why the cascade is used
+        relation:tuple=HAAR_TO_YUNET, # As `canonical_box` takes it; (0, 0, 1, 1) leaves the squares as they are
     ):
-        if not hasattr(cv2, "CascadeClassifier"):
-            raise DeepfakeError(f"OpenCV {cv2.__version__} has no Haar cascades; accepted: OpenCV 4, or a YuNet file by DEEPFAKE_NB_FACE_DETECTOR.")
-        path = Path(cv2.data.haarcascades)/"haarcascade_frontalface_alt2.xml"
-        if not path.is_file(): raise FileError(path, "missing", "the cascade that comes with OpenCV 4")
+        path = Path(getattr(getattr(cv2, "data", None), "haarcascades", ""))/"haarcascade_frontalface_alt2.xml"
+        if not path.is_file() or not hasattr(cv2, "CascadeClassifier"):
+            raise DeepfakeError(f"OpenCV {cv2.__version__} brings no Haar cascade. Accepted: OpenCV 4, or a YuNet file in DEEPFAKE_NB_FACE_DETECTOR.")
         self.sha256, self._lock = hashlib.sha256(path.read_bytes()).hexdigest(), threading.Lock()
-        self.min_neighbours, self.note, self._net = min_neighbours, note, cv2.CascadeClassifier(str(path))
+        self.min_neighbours, self.note, self.relation = min_neighbours, note, relation
+        self._net = cv2.CascadeClassifier(str(path))
 
     def _worth_second_look(self, frame)->bool: return True
-
     def _find(self, picture, second=False)->list[Face]:
         grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
         pad = round(.3*max(grey.shape)) if second and max(grey.shape) <= self.first_side else 0
         if pad: grey = cv2.copyMakeBorder(grey, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
         with self._lock: squares, hits = self._net.detectMultiScale2(grey, 1.1, self.min_neighbours)
-        return [Face(canonical_box((x - pad, y - pad, w, h)), float(n/(n + self.min_neighbours))) for (x, y, w, h), n in zip(squares, hits)]
+        return [Face(canonical_box((x - pad, y - pad, w, h), self.relation), float(n/(n + self.min_neighbours)))
+                for (x, y, w, h), n in zip(squares, hits)]
 
 # %% ../nbs/20_faces.ipynb #4d3b26f5
 YUNET_REPO, YUNET_FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 
-def yunet_cache()->Path: # in the user's cache folder; need not exist
+def yunet_cache()->Path: # A path in the user's cache folder; need not exist
     "Where YuNet is kept once it has been fetched."
     from platformdirs import user_cache_dir
     return Path(user_cache_dir("deepfake_nb"))/YUNET_FILE
@@ -147,8 +144,9 @@ def _pinned(model:bytes)->bytes: # the model itself, if it is the published one
     return model
 
 def _download_yunet(timeout:float=4.)->bytes: # raises whatever goes wrong
-    from huggingface_hub import hf_hub_url
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
     from huggingface_hub.utils import get_session # heeds HF_HUB_OFFLINE, HF_ENDPOINT and proxies, and does not try again and again
+    if isinstance(known := try_to_load_from_cache(YUNET_REPO, YUNET_FILE), str): return Path(known).read_bytes()
     answer = get_session().get(hf_hub_url(YUNET_REPO, YUNET_FILE), timeout=timeout)
     answer.raise_for_status()
     return answer.content
@@ -175,12 +173,11 @@ def _cached_yunet()->bytes|None: # None where there is none, or where it is not 
 
 # %% ../nbs/20_faces.ipynb #625e0bbf
 def _given_yunet(path:Path, threshold:float)->YuNetDetector:
-    accepted = "YuNet as an ONNX file, for instance " + YUNET_FILE
-    if not path.exists(): raise FileError(path, "no such file", accepted)
-    if path.is_dir(): raise FileError(path, "a folder", accepted)
+    found = "a folder" if path.is_dir() else "not a YuNet face detector that OpenCV can load" if path.exists() else "no such file"
     try: return YuNetDetector(path.read_bytes(), threshold)
-    except OSError as e: raise FileError(path, f"cannot be read ({e.strerror})", accepted) from None
-    except Exception: raise FileError(path, "not a YuNet face detector that OpenCV can load", accepted) from None
+    except Exception as e:
+        if isinstance(e, PermissionError): found = "cannot be read: permission denied"
+        raise FileError(path, found, f"YuNet as an ONNX file, for instance {YUNET_FILE}") from None
 
 def load_face_detector(
     path:str|Path|None=None, # YuNet's ONNX file, or 'haar'; None: `DEEPFAKE_NB_FACE_DETECTOR`, the cache, the hub, at last the cascade
@@ -234,8 +231,7 @@ def sharpness(
 )->float: # Squared grey levels, >= 0: below about 20 blurred, above about 100 crisp
     "How much fine detail a face crop has: the variance of its Laplacian at a fixed size."
     grey = cv2.cvtColor(_check_frame(crop), cv2.COLOR_RGB2GRAY)
-    side = .8*min(grey.shape)
-    middle = crop_face(np.repeat(grey[..., None], 3, 2), (grey.shape[1]/2, grey.shape[0]/2, max(1., side)), SHARPNESS_SIDE)
+    middle = crop_face(cv2.merge([grey]*3), (grey.shape[1]/2, grey.shape[0]/2, max(1., .8*min(grey.shape))), SHARPNESS_SIDE)
     return float(cv2.Laplacian(middle[..., 0], cv2.CV_64F).var())
 
 # %% ../nbs/20_faces.ipynb #19e47afb
@@ -245,16 +241,13 @@ def split_shots(
     same:float=0.06, # Difference below which an earlier shot is taken to have come back
 )->list[int]: # For each frame the number of its shot, from 0
     "Which frames belong to the same shot."
-    thumbnails = [cv2.resize(o, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)/255 for o in frames]
-    difference = lambda a, b: float(np.abs(a - b).mean())
-    shots, last = [], {} # the last thumbnail of each shot
-    for now in thumbnails:
-        shot = shots[-1] if shots and difference(last[shots[-1]], now) < cut else None
-        if shot is None: # a cut: back to a shot that looks like this one, or on to a new one
-            nearest = min(last, key=lambda o: difference(last[o], now), default=None)
-            shot = nearest if nearest is not None and difference(last[nearest], now) < same else len(last)
+    shots, last = [], [] # the last thumbnail of each shot
+    for frame in frames:
+        now = cv2.resize(frame, (32, 18), interpolation=cv2.INTER_AREA).astype(np.float32)/255
+        differences = [float(np.abs(o - now).mean()) for o in last] + [same] # a new shot, if no earlier one is nearer
+        shot = shots[-1] if shots and differences[shots[-1]] < cut else int(np.argmin(differences))
+        last[shot:shot+1] = [now]
         shots.append(shot)
-        last[shot] = now
     return shots
 
 # %% ../nbs/20_faces.ipynb #1d8aab9a
@@ -269,7 +262,6 @@ class Track:
     def __len__(self)->int: return len(self.faces)
     @property
     def face_size(self)->float: return float(np.median([o.size for o in self.faces])) # pixels
-
     def expected(self, time:float)->np.ndarray: # x, y of the centre at that time
         last = self.faces[-1].centre
         if len(self) < 2 or not 0 < time - self.times[-1] <= 1 or (step := self.times[-1] - self.times[-2]) <= 0: return last
@@ -278,9 +270,8 @@ class Track:
 
 # %% ../nbs/20_faces.ipynb #3f15ac29
 def _box_iou(a, b)->float: # of two boxes x, y, width, height
-    w, h = (min(a[i] + a[i+2], b[i] + b[i+2]) - max(a[i], b[i]) for i in (0, 1))
-    both = max(w, 0)*max(h, 0)
-    return both/(a[2]*a[3] + b[2]*b[3] - both) if both else 0.
+    both = np.prod([max(0., min(a[i] + a[i+2], b[i] + b[i+2]) - max(a[i], b[i])) for i in (0, 1)])
+    return float(both/(a[2]*a[3] + b[2]*b[3] - both))
 
 def _link_cost(track:Track, face:Face, time:float)->float: # of continuing this track with this face; inf: impossible
     last, pause = track.faces[-1], max(0., time - track.times[-1])
@@ -293,7 +284,7 @@ def _link_cost(track:Track, face:Face, time:float)->float: # of continuing this 
 
 def _assign(cost:np.ndarray)->list[tuple[int, int]]: # pairs of row and column with the least sum, without the impossible ones
     if not np.isfinite(cost).any(): return []
-    if min(cost.shape) == 1: pairs = [np.unravel_index(np.argmin(cost), cost.shape)]
+    if 1 in cost.shape: pairs = [np.unravel_index(np.argmin(cost), cost.shape)] # spares the import
     else:
         from scipy.optimize import linear_sum_assignment
         pairs = zip(*linear_sum_assignment(np.where(np.isfinite(cost), cost, 1e6)))
@@ -302,19 +293,16 @@ def _assign(cost:np.ndarray)->list[tuple[int, int]]: # pairs of row and column w
 # %% ../nbs/20_faces.ipynb #4d429170
 def _track_shot(indices:list[int], clock:list[float], detections:list[list[Face]], max_missed:int, max_gap:float)->list[Track]:
     "Follow the people of one shot; `clock` has a time for each of its frames."
-    tracks, open_ = [], []
+    tracks, seen = [], {} # the place in the shot where each track was last seen
     for place, (index, time) in enumerate(zip(indices, clock)):
-        open_ = [(o, seen) for o, seen in open_ if place - seen <= max_missed + 1 or time - o.times[-1] <= max_gap]
-        faces = detections[index]
-        cost = np.array([[_link_cost(o, f, time) for f in faces] for o, _ in open_]).reshape(len(open_), len(faces))
-        pairs = dict((j, i) for i, j in _assign(cost)) if cost.size else {}
-        for j, face in enumerate(faces):
-            if j in pairs: track = open_[pairs[j]][0]
-            else: tracks.append(track := Track())
+        alive = [o for o in tracks if place - seen[id(o)] <= max_missed + 1 or time - o.times[-1] <= max_gap]
+        cost = [[_link_cost(o, f, time) for f in detections[index]] for o in alive]
+        continued = {j: alive[i] for i, j in _assign(np.array(cost))}
+        for j, face in enumerate(detections[index]):
+            if j not in continued: tracks.append(Track())
+            track = continued.get(j, tracks[-1])
             track.add(index, face, time)
-        known = {id(o) for o, _ in open_}
-        open_ = [(o, place if o.frame_indices[-1] == index else seen) for o, seen in open_]
-        open_ += [(o, place) for o in tracks if id(o) not in known and o.frame_indices[-1] == index]
+            seen[id(track)] = place
     return tracks
 
 def _shot_clock(indices:list[int], times:list[float])->list[float]: # seconds within the shot: what lies between its parts counts as one
@@ -333,9 +321,9 @@ def _bridge(tracks:list[Track], frames:list[np.ndarray])->list[Track]:
     joined = []
     for track in sorted(tracks, key=lambda o: o.frame_indices[0]):
         before = [o for o in joined if o.frame_indices[-1] + 1 == track.frame_indices[0] and _look_alike(frames, o, track)]
-        if before:
-            for values in ("frame_indices", "faces", "times"): getattr(before[0], values).extend(getattr(track, values))
-        else: joined.append(track)
+        if not before: joined.append(track)
+        else:
+            for values in zip(track.frame_indices, track.faces, track.times): before[0].add(*values)
     return joined
 
 # %% ../nbs/20_faces.ipynb #65df16e4
@@ -370,17 +358,16 @@ def track_faces(
 class FaceClip:
     "The crops of one person, in the order of time."
     person: int # 0 for the largest face
-    crops: np.ndarray # uint8 (T, S, S, 3) RGB
-    times: np.ndarray # float (T,), seconds from the start of the file
-    faces: list[Face] # the face in each of these frames, boxes in pixels of the frame
-    frame_indices: list[int] # positions in the list of frames
+    crops: np.ndarray = field(repr=False) # uint8 (T, S, S, 3) RGB
+    times: np.ndarray = field(repr=False) # float (T,), seconds from the start of the file
+    faces: list[Face] = field(repr=False) # the face in each of these frames, boxes in pixels of the frame
+    frame_indices: list[int] = field(repr=False) # positions in the list of frames
     face_size: float # median of the longer side of the boxes, in pixels
     sharpness: float # median of the crops' `sharpness`
 
     def __len__(self)->int: return len(self.crops)
     def _repr_html_(self)->str:
-        strip = np.hstack([crop_face(self.crops[i], (self.crops.shape[2]/2, self.crops.shape[1]/2, float(self.crops.shape[1])), 64)
-                           for i in _probes(list(range(len(self))), 8)])
+        strip = np.hstack([cv2.resize(self.crops[i], (64, 64), interpolation=cv2.INTER_AREA) for i in _probes(list(range(len(self))), 8)])
         data = base64.b64encode(cv2.imencode(".jpg", strip[..., ::-1])[1]).decode()
         return (f"<p>person {self.person}: {len(self)} frames, {self.times[0]:.1f} to {self.times[-1]:.1f} s, face of {self.face_size:.0f} pixels, "
                 f"sharpness {self.sharpness:.0f}</p><img src='data:image/jpeg;base64,{data}'>")
@@ -388,8 +375,8 @@ class FaceClip:
 # %% ../nbs/20_faces.ipynb #35263d3d
 def _make_clip(person:int, track:Track, frames, times, size:int, margin:float)->FaceClip:
     crops = np.stack([crop_face(frames[i], f, size, margin) for i, f in zip(track.frame_indices, track.faces)])
-    return FaceClip(person, crops, np.array([times[i] for i in track.frame_indices], float), track.faces, track.frame_indices,
-                    track.face_size, float(np.median([sharpness(o) for o in crops])))
+    seconds, sharp = np.array([times[i] for i in track.frame_indices], float), float(np.median([sharpness(o) for o in crops]))
+    return FaceClip(person, crops, seconds, track.faces, track.frame_indices, track.face_size, sharp)
 
 def extract_clips(
     media, # With `frames` (list of uint8 (H, W, 3) RGB) and `times` (seconds), as `media.read_media` gives
@@ -425,9 +412,8 @@ def draw_faces(
     picture = _check_frame(frame).copy()
     line = max(1, round(max(picture.shape)/300))
     for face in faces:
-        x, y, w, h = face.box
-        cx, cy, side = crop_square(face, margin)
-        for (left, top, right, bottom), c in (((x, y, x + w, y + h), (255, 255, 255)), ((cx - side/2, cy - side/2, cx + side/2, cy + side/2), colour)):
-            cv2.rectangle(picture, (round(left), round(top)), (round(right), round(bottom)), c, line)
-        for u, v in (() if face.landmarks is None else face.landmarks): cv2.circle(picture, (round(float(u)), round(float(v))), 2*line, colour, -1)
+        x, y, side = crop_square(face, margin)
+        for box, shade in ((face.box, (255, 255, 255)), ((x - side/2, y - side/2, side, side), colour)):
+            cv2.rectangle(picture, [round(o) for o in box], shade, line)
+        for point in (() if face.landmarks is None else face.landmarks.tolist()): cv2.circle(picture, [round(o) for o in point], 2*line, colour, -1)
     return picture
