@@ -77,7 +77,7 @@ def test_a_pth_needs_its_architecture(tmp_path):
     refuse(path, "missing", "weights of 'test_vit' with head mean", arch="test_vit", temporal="mean", image_size=64)
     with pytest.raises(ScorerError, match="for instance .*test_resnet"): load_scorer(path, arch="test_resnett")
     told, x = load_scorer(path, arch="test_resnet", temporal="mean", image_size=32), torch.rand(1, 2, 3, 32, 32)
-    with torch.inference_mode(): assert torch.equal(told(x), scorer(x))
+    with torch.inference_mode(): assert torch.allclose(told(x), scorer(x), atol=1e-5)
 
 
 def test_a_pth_without_tensors(tmp_path):
@@ -170,6 +170,8 @@ def test_imagenet_backbone_beside_the_checkout(shared):
 def test_backbones_of_every_build(arch, tmp_path):
     "Some widen their features after pooling, some normalise them: the head fits, and the file brings back the same scorer."
     scorer, x = create_scorer(arch, image_size=64).eval(), torch.rand(2, 2, 3, 64, 64)
-    with torch.inference_mode(): assert torch.equal(load_scorer(save_scorer(scorer, tmp_path / "a.safetensors"))(x), scorer(x))
+    again = load_scorer(save_scorer(scorer, tmp_path / "a.safetensors"))
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in scorer.state_dict().items())
+    with torch.inference_mode(): assert torch.allclose(again(x), scorer(x), atol=1e-4)
     features, maps = scorer.features_and_map(x)
-    assert maps.shape == (4, scorer.map_channels(16), 4, 4) and torch.allclose(features, scorer.features(x), atol=1e-5)
+    assert maps.shape == (4, scorer.map_channels(16), 4, 4) and torch.allclose(features, scorer.features(x), atol=1e-4)
