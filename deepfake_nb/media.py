@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/media.html.md"""
 
 # %% ../nbs/10_media.ipynb #642758fc
 from __future__ import annotations
-import html, importlib.util, math, mimetypes, os, stat
+import html, importlib.util, math, mimetypes, mmap, os, stat
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +66,7 @@ _magic = [(0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG\r\n\x1a\n", "PNG"), (0, b"
     (0, b"OggS", "Ogg"), (0, b"\0\0\1\xba", "MPEG"), (4, b"moov", "MP4"), (4, b"mdat", "MP4"), (4, b"wide", "MP4")]
 _brands = dict(heic="HEIF", heix="HEIF", hevc="HEIF", heim="HEIF", heis="HEIF", mif1="HEIF", msf1="HEIF", avif="AVIF", avis="AVIF")
 _others = [(0, b"%PDF", "a PDF document"), (0, b"PK\3\4", "a ZIP archive"), (8, b"WAVE", "WAV audio"), (0, b"ID3", "MP3 audio"),
-    (0, b"fLaC", "FLAC audio"), (0, b"\x7fELF", "a program"), (0, b"\x80", "a Python pickle or other binary data")]
+    (0, b"fLaC", "FLAC audio"), (0, b"\x7fELF", "a program")]
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")
 ACCEPTED = "images (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) and videos (MP4, MOV, MKV, WebM, AVI, MPEG, FLV, WMV, Ogg)"
 
@@ -74,7 +74,7 @@ def _find_format(head:bytes)->str|None: # from the first bytes of a file; None: 
     if head[4:8] == b"ftyp":
         known = [_brands[o] for o in (head[i:i+4].decode("latin1") for i in (8, *range(16, 32, 4))) if o in _brands]
         return "AVIF" if "AVIF" in known[:2] else known[0] if known else "MP4"
-    if len(head) > 376 and any(head[i] == head[i+step] == 0x47 for i, step in ((0, 188), (4, 192))): return "MPEG-TS"
+    if any(set(head[i:i+2*step+1:step]) == {0x47} and len(head) > i + 2*step for i, step in ((0, 188), (4, 192))): return "MPEG-TS"
     return next((name for at, magic, name in _magic if head[at:at+len(magic)] == magic), None)
 
 def _describe(head:bytes)->str: # what a file of no use is, in words
@@ -116,16 +116,16 @@ def _name_notes(path:str|Path, kind:str, found:str)->list[str]:
     claim = (mimetypes.guess_type(str(path))[0] or kind).split("/")[0]
     return [] if claim == kind else [f"The file's name says {claim}, its content is a {found} {kind}."]
 
-def _shrink(frame:np.ndarray, max_side:int)->np.ndarray: # area interpolation: no aliasing that looks like a forgery's trace
-    height, width = frame.shape[:2]
-    ratio = max_side/max(height, width)
-    if ratio >= 1: return frame
-    return cv2.resize(frame, (max(1, round(width*ratio)), max(1, round(height*ratio))), interpolation=cv2.INTER_AREA)
+def _set_scale(media:Media, max_side:int): # sets `scale`, and says so where it is below 1
+    media.scale = min(1., max_side/max(media.width, media.height))
+    width, height = _frame_size(media)
+    if media.scale < 1: media.notes.append(f"Scaled down from {media.width} x {media.height} to {width} x {height} pixels.")
 
-def _set_scale(media:Media, frame:np.ndarray): # notes that frames are smaller than the file's picture
-    media.scale = max(frame.shape[:2])/max(media.width, media.height)
-    if media.scale < 1:
-        media.notes.append(f"Scaled down from {media.width} x {media.height} to {frame.shape[1]} x {frame.shape[0]} pixels.")
+def _frame_size(media:Media)->tuple[int, int]: # width, height of its frames
+    return max(1, round(media.width*media.scale)), max(1, round(media.height*media.scale))
+
+def _resize(frame:np.ndarray, size:tuple[int, int])->np.ndarray: # by area: no aliasing that looks like a forgery's trace
+    return frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 # %% ../nbs/10_media.ipynb #8007990c
 def _wide_to_8bit(image:Image.Image)->np.ndarray: # (H, W) uint8 of a grey image with 16 or 32 bits
@@ -137,15 +137,13 @@ def _wide_to_8bit(image:Image.Image)->np.ndarray: # (H, W) uint8 of a grey image
     return np.round(values/(257 if values.max() <= 65535 else 16843009)).astype(np.uint8) # 65535/255, (2**32-1)/255
 
 def _to_rgb(image:Image.Image, notes:list[str])->np.ndarray: # (H, W, 3) uint8
-    if image.mode.startswith("I") or image.mode == "F":
-        notes.append("Greyscale: there is no colour to judge by.")
-        return np.repeat(_wide_to_8bit(image)[..., None], 3, 2)
+    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"): notes.append("Greyscale: there is no colour to judge by.")
+    if image.mode.startswith("I") or image.mode == "F": return np.repeat(_wide_to_8bit(image)[..., None], 3, 2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getextrema()[3][0] < 255:
             notes.append("Transparent parts were laid over white.")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode in ("1", "L", "LA"): notes.append("Greyscale: there is no colour to judge by.")
     if image.mode == "CMYK": notes.append("CMYK inks were converted to RGB without a colour profile.")
     return np.array(image.convert("RGB"))
 
@@ -169,10 +167,6 @@ def _upright(image:Image.Image, notes:list[str])->Image.Image: # turned as its E
     if turned is not image and orientation in range(2, 9): notes.append(f"Turned upright (EXIF orientation {orientation}).")
     return turned
 
-def _first_frame_notes(image:Image.Image, found:str)->list[str]:
-    if not getattr(image, "is_animated", False) or image.format == "MPO": return []
-    return ["Only the first of its pages was looked at." if found == "TIFF" else "An animation: only its first frame was looked at."]
-
 # %% ../nbs/10_media.ipynb #7db36cf1
 def read_image(
     path:str|Path, # An image by its content, whatever its name
@@ -187,7 +181,8 @@ def read_image(
             width, height = image.size
             if width*height > limits.max_pixels:
                 raise MediaError(path, f"an image of {width} x {height} pixels", f"at most {limits.max_pixels:,} pixels")
-            notes += _first_frame_notes(image, found)
+            if getattr(image, "is_animated", False) and image.format != "MPO": # MPO: a photo with previews behind it
+                notes.append("Only the first of its pages was looked at." if found == "TIFF" else "An animation: only its first frame was looked at.")
             if any(";16" in str(tile[3]) for tile in image.tile): notes.append("16 bits per colour were reduced to 8.")
             image.load()
             frame = _to_rgb(_upright(image, notes), notes)
@@ -195,8 +190,8 @@ def read_image(
     except Exception as error: # decoders raise whatever they like
         raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error
     media = Media(str(path), "image", [], [0.], frame.shape[1], frame.shape[0], format=found, notes=notes, indices=[0])
-    media.frames.append(_shrink(frame, limits.max_image_side))
-    _set_scale(media, media.frames[0])
+    _set_scale(media, limits.max_image_side)
+    media.frames.append(_resize(frame, _frame_size(media)))
     return media
 
 # %% ../nbs/10_media.ipynb #8cd75965
@@ -247,33 +242,17 @@ def _capture(path:str|Path, *params:int)->cv2.VideoCapture: # FFmpeg only, and a
 
 def _count_packets(path:str|Path, seconds:float)->tuple[int, float]: # packets of the video stream, latest time in seconds; (0, 0.) when time runs out
     capture, count, latest, stop = _capture(path, cv2.CAP_PROP_FORMAT, -1), 0, 0., perf_counter() + seconds
-    try:
-        while capture.grab():
-            count, latest = count + 1, max(latest, capture.get(cv2.CAP_PROP_POS_MSEC)/1000)
-            if count%256 == 0 and perf_counter() > stop: return 0, 0.
-    finally: capture.release()
+    while capture.grab():
+        count, latest = count + 1, max(latest, capture.get(cv2.CAP_PROP_POS_MSEC)/1000)
+        if count%256 == 0 and perf_counter() > stop: return 0, 0.
     return count, latest
 
 # %% ../nbs/10_media.ipynb #55738288
-def _mp4_boxes(path:str|Path)->dict[str, bytes]: # top-level boxes of an MP4: name -> the first MiB of content
-    boxes, size = {}, os.path.getsize(path)
-    with open(path, "rb") as f:
-        at = 0
-        while at + 8 <= size and len(boxes) < 100:
-            f.seek(at)
-            length, name = int.from_bytes(f.read(4), "big"), f.read(4).decode("latin1")
-            if length == 1: length = int.from_bytes(f.read(8), "big")
-            if length == 0: length = size - at
-            if length < 8: break
-            boxes.setdefault(name, f.read(min(length, 1 << 20)))
-            at += length
-    return boxes
-
 def _why_closed(path:str|Path, found:str)->str: # why a video does not open
     if found == "MP4":
-        boxes = _mp4_boxes(path)
-        if "moov" not in boxes: return "a truncated MP4: its index (moov) is missing"
-        if b"vide" not in boxes["moov"]: return "an MP4 without a video stream (sound only?)"
+        with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if (index := data.find(b"moov")) < 0: return "a truncated MP4: its index (moov) is missing"
+            if data.find(b"vide", index) < 0: return "an MP4 without a video stream (sound only?)"
     return f"a {found} file without a video stream that can be decoded (sound only, damaged, or an unknown codec)"
 
 # %% ../nbs/10_media.ipynb #3b9f0802
@@ -285,11 +264,10 @@ def open_video(
     found = sniff_format(path, limits)
     if found in IMAGE_FORMATS: raise MediaError(path, f"an image ({found})", "a video here; `read_media` takes both")
     capture = _capture(path)
-    try:
-        if not capture.isOpened(): raise MediaError(path, _why_closed(path, found), "a complete video")
-        header = lambda name: capture.get(getattr(cv2, "CAP_PROP_" + name))
-        width, height, fps, announced, turn = map(header, ("FRAME_WIDTH", "FRAME_HEIGHT", "FPS", "FRAME_COUNT", "ORIENTATION_META"))
-    finally: capture.release()
+    if not capture.isOpened(): raise MediaError(path, _why_closed(path, found), "a complete video")
+    names = ("FRAME_WIDTH", "FRAME_HEIGHT", "FPS", "FRAME_COUNT", "ORIENTATION_META", "SAR_NUM", "SAR_DEN")
+    width, height, fps, announced, turn, wide, high = (capture.get(getattr(cv2, "CAP_PROP_" + o)) for o in names)
+    capture.release()
     if width*height > limits.max_video_pixels:
         raise MediaError(path, f"a video of {width:.0f} x {height:.0f} pixels", f"at most {limits.max_video_pixels:,} pixels")
     fps = fps if 1 <= fps <= 1000 else 25.
@@ -300,9 +278,16 @@ def open_video(
         raise MediaError(path, f"a video of {duration/60:.1f} minutes", f"at most {limits.max_duration/60:.1f} minutes")
     media = Media(str(path), "video", [], [], int(width), int(height), duration, int(count or announced), found, _name_notes(path, "video", found))
     if int(turn)%360 in (90, 180, 270): media.notes.append(f"Turned upright by {int(turn)%360} degrees, as the container says.")
+    _square_pixels(media, wide/high if high > 0 and int(turn)%180 == 0 else high/wide if wide > 0 else 1.)
+    _set_scale(media, limits.max_frame_side)
     if count and announced/fps > 1.05*duration + .5:
         media.notes.append(f"The container announces {announced/fps:.1f} s, {duration:.1f} s of it are there: the file is truncated or its header wrong.")
     return media
+
+def _square_pixels(media:Media, ratio:float): # width / height of a pixel, 1.0 in nearly all videos but DV and DVD
+    if ratio == 1 or not .2 < ratio < 5: return
+    media.notes.append(f"Its pixels are not square: {media.width} pixels of width became {round(media.width*ratio)}.")
+    media.width = round(media.width*ratio)
 
 # %% ../nbs/10_media.ipynb #9e3dec8b
 class _Decoder:
@@ -311,8 +296,6 @@ class _Decoder:
         self.media, self.limits, self.seconds = media, limits, seconds # seconds of decoding left
         self.capture, self.index, self.time, self.spent, self.stopped = _capture(media.path), -1, 0., 0., False
         self.step = media.duration/max(1, media.frame_count) or .04 # seconds per frame where time stamps are missing
-        sar = self.capture.get(cv2.CAP_PROP_SAR_NUM)/(self.capture.get(cv2.CAP_PROP_SAR_DEN) or 1)
-        self.stretch = sar if .2 < sar < 5 else 1. # width / height of a pixel, as in DV or DVD
 
     def grab(self)->bool: # whether there is a next frame within the limits
         if self.spent > self.seconds or self.time > self.limits.max_duration: self.stopped = True
@@ -327,8 +310,7 @@ class _Decoder:
     def frame(self)->np.ndarray|None: # the current frame, RGB; None where it cannot be converted
         start = perf_counter()
         ok, frame = self.capture.retrieve()
-        if ok and self.stretch != 1: frame = cv2.resize(frame, (max(1, round(frame.shape[1]*self.stretch)), frame.shape[0]), interpolation=cv2.INTER_AREA)
-        if ok: frame = cv2.cvtColor(_shrink(frame, self.limits.max_frame_side), cv2.COLOR_BGR2RGB)
+        if ok: frame = cv2.cvtColor(_resize(frame, _frame_size(self.media)), cv2.COLOR_BGR2RGB)
         self.spent += perf_counter() - start
         return frame if ok else None
 
@@ -336,23 +318,23 @@ class _Decoder:
 _probe = 100 # frames after which the speed of decoding is known
 
 def _wanted_frames(decoder:_Decoder, total:int, n:int)->Iterator[tuple[int, float, np.ndarray]]:
-    targets, media = evenly_spaced(total, n)[::-1], decoder.media # the next one is last
+    targets, media, shortened = evenly_spaced(total, n)[::-1], decoder.media, False # the next target stands last
     try:
         while decoder.grab():
             if decoder.index == _probe and (reach := int(.8*decoder.seconds*_probe/max(decoder.spent, 1e-9))) < total:
-                targets, decoder.stopped = [o for o in evenly_spaced(max(reach, _probe + 1), n)[::-1] if o >= _probe], None # planned to stop
+                targets, shortened = [o for o in evenly_spaced(max(reach, _probe + 1), n)[::-1] if o >= _probe], True
             if targets and decoder.index == targets[-1]:
                 targets.pop()
                 if (frame := decoder.frame()) is not None: yield decoder.index, decoder.time, frame
-            if decoder.stopped is None and not targets: decoder.stopped = True
+            if shortened and not targets: decoder.stopped = True
     finally:
         decoder.capture.release()
-        if decoder.stopped or decoder.stopped is None and targets:
+        if decoder.stopped:
             media.notes.append(f"Decoding was stopped at a limit: only the first {decoder.time:.1f} s of {media.duration:.1f} s were looked at.")
 
 # %% ../nbs/10_media.ipynb #a86ca716
 def iter_frames(
-    path:str|Path|Media, # A video, or what `open_video` says of it (its notes and scale are then completed on the way)
+    path:str|Path|Media, # A video, or what `open_video` says of it (notes made on the way are then added to it)
     frames:int=32, # How many evenly spaced frames are wanted
     limits:Limits=Limits(), # What it may cost
 )->Iterator[tuple[int, float, np.ndarray]]: # Index in the file, time in seconds, uint8 (H, W, 3) RGB; raises `MediaError`
@@ -373,22 +355,20 @@ def read_video(
 )->Media: # Upright RGB frames with their times; raises `MediaError`
     "Read evenly spaced frames of a video; of a damaged one, those that decode."
     media, spent = open_video(path, limits), 0.
-    total, frames = media.frame_count, int(frames)
+    total = media.frame_count or _probe # where nothing is known, the first pass finds out
     for attempt in range(2):
         decoder = _Decoder(media, limits, limits.max_seconds - spent)
         taken = list(_wanted_frames(decoder, total, frames))
         decoded, spent = decoder.index + 1, spent + decoder.spent
         if decoder.stopped or not _lopsided(total, decoded, frames): break
         total = decoded
-    if not taken: raise MediaError(path, f"a {media.format} video of which no frame can be decoded", "a complete video")
+    if not taken:
+        why = f"no wanted frame was reached in {limits.max_seconds:g} s" if decoder.stopped else "no frame can be decoded"
+        raise MediaError(path, f"a {media.format} video of which {why}", "a complete video in a codec that OpenCV decodes")
     if not decoder.stopped:
         if decoded < .98*media.frame_count - 2: media.notes.append(f"Only {decoded} of its {media.frame_count} frames can be decoded.")
         media.frame_count = decoded
-    if decoder.stretch != 1:
-        media.width = round(media.width*decoder.stretch)
-        media.notes.append(f"Its pixels are not square (ratio {decoder.stretch:.3f}): widened to {media.width} x {media.height}.")
     media.indices, media.times, media.frames = map(list, zip(*taken))
-    _set_scale(media, media.frames[0])
     return media
 
 def read_media(
@@ -406,12 +386,11 @@ def contact_sheet(
     tile:int=96, # Longer side of a small picture, in pixels
 )->Image.Image: # RGB
     "All frames of a file as small pictures in rows, each with its time."
-    small = [_shrink(frame, tile) for frame in media.frames]
-    height, width = small[0].shape[:2]
-    rows = math.ceil(len(small)/columns)
-    sheet = np.full((rows*(height + 14), min(columns, len(small))*(width + 2), 3), 255, np.uint8)
-    for i, frame in enumerate(small):
+    width, height = (max(1, round(o*tile/max(media.width, media.height))) for o in (media.width, media.height))
+    n = len(media.frames)
+    sheet = np.full((math.ceil(n/columns)*(height + 14), min(columns, n)*(width + 2), 3), 255, np.uint8)
+    for i, frame in enumerate(media.frames):
         y, x = i//columns*(height + 14), i%columns*(width + 2)
-        sheet[y:y+height, x:x+width] = frame
+        sheet[y:y+height, x:x+width] = _resize(frame, (width, height))
         cv2.putText(sheet, f"{media.times[i]:.2f} s", (x + 2, y + height + 11), cv2.FONT_HERSHEY_SIMPLEX, .35, (60, 60, 60), 1, cv2.LINE_AA)
     return Image.fromarray(sheet)
