@@ -253,7 +253,7 @@ class FeatureDistance:
 def fit_feature_distance(
     features:np.ndarray, # (N, F) of training faces, one row for each face; N at least 3
     rank:int=16, # Number of main directions kept
-)->FeatureDistance:
+)->FeatureDistance: # A function of features; raises `ValueError` for too few rows
     "Mean, main directions and variances of the training features."
     x = np.asarray(features, dtype=float)
     if x.ndim != 2 or len(x) < 3: raise ValueError(f"features {x.shape}; accepted: (N, F) with N at least 3")
@@ -264,12 +264,16 @@ def fit_feature_distance(
     return FeatureDistance(x.mean(0), directions[:rank], np.maximum(variances[:rank], rest), rest)
 
 # %% ../nbs/65_calibrate.ipynb #976cc538
-def feature_distance_to_dict(distance:FeatureDistance)->dict:
+def feature_distance_to_dict(
+    distance:FeatureDistance, # From `fit_feature_distance`
+)->dict: # mean, directions, variances, rest
     "Plain values for JSON; the arrays as base64 of 16-bit numbers."
     text = lambda a: base64.b64encode(np.asarray(a, dtype="<f2").tobytes()).decode()
     return dict(mean=text(distance.mean), directions=text(distance.directions), variances=[float(o) for o in distance.variances], rest=distance.rest)
 
-def feature_distance_from_dict(d:dict)->FeatureDistance:
+def feature_distance_from_dict(
+    d:dict, # What `feature_distance_to_dict` gave
+)->FeatureDistance: # The same, to three digits
     "The inverse of `feature_distance_to_dict`."
     array = lambda text: np.frombuffer(base64.b64decode(text), dtype="<f2").astype(float)
     mean = array(d["mean"])

@@ -148,17 +148,23 @@ def evaluate(
                       _part_table(manifest, records, "frames", ("person", "time", "probability")), setup, n, seed)
 
 # %% ../nbs/80_evaluate.ipynb #875595fa
-def by_level(evaluation:Evaluation)->MetricsTable:
+def by_level(
+    evaluation:Evaluation, # Any evaluation
+)->MetricsTable: # 'frame', 'person', 'video'
     "The figures for single frames, for people and for videos; groups are drawn alike in all three."
     tables = dict(frame=evaluation.frames, person=evaluation.people)
     return MetricsTable({k: evaluation._measure(t, k) for k, t in tables.items() if len(t)} | dict(video=evaluation.metrics))
 
-def by_dataset(evaluation:Evaluation)->MetricsTable:
+def by_dataset(
+    evaluation:Evaluation, # Any evaluation
+)->MetricsTable: # One row for each, and 'all, pooled' where there are several
     "The figures of each data set, and of all of them ranked together."
     if evaluation.videos.dataset.nunique() == 1: return MetricsTable({evaluation.videos.dataset.iloc[0]: evaluation.metrics})
     return evaluation._measure(evaluation.videos, "video", evaluation.videos.dataset, pooled="all, pooled")
 
-def by_method(evaluation:Evaluation)->MetricsTable:
+def by_method(
+    evaluation:Evaluation, # Any evaluation
+)->MetricsTable: # One row for each method, named 'data set: method'
     "The figures of each method of forgery against the real items of its data set."
     videos, table = evaluation.videos, MetricsTable()
     for (dataset, method), part in videos[videos.label == FAKE].groupby(["dataset", "method"], sort=False):
@@ -182,12 +188,16 @@ def failures(
     return _records_of(wrong.sort_values("away", kind="stable"), ("path", "label", "predicted", "probability", "person", "time", "sha256",
                                                                   "split", "group", "dataset", "method", "video_id"))
 
-def abstentions(evaluation:Evaluation)->list[dict]:
+def abstentions(
+    evaluation:Evaluation, # Any evaluation
+)->list[dict]: # path, label (a word), probability, reasons (codes), dataset, method
     "The items without a verdict, with the codes of the reasons."
     silent = evaluation.items[evaluation.items.decision == INCONCLUSIVE]
     return [o | dict(label=LABELS[o["label"]], reasons=o["reasons"].split()) for o in _records_of(silent, ("path", "label", "probability", "reasons", "dataset", "method"))]
 
-def unreadable(evaluation:Evaluation)->list[dict]:
+def unreadable(
+    evaluation:Evaluation, # Any evaluation
+)->list[dict]: # path, error, dataset, method
     "The items that could not be read, with the sentence that says why."
     return _records_of(evaluation.items[evaluation.items.decision == ""], ("path", "error", "dataset", "method"))
 

@@ -72,13 +72,18 @@ def metrics_to_dict(
     return dict(figures=figures, counts=metrics.counts, confusion=metrics.confusion, threshold=metrics.threshold,
                 level=metrics.level, unit=metrics.unit, notes=metrics.notes)
 
-def metrics_from_dict(d:dict)->Metrics:
+def metrics_from_dict(
+    d:dict, # What `metrics_to_dict` gave, for instance read from JSON
+)->Metrics: # The same figures
     "The inverse of `metrics_to_dict`."
     back = lambda x: math.nan if x is None else x
     return Metrics({k: back(o["value"]) for k, o in d["figures"].items()}, {k: (back(o["low"]), back(o["high"])) for k, o in d["figures"].items()},
                    *(d[k] for k in ("counts", "confusion", "threshold", "level", "unit", "notes")))
 
-def html_table(head:Sequence, rows:Sequence[Sequence])->str:
+def html_table(
+    head:Sequence, # Titles of the columns
+    rows:Sequence[Sequence], # Cells; whatever they hold is shown as text
+)->str: # A `table` element
     "An HTML table; every cell is escaped."
     line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(str(o))}</{tag}>" for o in cells) + "</tr>"
     return f"<table><thead>{line(head, 'th')}</thead><tbody>{''.join(line(o, 'td') for o in rows)}</tbody></table>"

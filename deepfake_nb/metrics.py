@@ -103,7 +103,7 @@ def tpr_at_fpr(
     found = np.where(fpr <= rate + 1e-12, tpr, 0).max(-1)
     return _plain(np.where(np.isnan(fpr[..., -1] + tpr[..., -1]), np.nan, found))
 
-# %% ../nbs/55_metrics.ipynb #104cf6e7
+# %% ../nbs/55_metrics.ipynb #846daceb
 def _hits(y_true, y_prob, weights, threshold):
     "Weights of the real and fake items that are right, and of all real and fake items."
     y, p, w = _checked(y_true, y_prob, weights)
@@ -121,30 +121,54 @@ def accuracy(
     real, fake, n_real, n_fake = _hits(y_true, y_prob, weights, threshold)
     return _plain(_ratio(real + fake, n_real + n_fake))
 
-def recall_of_fakes(y_true:Sequence[int], y_prob:Sequence[float], weights:np.ndarray|None=None, threshold:float=.5)->float|np.ndarray:
-    "Share of the fakes called fake (the true-positive rate); nan where there is no fake."
+def recall_of_fakes(
+    y_true:Sequence[int], # Labels, 0 real and 1 fake
+    y_prob:Sequence[float], # P(fake)
+    weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
+    threshold:float=.5, # An item is called fake from here on
+)->float|np.ndarray: # In [0, 1]; nan where there is no fake
+    "Share of the fakes called fake: the true-positive rate."
     _, fake, _, n_fake = _hits(y_true, y_prob, weights, threshold)
     return _plain(_ratio(fake, n_fake))
 
-def false_positive_rate(y_true:Sequence[int], y_prob:Sequence[float], weights:np.ndarray|None=None, threshold:float=.5)->float|np.ndarray:
-    "Share of the real items called fake; nan where there is no real item."
+# %% ../nbs/55_metrics.ipynb #588e23c0
+def false_positive_rate(
+    y_true:Sequence[int], # Labels, 0 real and 1 fake
+    y_prob:Sequence[float], # P(fake)
+    weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
+    threshold:float=.5, # An item is called fake from here on
+)->float|np.ndarray: # In [0, 1]; nan where there is no real item
+    "Share of the real items called fake."
     real, _, n_real, _ = _hits(y_true, y_prob, weights, threshold)
     return _plain(_ratio(n_real - real, n_real))
 
-def balanced_accuracy(y_true:Sequence[int], y_prob:Sequence[float], weights:np.ndarray|None=None, threshold:float=.5)->float|np.ndarray:
-    "Mean of the shares of real and of fake items called rightly; nan where one class is missing."
+def balanced_accuracy(
+    y_true:Sequence[int], # Labels, 0 real and 1 fake
+    y_prob:Sequence[float], # P(fake)
+    weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
+    threshold:float=.5, # An item is called fake from here on
+)->float|np.ndarray: # In [0, 1]; nan where one class is missing
+    "Mean of the shares of real and of fake items called rightly."
     real, fake, n_real, n_fake = _hits(y_true, y_prob, weights, threshold)
     return _plain((_ratio(real, n_real) + _ratio(fake, n_fake)) / 2)
 
 # %% ../nbs/55_metrics.ipynb #19100398
-def log_loss(y_true:Sequence[int], y_prob:Sequence[float], weights:np.ndarray|None=None)->float|np.ndarray:
+def log_loss(
+    y_true:Sequence[int], # Labels, 0 real and 1 fake
+    y_prob:Sequence[float], # P(fake)
+    weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
+)->float|np.ndarray: # 0 or more, in nats; ln 2 for always saying one half
     "Mean surprise in nats; probabilities of exactly 0 and 1 are taken as 1e-7 away from it."
     y, p, w = _checked(y_true, y_prob, weights)
     p = np.clip(p, 1e-7, 1 - 1e-7)
     return _plain(_ratio((w * -np.log(np.where(y == FAKE, p, 1 - p))).sum(-1), w.sum(-1)))
 
-def brier_score(y_true:Sequence[int], y_prob:Sequence[float], weights:np.ndarray|None=None)->float|np.ndarray:
-    "Mean squared difference between probability and label, in [0, 1]; 0.25 for always saying one half."
+def brier_score(
+    y_true:Sequence[int], # Labels, 0 real and 1 fake
+    y_prob:Sequence[float], # P(fake)
+    weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
+)->float|np.ndarray: # In [0, 1]; 0.25 for always saying one half
+    "Mean squared difference between probability and label."
     y, p, w = _checked(y_true, y_prob, weights)
     return _plain(_ratio((w * (p - y)**2).sum(-1), w.sum(-1)))
 
