@@ -7,6 +7,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/faces.html.md"""
 # %% ../nbs/20_faces.ipynb #f9cbbabe
 from __future__ import annotations
 import base64, hashlib, os, threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,9 @@ class Face:
     def size(self)->float: return max(self.box[2:]) # the longer side, in pixels
     @property
     def centre(self)->np.ndarray: return np.array([self.box[0] + self.box[2]/2, self.box[1] + self.box[3]/2])
+def _box_iou(a, b)->float: # of two boxes x, y, width, height
+    both = np.prod([max(0., min(a[i] + a[i+2], b[i] + b[i+2]) - max(a[i], b[i])) for i in (0, 1)])
+    return float(both/(a[2]*a[3] + b[2]*b[3] - both))
 
 # %% ../nbs/20_faces.ipynb #cae132e2
 def _check_frame(frame)->np.ndarray:
@@ -37,17 +41,11 @@ def _check_frame(frame)->np.ndarray:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(f"a frame is uint8 (height, width, 3), RGB; found {frame.dtype} {frame.shape}")
     return frame
-
-def _shrink(
-    frame:np.ndarray, # uint8 (H, W, 3)
-    longer_side:int, # Pixels
-)->tuple[np.ndarray, float]: # The frame with its longer side at most that, and the factor it was shrunk by (<= 1)
-    "A copy of bounded size."
+def _shrink(frame:np.ndarray, longer_side:float)->tuple[np.ndarray, float]: # a copy of bounded size, and its scale (<= 1)
     scale = longer_side / max(frame.shape[:2])
     if scale >= 1: return frame, 1.
     size = [max(1, round(o*scale)) for o in frame.shape[1::-1]]
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
-
 def _probes(indices:list[int], count:int=4)->list[int]: # a few of them, evenly spaced
     return [indices[i] for i in sorted({round(o) for o in np.linspace(0, len(indices)-1, min(count, len(indices)))})]
 
@@ -68,7 +66,6 @@ class FaceDetector:
         if any(found[i] for i in tried):
             for i in set(missing) - set(tried): found[i] = self._look(frames[i], self.second_side, True)
         return found
-
     def _worth_second_look(self, frame)->bool: return max(frame.shape[:2]) > self.first_side
     def _look(self, frame, longer_side, second=False)->list[Face]: # boxes come back in pixels of the whole frame
         small, scale = _shrink(frame, longer_side)
@@ -76,22 +73,28 @@ class FaceDetector:
         faces = [Face(tuple(float(o)/scale for o in f.box), f.score, None if f.landmarks is None else f.landmarks/scale) for f in faces]
         return sorted(faces, key=lambda o: -o.size)
 
-    def _repr_markdown_(self)->str: return f"face detector **{self.name}**, sha256 `{self.sha256[:12]}`" + (f"\n\n{self.note}" if self.note else "")
-
 # %% ../nbs/20_faces.ipynb #93c660ea
 class YuNetDetector(FaceDetector):
     "OpenCV's `FaceDetectorYN`."
-    name = "yunet"
+    name, large = "yunet", 280 # pixels: larger faces are measured on a smaller copy
     def __init__(self, model:bytes, threshold:float=0.7): # the content of YuNet's ONNX file; faces of lower confidence are left out
         self.sha256, self._lock = hashlib.sha256(model).hexdigest(), threading.Lock()
         self._net = cv2.FaceDetectorYN.create("onnx", np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (64, 64), threshold, 0.3, 500)
         self._find(np.zeros((64, 64, 3), np.uint8)) # another network fails here rather than in the middle of a video
-
-    def _find(self, picture, second=False)->list[Face]:
+    def _detect(self, picture, longer_side=np.inf)->np.ndarray: # (N, 15): box, five landmarks, score; in pixels of the picture
+        small, scale = _shrink(picture, longer_side)
         with self._lock:
-            self._net.setInputSize(picture.shape[1::-1])
-            rows = self._net.detect(picture)[1]
-        return [Face(tuple(o[:4]), float(o[14]), o[4:14].reshape(5, 2)) for o in (() if rows is None else rows)]
+            self._net.setInputSize(small.shape[1::-1])
+            rows = self._net.detect(small)[1]
+        return np.zeros((0, 15), np.float32) if rows is None else rows/np.array([scale]*14 + [1.], np.float32)
+    def _find(self, picture, second=False)->list[Face]:
+        rows, longest = self._detect(picture), max(picture.shape[:2])
+        largest = rows[:, 2:4].max(initial=0)
+        if longest > self.large and (not len(rows) or largest > self.large): # a face too large for its cells: from further away
+            far = self._detect(picture, longest*160/largest if len(rows) else 224)
+            far = far[far[:, 2:4].max(1, initial=0) > .6*self.large]
+            rows = np.concatenate([far, [o for o in rows if not any(_box_iou(o, f) > .2 for f in far)] or rows[:0]])
+        return [Face(tuple(o[:4]), float(o[14]), o[4:14].reshape(5, 2)) for o in rows]
 
 # %% ../nbs/20_faces.ipynb #2750bf95
 HAAR_TO_YUNET = (0.004, 0.014, 0.847, 1.185) # shift of the centre in x and y, width, height; in sides of the Haar square
@@ -109,11 +112,7 @@ def canonical_box(
 class HaarDetector(FaceDetector):
     "OpenCV's frontal face cascade, with its boxes made canonical."
     name = "haar"
-    def __init__(self,
-        min_neighbours:int=8, # How many overlapping hits make a face: 5 finds hardly more and errs four times as often
-        note:str|None=None, # A sentence that says why the cascade is used
-        relation:tuple=HAAR_TO_YUNET, # As `canonical_box` takes it; (0, 0, 1, 1) leaves the squares as they are
-    ):
+    def __init__(self, min_neighbours:int=8, note:str|None=None, relation:tuple=HAAR_TO_YUNET): # overlapping hits that make a face
         path = Path(getattr(getattr(cv2, "data", None), "haarcascades", ""))/"haarcascade_frontalface_alt2.xml"
         if not path.is_file() or not hasattr(cv2, "CascadeClassifier"):
             raise DeepfakeError(f"OpenCV {cv2.__version__} brings no Haar cascade. Accepted: OpenCV 4, or a YuNet file in DEEPFAKE_NB_FACE_DETECTOR.")
@@ -138,11 +137,9 @@ def yunet_cache()->Path: # A path in the user's cache folder; need not exist
     "Where YuNet is kept once it has been fetched."
     from platformdirs import user_cache_dir
     return Path(user_cache_dir("deepfake_nb"))/YUNET_FILE
-
 def _pinned(model:bytes)->bytes: # the model itself, if it is the published one
     if hashlib.sha256(model).hexdigest() != YUNET_SHA256: raise OSError(f"{YUNET_FILE} has another SHA-256 than the published file")
     return model
-
 def _download_yunet(timeout:float=4.)->bytes: # raises whatever goes wrong
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
     from huggingface_hub.utils import get_session # heeds HF_HUB_OFFLINE, HF_ENDPOINT and proxies, and does not try again and again
@@ -161,15 +158,9 @@ def _fetch_yunet(seconds:float=8.)->tuple[bytes|None, str]: # the model or None,
     thread = threading.Thread(target=fetch, daemon=True) # a name server that does not answer obeys no timeout
     thread.start(); thread.join(seconds)
     model, why = result[0] if result else (None, f"no answer in {seconds:g} seconds")
-    try:
-        if model:
-            with atomic_write(yunet_cache()) as temporary: temporary.write_bytes(model)
-    except OSError: pass # a cache that cannot be written is no reason to do without the model
+    if model:
+        with suppress(OSError), atomic_write(yunet_cache()) as temporary: temporary.write_bytes(model) # without a cache it works too
     return model, why
-
-def _cached_yunet()->bytes|None: # None where there is none, or where it is not the published file
-    try: return _pinned(yunet_cache().read_bytes())
-    except OSError: return None
 
 # %% ../nbs/20_faces.ipynb #625e0bbf
 def _given_yunet(path:Path, threshold:float)->YuNetDetector:
@@ -187,8 +178,8 @@ def load_face_detector(
     path = path or os.environ.get("DEEPFAKE_NB_FACE_DETECTOR")
     if path == "haar": return HaarDetector(note="Faces were found by OpenCV's Haar cascade, as asked for.")
     if path: return _given_yunet(Path(path).expanduser(), threshold)
-    model, why = _cached_yunet(), ""
-    if not model: model, why = _fetch_yunet()
+    with suppress(OSError): return YuNetDetector(_pinned(yunet_cache().read_bytes()), threshold)
+    model, why = _fetch_yunet()
     if model: return YuNetDetector(model, threshold)
     return HaarDetector(note="Faces were found by OpenCV's Haar cascade, because YuNet was neither given nor in the cache and could not "
                              f"be fetched ({why}); the cascade misses more faces, above all turned and small ones.")
@@ -257,7 +248,6 @@ class Track:
     frame_indices: list[int] = field(default_factory=list) # positions in the list of frames, rising
     faces: list[Face] = field(default_factory=list) # the face in each of these frames
     times: list[float] = field(default_factory=list) # seconds, of the tracker's clock
-
     def add(self, index:int, face:Face, time:float): self.frame_indices.append(index); self.faces.append(face); self.times.append(time)
     def __len__(self)->int: return len(self.faces)
     @property
@@ -269,10 +259,6 @@ class Track:
         return last + move*min(1, self.faces[-1].size/max(np.linalg.norm(move), 1e-9)) # no further than one face
 
 # %% ../nbs/20_faces.ipynb #3f15ac29
-def _box_iou(a, b)->float: # of two boxes x, y, width, height
-    both = np.prod([max(0., min(a[i] + a[i+2], b[i] + b[i+2]) - max(a[i], b[i])) for i in (0, 1)])
-    return float(both/(a[2]*a[3] + b[2]*b[3] - both))
-
 def _link_cost(track:Track, face:Face, time:float)->float: # of continuing this track with this face; inf: impossible
     last, pause = track.faces[-1], max(0., time - track.times[-1])
     centre, mean_size = track.expected(time), (last.size + face.size)/2
@@ -281,7 +267,6 @@ def _link_cost(track:Track, face:Face, time:float)->float: # of continuing this 
     if distance > min(.75 + pause, 2.) or growth > min(.6 + .4*pause, 1.3): return np.inf
     expected = (centre[0] - last.box[2]/2, centre[1] - last.box[3]/2, *last.box[2:])
     return distance + growth + 1 - _box_iou(expected, face.box)
-
 def _assign(cost:np.ndarray)->list[tuple[int, int]]: # pairs of row and column with the least sum, without the impossible ones
     if not np.isfinite(cost).any(): return []
     if 1 in cost.shape: pairs = [np.unravel_index(np.argmin(cost), cost.shape)] # spares the import
@@ -291,7 +276,7 @@ def _assign(cost:np.ndarray)->list[tuple[int, int]]: # pairs of row and column w
     return [(int(i), int(j)) for i, j in pairs if np.isfinite(cost[i, j])]
 
 # %% ../nbs/20_faces.ipynb #4d429170
-def _track_shot(indices:list[int], clock:list[float], detections:list[list[Face]], max_missed:int, max_gap:float)->list[Track]:
+def _track_shot(indices:list[int], clock:np.ndarray, detections:list[list[Face]], max_missed:int, max_gap:float)->list[Track]:
     "Follow the people of one shot; `clock` has a time for each of its frames."
     tracks, seen = [], {} # the place in the shot where each track was last seen
     for place, (index, time) in enumerate(zip(indices, clock)):
@@ -305,17 +290,12 @@ def _track_shot(indices:list[int], clock:list[float], detections:list[list[Face]
             seen[id(track)] = place
     return tracks
 
-def _shot_clock(indices:list[int], times:list[float])->list[float]: # seconds within the shot: what lies between its parts counts as one
-    steps = [times[b] - times[a] if b == a + 1 else 1. for a, b in zip(indices, indices[1:])]
-    return list(np.cumsum([0.] + steps))
-
 # %% ../nbs/20_faces.ipynb #abdc8a84
 def _look_alike(frames, a:Track, b:Track, least:float=.85)->bool:
     face, other = a.faces[-1], b.faces[0]
     if np.linalg.norm(face.centre - other.centre) > .5*min(face.size, other.size) or abs(np.log2(face.size/other.size)) > .5: return False
     x, y = (crop_face(frames[i], f, 12, 1.).astype(float).ravel() for i, f in ((a.frame_indices[-1], face), (b.frame_indices[0], other)))
     return float(np.corrcoef(x, y)[0, 1]) >= least if x.std() and y.std() else False
-
 def _bridge(tracks:list[Track], frames:list[np.ndarray])->list[Track]:
     "Join tracks that a cut divides although the face goes on."
     joined = []
@@ -347,7 +327,8 @@ def track_faces(
     tracks = []
     for shot in sorted(set(shots)):
         indices = [i for i, o in enumerate(shots) if o == shot]
-        tracks += _track_shot(indices, _shot_clock(indices, times), detections, max_missed, max_gap)
+        steps = [times[b] - times[a] if b == a + 1 else 1. for a, b in zip(indices, indices[1:])] # between the parts of a shot: a second
+        tracks += _track_shot(indices, np.cumsum([0.] + steps), detections, max_missed, max_gap)
     if len(set(shots)) > 1: tracks = _bridge(tracks, frames)
     tracks.sort(key=lambda o: -o.face_size)
     reason = lambda o: "TOO_FEW_FRAMES" if len(o) < min_frames else "FACE_TOO_SMALL" if o.face_size < min_face else ""
@@ -364,7 +345,6 @@ class FaceClip:
     frame_indices: list[int] = field(repr=False) # positions in the list of frames
     face_size: float # median of the longer side of the boxes, in pixels
     sharpness: float # median of the crops' `sharpness`
-
     def __len__(self)->int: return len(self.crops)
     def _repr_html_(self)->str:
         strip = np.hstack([cv2.resize(self.crops[i], (64, 64), interpolation=cv2.INTER_AREA) for i in _probes(list(range(len(self))), 8)])
@@ -392,9 +372,9 @@ def extract_clips(
     detections = detector.detect(frames)
     tracks, dropped = track_faces(detections, times, frames, min_frames=min(min_frames, len(frames)), min_face=min_face)
     tracks, beyond = tracks[:max_people], tracks[max_people:]
-    text = f"Only the {max_people} largest faces are judged, and this one is smaller."
+    text = f"Only the faces of {max_people} people, the largest ones, are judged, and this one is smaller."
     dropped += [_dropped(o, times, "FACE_TOO_SMALL", text) for o in beyond]
-    if not tracks and dropped: # the best of what there is, so that it can be named
+    if not tracks and not beyond and dropped: # the best of what there is, so that it can be named
         everyone, _ = track_faces(detections, times, frames, min_frames=1, min_face=0)
         best = max(range(len(everyone)), key=lambda i: (everyone[i].face_size >= min_face, len(everyone[i]), everyone[i].face_size))
         tracks = [everyone[best]]

@@ -1,0 +1,154 @@
+"Finding faces: which detector is used, and what becomes of files and faces that are no use."
+import hashlib, time
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib.cbook import get_sample_data
+
+from deepfake_nb import faces
+from deepfake_nb.core import DeepfakeError, REASONS
+from pathlib import Path
+
+YUNET = Path(__file__).resolve().parents[2] / "shared" / "models" / "face_detection_yunet_640.onnx"
+needs_yunet = pytest.mark.skipif(not YUNET.exists(), reason="YuNet is not at hand")
+
+
+@pytest.fixture(autouse=True)
+def nothing_at_hand(monkeypatch, tmp_path):
+    "No environment variable, an empty cache, and a hub that counts how often it is asked and never answers."
+    monkeypatch.delenv("DEEPFAKE_NB_FACE_DETECTOR", raising=False)
+    monkeypatch.setattr(faces, "yunet_cache", lambda: tmp_path / "cache" / faces.YUNET_FILE)
+    hub = SimpleNamespace(calls=0)
+
+    def offline():
+        hub.calls += 1
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(faces, "_download_yunet", offline)
+    faces._fetch_yunet.cache_clear()
+    yield hub
+    faces._fetch_yunet.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return cv2.cvtColor(cv2.imread(get_sample_data("grace_hopper.jpg", asfileobj=False)), cv2.COLOR_BGR2RGB)
+
+
+def pin(monkeypatch, content: bytes):
+    "Let this content be the published file."
+    monkeypatch.setattr(faces, "YUNET_SHA256", hashlib.sha256(content).hexdigest())
+
+
+def film(*frames): return SimpleNamespace(frames=list(frames), times=[float(i) for i in range(len(frames))])
+
+
+def test_offline_falls_back_once_and_says_so(nothing_at_hand):
+    detector = faces.load_face_detector()
+    assert detector.name == "haar" and len(detector.sha256) == 64
+    assert "Haar" in detector.note and "no network" in detector.note
+    faces.load_face_detector()
+    assert nothing_at_hand.calls == 1
+
+
+def test_a_hub_that_hangs_is_left_within_seconds(monkeypatch):
+    monkeypatch.setattr(faces, "_download_yunet", lambda: time.sleep(30))
+    start = time.perf_counter()
+    model, why = faces._fetch_yunet(.2)
+    assert model is None and "no answer" in why and time.perf_counter() - start < 5
+
+
+def test_hub_offline_switch_asks_nobody(monkeypatch):
+    "With HF_HUB_OFFLINE the hub's own session refuses; nothing is sent."
+    import huggingface_hub.constants as constants
+    monkeypatch.undo()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    start = time.perf_counter()
+    with pytest.raises(Exception, match="(?i)offline"): faces._download_yunet()
+    assert time.perf_counter() - start < 3
+
+
+@needs_yunet
+def test_order_path_environment_cache_hub(monkeypatch, nothing_at_hand, tmp_path):
+    content = YUNET.read_bytes()
+    pin(monkeypatch, content)
+    monkeypatch.setattr(faces, "_download_yunet", lambda: setattr(nothing_at_hand, "calls", nothing_at_hand.calls + 1) or content)
+    detector = faces.load_face_detector()
+    assert detector.name == "yunet" and detector.note is None and nothing_at_hand.calls == 1
+    assert faces.yunet_cache().read_bytes() == content  # kept for the next time
+    faces._fetch_yunet.cache_clear()
+    assert faces.load_face_detector().name == "yunet" and nothing_at_hand.calls == 1  # from the cache
+    monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
+    assert faces.load_face_detector().name == "haar"
+    assert faces.load_face_detector(YUNET).name == "yunet"  # an argument goes before the environment
+    monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", str(tmp_path / "none.onnx"))
+    with pytest.raises(DeepfakeError, match="none.onnx: no such file"): faces.load_face_detector()
+
+
+@needs_yunet
+def test_a_file_with_another_hash_is_not_trusted(monkeypatch):
+    "Neither from the cache nor from the hub, although OpenCV could load it."
+    cache = faces.yunet_cache()
+    cache.parent.mkdir(parents=True)
+    cache.write_bytes(YUNET.read_bytes())
+    assert faces.load_face_detector().name == "haar"
+    cache.unlink()
+    faces._fetch_yunet.cache_clear()
+    monkeypatch.setattr(faces, "_download_yunet", YUNET.read_bytes)
+    detector = faces.load_face_detector()
+    assert detector.name == "haar" and "another SHA-256" in detector.note and not cache.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x08\x07" + bytes(500)])
+def test_wrong_file(tmp_path, content):
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(DeepfakeError, match="model.onnx: not a YuNet face detector.*Accepted: YuNet as an ONNX file"):
+        faces.load_face_detector(path)
+    with pytest.raises(DeepfakeError, match="a folder"): faces.load_face_detector(tmp_path)
+
+
+def detectors():
+    return [pytest.param("haar", id="haar"), pytest.param(YUNET, id="yunet", marks=needs_yunet)]
+
+
+@pytest.mark.parametrize("path", detectors())
+def test_no_face(path):
+    assert faces.extract_clips(film(np.full((300, 400, 3), 127, np.uint8)), faces.load_face_detector(path), 64) == ([], [])
+
+
+@pytest.mark.parametrize("path", detectors())
+def test_a_face_of_12_pixels_is_found_too_small_or_not_at_all(path, portrait):
+    frame = np.full((300, 400, 3), 127, np.uint8)
+    small = cv2.resize(portrait, None, fx=12/210, fy=12/210, interpolation=cv2.INTER_AREA)  # its face has 210 pixels
+    frame[100:100+small.shape[0], 200:200+small.shape[1]] = small
+    clips, dropped = faces.extract_clips(film(frame), faces.load_face_detector(path), 64)
+    assert [o["reason"] for o in dropped] == ["FACE_TOO_SMALL"]*len(clips)
+    assert all(o.face_size < 20 and o.crops.shape == (1, 64, 64, 3) for o in clips)
+    assert all(o["clip"] and o["text"] == REASONS["FACE_TOO_SMALL"] for o in dropped)
+
+
+@pytest.mark.parametrize("path", detectors())
+def test_one_frame_and_short_films(path, portrait):
+    detector = faces.load_face_detector(path)
+    assert [len(o) for o in faces.extract_clips(film(portrait), detector, 64)[0]] == [1]
+    blank = np.zeros_like(portrait)
+    clips, dropped = faces.extract_clips(film(blank, blank, portrait, blank, blank), detector, 64)  # seen for a moment
+    assert [len(o) for o in clips] == [1] and [o["reason"] for o in dropped] == ["TOO_FEW_FRAMES"] and dropped[0]["time"] == 2.
+
+
+@pytest.mark.parametrize("path", detectors())
+def test_the_frame_is_left_as_it_was(path, portrait):
+    before, detector = portrait.copy(), faces.load_face_detector(path)
+    found = detector.detect([portrait])[0]
+    faces.crop_face(portrait, found[0], 128)
+    drawn = faces.draw_faces(portrait, found)
+    assert (portrait == before).all() and (drawn != before).any()
+
+
+def test_no_torch():
+    import subprocess, sys
+    code = "import sys, deepfake_nb.faces; assert not {'torch', 'scipy', 'huggingface_hub'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
