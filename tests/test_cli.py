@@ -1,0 +1,178 @@
+"Every bad input of deepfake-predict through the command line, in one process: sentence, exit code, nothing half-written."
+import json, os, pickle, struct, subprocess, sys, zlib
+from pathlib import Path
+import numpy as np, pytest, torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from deepfake_nb.cli import result_folder, run_command
+from deepfake_nb.media import write_video
+from deepfake_nb.model import create_scorer, save_scorer
+
+portrait = get_sample_data("grace_hopper.jpg", asfileobj=False)
+
+
+def huge_png():
+    "The header of a PNG of 30,000 x 30,000 pixels; its data would be 2.7 GB."
+    chunk = lambda kind, data: struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    os.environ["DEEPFAKE_NB_FACE_DETECTOR"] = "haar"
+    folder = tmp_path_factory.mktemp("cli")
+    torch.manual_seed(0)
+    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64), folder/"weights.safetensors")
+    image = Image.open(portrait).convert("RGB")
+    (folder/"folder.mp4").mkdir()
+    (folder/"empty.jpg").write_bytes(b"")
+    (folder/"text.mp4").write_text("Dear Sir or Madam, this is not a video.\n" * 20)
+    film = [np.array(image.resize((256, 300)).rotate(i)) for i in range(8)]
+    write_video(folder/"whole.mp4", film, fps=8)
+    write_video(folder/"one_frame.mp4", film[:1], fps=8)
+    data = (folder/"whole.mp4").read_bytes()
+    (folder/"truncated.mp4").write_bytes(data[:len(data)//2])
+    (folder/"truncated.jpg").write_bytes(Path(portrait).read_bytes()[:3000])
+    Image.new("RGB", (320, 240), "steelblue").save(folder/"no_face.png")
+    tiny = Image.new("RGB", (320, 240), "steelblue")
+    tiny.paste(image.resize((32, 38)), (100, 100))  # her face is then about 12 pixels high
+    tiny.save(folder/"tiny.png")
+    (folder/"huge.png").write_bytes(huge_png())
+    return folder
+
+
+names = ("missing.jpg", "folder.mp4", "empty.jpg", "text.mp4", "truncated.mp4", "truncated.jpg", "no_face.png", "tiny.png",
+         "one_frame.mp4", "huge.png", "whole.mp4")
+
+
+@pytest.fixture(scope="module")
+def answer(folder):
+    "All of them in one call, with a good file at the end."
+    paths = [str(folder/o) for o in names]
+    code, out, error = run_command("deepfake_predict", *paths, "--weights", str(folder/"weights.safetensors"), "--out", str(folder/"out"), "--frames", "4")
+    return code, dict(zip(names, json.loads(out))), error
+
+
+@pytest.mark.parametrize("name, found", [
+    ("missing.jpg", "no such file"), ("folder.mp4", "folder"), ("empty.jpg", "empty"), ("text.mp4", "text"),
+    ("truncated.mp4", ""), ("huge.png", "30")])
+def test_unreadable(folder, answer, name, found):
+    result = answer[1][name]
+    assert result["decision"] is None and result["probability"] is None and result["heatmap"] is None
+    sentence = result["error"]
+    assert str(folder/name) in sentence and found in sentence and "Accepted:" in sentence and "\n" not in sentence
+    assert sentence in answer[2]  # people read it too
+    assert not (folder/"out"/result_folder(folder/name)).exists()
+
+
+@pytest.mark.parametrize("name", ["no_face.png", "tiny.png"])
+def test_nothing_to_judge(answer, name):
+    result = answer[1][name]
+    assert (result["decision"], result["probability"], result["heatmap"]) == ("INCONCLUSIVE", None, None)
+    assert result["reasons"][0]["code"] in ("NO_FACE", "FACE_TOO_SMALL") and result["reasons"][0]["text"]
+
+
+def test_what_is_left_of_a_picture(answer):
+    "A truncated JPEG is either refused or judged with a note."
+    result = answer[1]["truncated.jpg"]
+    assert "Accepted:" in result["error"] if "error" in result else result["notes"]
+
+
+@pytest.mark.parametrize("name, frames", [("one_frame.mp4", 1), ("whole.mp4", 4)])
+def test_readable(answer, name, frames):
+    result = answer[1][name]
+    assert result["decision"] in ("REAL", "FAKE", "INCONCLUSIVE") and result["kind"] == "video"
+    assert len(result["faces"][0]["timeline"]) == frames and 0 <= result["probability"] <= 1
+    assert Image.open(result["heatmap"]).size[0] > 256
+
+
+def test_exit_code_and_no_traceback(answer):
+    assert answer[0] == 1 and "Traceback" not in answer[2]
+
+
+def test_out_holds_whole_results_only(folder, answer):
+    judged = [o for o in answer[1].values() if "error" not in o]
+    folders = sorted(o.name for o in (folder/"out").iterdir())
+    assert folders == sorted(result_folder(o["path"]) for o in judged)
+    for o in judged:
+        place = folder/"out"/result_folder(o["path"])
+        assert json.loads((place/"prediction.json").read_text()) == o
+        assert sorted(f.name for f in place.iterdir()) == (["heatmap.png"] if o["heatmap"] else []) + ["prediction.json"]
+
+
+def other_architecture(path):
+    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64), path)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"mobilenetv2_100", b"mobilenetv2_140"))  # same length: only the name is another
+
+
+class Danger:
+    def __reduce__(self): return os.system, ("touch danger_was_here",)
+
+
+@pytest.mark.parametrize("name, make", [
+    ("missing.safetensors", lambda path: None), ("other.safetensors", other_architecture),
+    ("pickle.safetensors", lambda path: path.write_bytes(pickle.dumps(Danger()))),
+    ("empty.safetensors", lambda path: path.write_bytes(b"")), ("folder.safetensors", lambda path: path.mkdir())])
+def test_weights(tmp_path, monkeypatch, name, make):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path/name)
+    code, out, error = run_command("deepfake_predict", portrait, "--weights", str(tmp_path/name), "--out", "out")
+    assert (code, out) == (2, "") and name in error and "Accepted" in error and "Traceback" not in error
+    assert len(error.strip().splitlines()) == 1
+    assert not Path("out").exists() and not Path("danger_was_here").exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["a.jpg", "--colour", "red"], ["a.jpg", "--threshold", "1.01"], ["a.jpg", "--threshold", "-0.1"], ["a.jpg", "--threshold", "nan"],
+    ["a.jpg", "--threshold", "much"], ["a.jpg", "--frames", "0"], ["a.jpg", "--frames", "1.5"], ["a.jpg", "--out"], ["a.jpg", "--no_heatmap"]])
+def test_wrong_usage(arguments):
+    code, out, error = run_command("deepfake_predict", *arguments)
+    assert code == 2 and out == "" and "error:" in error and "Traceback" not in error
+
+
+def test_out_that_is_a_file(folder):
+    for out in ("no_face.png", "no_face.png/sub"):
+        code, _, error = run_command("deepfake_predict", "a.jpg", "--out", str(folder/out))
+        assert code == 2 and "is a file" in error
+
+
+def test_interrupted(folder, monkeypatch):
+    "What was judged before stays, and the output is still JSON."
+    from deepfake_nb.predict import Detector
+    predict = Detector.predict
+    def until(self, path):
+        if "whole" in str(path): raise KeyboardInterrupt
+        return predict(self, path)
+    monkeypatch.setattr(Detector, "predict", until)
+    code, out, error = run_command("deepfake_predict", str(folder/"no_face.png"), str(folder/"whole.mp4"), "--weights", str(folder/"weights.safetensors"))
+    assert code == 130 and [o["decision"] for o in json.loads(out)] == ["INCONCLUSIVE"] and "Traceback" not in error
+
+
+def test_failing_heatmap_does_not_cost_the_verdict(folder, monkeypatch, tmp_path):
+    def fails(*args, **kwargs): raise MemoryError("no room")
+    monkeypatch.setattr("deepfake_nb.explain.explain", fails)
+    code, out, _ = run_command("deepfake_predict", portrait, "--weights", str(folder/"weights.safetensors"), "--out", str(tmp_path))
+    result = json.loads(out)
+    assert code == 0 and result["heatmap"] is None and result["probability"] is not None and any("no room" in o for o in result["notes"])
+
+
+def test_help_is_light(tmp_path):
+    "As installed: no torch, no OpenCV, and little processor time."
+    script = ("import sys, resource; sys.argv[1:] = ['--help']\nfrom deepfake_nb.cli import deepfake_predict\n"
+              "try: deepfake_predict()\nexcept SystemExit: pass\n"
+              "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+              "print(used.ru_utime + used.ru_stime, [o for o in ('torch', 'cv2', 'numpy', 'matplotlib') if o in sys.modules], file=sys.stderr)\n")
+    (tmp_path/"deepfake-predict").write_text(script)
+    answer = subprocess.run([sys.executable, str(tmp_path/"deepfake-predict")], capture_output=True, text=True)
+    seconds, modules = answer.stderr.strip().split(" ", 1)
+    assert modules == "[]" and float(seconds) < .5
+    for flag in ("--weights", "--out", "--threshold", "--frames", "--device", "--no-heatmap", "--demo"): assert flag in answer.stdout
+
+
+def test_demo(folder, tmp_path):
+    code, out, _ = run_command("deepfake_predict", "--demo", "--weights", str(folder/"weights.safetensors"), "--out", str(tmp_path/"evidence"), "--frames", "4")
+    results = json.loads(out)
+    assert code == 0 and [Path(o["path"]).name for o in results] == ["demo_real.jpg", "demo_forged.jpg", "demo_real.mp4", "demo_forged.mp4"]
+    assert all(Path(o["heatmap"]).is_file() for o in results)
