@@ -15,7 +15,7 @@ from .core import DeepfakeError, Prediction, Unreadable, atomic_write
 
 # %% auto #0
 __all__ = ['UsageError', 'command', 'run_command', 'result_folder', 'write_result', 'print_json', 'forge_portrait', 'pan',
-           'write_demo', 'judge_files', 'check_usage', 'make_detector', 'deepfake_predict']
+           'write_demo', 'judge_files', 'check_usage', 'make_detector', 'deepfake_predict', 'deepfake_extract']
 
 # %% ../nbs/99_cli.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -232,3 +232,27 @@ def deepfake_predict(
     detector = make_detector(weights, device, frames=frames, threshold=threshold)
     files = [*paths, *(write_demo(out) if demo else [])]
     return 1 if judge_files(detector, files, out, heatmap) else 0
+
+# %% ../nbs/99_cli.ipynb #f9fe9e42
+@call_parse
+@command
+def deepfake_extract(
+    src:str, # Images and videos: a folder, a CSV or a JSON; public data sets are recognised by their layout
+    out:str, # Folder for crops/, manifest.csv and failures.csv; a run that was stopped goes on there
+    size:int=256, # Side of a crop in pixels
+    margin:float=1.5, # Side of the square that is cut out, in longer sides of the face
+    frames:int=32, # Frames to take from a video
+    workers:int=None, # Processes; by default one per core, 0 for none
+    dataset:str=None, # Name of the data set, for instance celeb-df; by default recognised by its layout
+    face_detector:str=None, # YuNet's ONNX file, or 'haar'; by default the best one at hand
+    format:str="jpg", # jpg, or without loss png or webp
+)->int: # Exit code
+    "Cut the faces out of a data set. Prints the path of their table; what gave no face is in failures.csv. Exit code 1: nothing came out, 2: wrong usage."
+    from deepfake_nb.data import read_manifest
+    from deepfake_nb.extract import ExtractSettings, extract
+    try: ExtractSettings(size, margin, frames, format=format)
+    except ValueError as e: raise UsageError(str(e)) from e
+    manifest = read_manifest(src, dataset)
+    for line in manifest.attrs.get("notes", ()): _say(line)
+    for line in extract(manifest, out, size, margin, frames, workers, face_detector, format).attrs["notes"]: _say(line)
+    print(Path(out)/"manifest.csv")
