@@ -62,7 +62,7 @@ def test_everything_that_is_imported_is_required():
     "Third-party packages that the modules import are in some list of settings.ini."
     from project import imports
     import_names = {"opencv-python-headless": "cv2", "pillow": "PIL", "grad-cam": "pytorch_grad_cam", "scikit-learn": "sklearn",
-                    "imagehash": "imagehash", "opencv": "cv2", "openvino": "openvino"}
+                    "imagehash": "imagehash", "opencv": "cv2", "c2pa-python": "c2pa", "openvino": "openvino"}
     required = {canonicalize_name(Requirement(o).name) for k in SETTINGS if k.endswith("requirements") for o in lines(k)}
     known = {import_names.get(o, o.replace("-", "_")) for o in required} | set(sys.stdlib_module_names) | {"deepfake_nb"}
     optional = {"pillow_heif", "IPython", "psutil"}  # used where they are there, and not missed otherwise
