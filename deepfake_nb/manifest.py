@@ -15,7 +15,7 @@ from .core import FAKE, LABELS, REAL, ManifestError, atomic_write, parse_label
 
 # %% auto #0
 __all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'IMAGE_SUFFIXES', 'VIDEO_SUFFIXES', 'ADAPTERS', 'MARKS', 'BOX_COLUMNS',
-           'LANDMARK_COLUMNS', 'check_manifest', 'connect_groups', 'item_record', 'finish_manifest', 'drop_missing',
+           'LANDMARK_COLUMNS', 'check_manifest', 'connect_groups', 'item_record', 'drop_missing', 'finish_manifest',
            'media_files', 'adapter', 'manifest_from_folder', 'read_table', 'read_each', 'manifest_from_csv',
            'identities_in', 'family_of', 'write_manifest', 'manifest_from_faces']
 
@@ -60,23 +60,43 @@ def connect_groups(
     title = {c: "+".join(m) if len(m) < 3 else f"{m[0]}+{len(m) - 1} more" for c, m in members.items()}
     return manifest.assign(group=[title[component[index[item[0]]]] for item in people])
 
-# %% ../nbs/26_manifest.ipynb #832204bf
-def item_record(path:Path, root:Path, label:int, dataset:str, method:str="real", split:str="", people:Iterable[str]=(), **more)->dict:
-    video_id = more.pop("video_id", f"{dataset}/{Path(path).relative_to(root).as_posix()}") # unique across methods
-    return dict(path=str(path), label=label, split=split, dataset=dataset, method="real" if label == REAL else method,
+# %% ../nbs/26_manifest.ipynb #0385d030
+def item_record(
+    path:Path, # The file
+    root:Path, # The folder of the data set
+    label:int, # 0 real, 1 fake
+    dataset:str, # Its name
+    method:str="real", # How it was forged; a real item is always 'real'
+    split:str="", # train, val, test or empty
+    people:Iterable[str]=(), # Identities: the target, then the donor; none: nobody else is in any other item
+    **more, # Further columns
+)->dict: # One row of a manifest; `video_id` is unique across methods, since it holds the whole path below `root`
+    "Describe one file."
+    video_id = more.pop("video_id", f"{dataset}/{Path(path).relative_to(root).as_posix()}")
+    return dict(path=str(path), label=int(label), split=split, dataset=dataset, method="real" if label == REAL else method,
                 video_id=video_id, identities="|".join(people) or video_id, **more)
 
-def finish_manifest(records:list[dict], root:Path, notes:Iterable[str]=(), accepted:str="images or videos")->pd.DataFrame:
+def drop_missing(
+    records:list[dict], # From `item_record`
+    notes:list[str], # A sentence is added where files are missing
+)->list[dict]: # Those whose file is there
+    "Leave out what a list names and nobody has."
+    here = [r for r in records if Path(r["path"]).is_file()]
+    if len(here) < len(records): notes.append(f"{len(records) - len(here)} of {len(records)} listed files are missing and were left out.")
+    return here
+
+def finish_manifest(
+    records:list[dict], # From `item_record`
+    root:str|Path, # The folder of the data set
+    notes:Iterable[str]=(), # Sentences for `attrs['notes']`; empty ones are left out
+    accepted:str="images or videos", # What should have been found, for the error
+)->pd.DataFrame: # A checked manifest with connected groups; raises `ManifestError` where there is nothing
+    "Make a manifest of records."
     if not records: raise ManifestError(root, "no images or videos were found", accepted)
     table = connect_groups(pd.DataFrame(records))
     table = check_manifest(table[[*REQUIRED, *(c for c in table if c not in REQUIRED)]], str(root))
     table.attrs.update(root=str(root), notes=[n for n in notes if n])
     return table
-
-def drop_missing(records:list[dict], notes:list[str])->list[dict]: # a listed file that is not there is counted, not fatal
-    here = [r for r in records if Path(r["path"]).is_file()]
-    if len(here) < len(records): notes.append(f"{len(records) - len(here)} of {len(records)} listed files are missing and were left out.")
-    return here
 
 # %% ../nbs/26_manifest.ipynb #b32454b1
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif .heic .heif".split())
@@ -99,7 +119,11 @@ def media_files(
 ADAPTERS: dict[str, Callable] = {} # name -> function of a path that gives a manifest
 MARKS: dict[str, tuple[str, ...]] = {} # name -> patterns; one of them below a folder tells the data set
 
-def adapter(name:str, *marks:str)->Callable:
+def adapter(
+    name:str, # Of the data set, as `read_manifest` takes it
+    *marks:str, # Patterns; one of them found below a folder tells the data set
+)->Callable: # A decorator for a function of a path that gives a manifest
+    "Register a reader in `ADAPTERS`."
     def register(f:Callable)->Callable:
         ADAPTERS[name], MARKS[name] = f, marks
         return f
@@ -133,7 +157,11 @@ def manifest_from_folder(
 # %% ../nbs/26_manifest.ipynb #8418af26
 _text = ("path", "label", "split", "group", "dataset", "method", "video_id", "identities", "identity", "source", "file", "filename")
 
-def read_table(path:Path, *needed:str)->pd.DataFrame:
+def read_table(
+    path:Path, # A CSV with a header line
+    *needed:str, # Columns that have to be there
+)->pd.DataFrame: # Text columns without blanks around or missing values; raises `ManifestError`
+    "Read a CSV."
     try: table = pd.read_csv(path, encoding="utf-8-sig", dtype={c: str for c in _text}, skipinitialspace=True)
     except (OSError, ValueError) as e: raise ManifestError(path, f"no readable table ({str(e).strip()})", "a CSV with a header line") from None
     table = table.rename(columns=lambda c: str(c).strip())
@@ -141,7 +169,13 @@ def read_table(path:Path, *needed:str)->pd.DataFrame:
         raise ManifestError(path, f"no column {', '.join(missing)} among {', '.join(table.columns)}", f"a CSV with the columns {', '.join(needed)}")
     return table.assign(**{c: table[c].fillna("").str.strip() for c in _text if c in table})
 
-def read_each(path:Path, values:Iterable, read:Callable, accepted:str)->list: # read a column, naming the line of a bad value
+def read_each(
+    path:Path, # Where the values come from
+    values:Iterable, # One for each line below the header
+    read:Callable, # Turns one value into another; raises `ValueError` or `KeyError` for a bad one
+    accepted:str, # What a good one looks like, for the error
+)->list: # What `read` gave; raises `ManifestError` naming the line
+    "Read a column."
     out = []
     for line, value in enumerate(values, 2):
         try: out.append(read(value))
@@ -197,7 +231,10 @@ def identities_in(
     first = "ff" if family == "deeperforensics" else family
     return [f"{f}/{o}" for f, o in zip((first, family), found.groups()) if o]
 
-def family_of(dataset:str)->str:
+def family_of(
+    dataset:str, # The name of a data set, however it is spelled
+)->str: # ff, dfd, celeb-df, deeperforensics, or the name itself
+    "By which pattern the files of a data set are named."
     key = re.sub(r"[^a-z]", "", dataset.lower())
     return next((f for a, f in _aliases.items() if key == a or key.startswith(a) and (len(a) > 3 or key[len(a):].startswith("pp"))), dataset)
 
