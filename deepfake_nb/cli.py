@@ -15,7 +15,8 @@ from .core import DeepfakeError, Prediction, Unreadable, atomic_write
 
 # %% auto #0
 __all__ = ['UsageError', 'command', 'run_command', 'result_folder', 'write_result', 'print_json', 'forge_portrait', 'pan',
-           'write_demo', 'judge_files', 'check_usage', 'make_detector', 'deepfake_predict', 'deepfake_extract']
+           'write_demo', 'judge_files', 'check_usage', 'make_detector', 'deepfake_predict', 'deepfake_extract',
+           'deepfake_evaluate']
 
 # %% ../nbs/99_cli.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -256,3 +257,45 @@ def deepfake_extract(
     for line in manifest.attrs.get("notes", ()): _say(line)
     for line in extract(manifest, out, size, margin, frames, workers, face_detector, format).attrs["notes"]: _say(line)
     print(Path(out)/"manifest.csv")
+
+# %% ../nbs/99_cli.ipynb #30be4d8d
+def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sources; says what a reader of the figures should know
+    from deepfake_nb.data import join_manifests, read_manifest
+    manifests = [read_manifest(o) for o in sources]
+    manifest = manifests[0] if len(manifests) == 1 else join_manifests(*manifests)
+    for line in manifest.attrs.get("notes", ()): _say(line)
+    if split is not None and split not in set(manifest.split): raise UsageError(f"--split {split}: no such items. Accepted: {', '.join(sorted(set(manifest.split) - {''})) or 'no --split'}")
+    chosen = manifest if split is None else manifest[manifest.split == split].reset_index(drop=True)
+    if trained := int((chosen.split == "train").sum()): _say(f"{trained} of {len(chosen)} items are in the training split: figures on items that were trained on say nothing.")
+    return chosen
+
+@call_parse
+@command
+def deepfake_evaluate(
+    *sources:str, # Manifests (CSV, JSON) or folders such as data/val; public data sets are recognised by their layout
+    weights:str=None, # Weights file; by default the one that comes with the package
+    out:str="evaluation", # Folder for evaluation.json, predictions.csv, failures.json and evaluation.html
+    split:str=None, # Only the items of this split: train, val or test
+    threshold:float=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    frames:int=32, # Frames to look at in a video
+    device:str=None, # cpu, cuda or mps; by default the fastest one here
+    robustness:bool=False, # Score again under JPEG, H.264, resizing, blur, noise and brightness? Some 24 times the work
+    limit:int=None, # Items to take for --robustness, drawn at random; by default all
+    before:str=None, # Folder of an earlier evaluation to compare with
+)->int: # Exit code
+    "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
+    if not sources: raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders")
+    check_usage(sources, False, threshold, frames, out)
+    from deepfake_nb.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
+    earlier, manifest = read_evaluation(before) if before else None, _evaluation_source(sources, split)
+    detector, resume = make_detector(weights, device, frames=frames, threshold=threshold), Path(out)/".scored.jsonl"
+    evaluation = evaluate(detector, manifest, resume=resume)
+    grid = None
+    if robustness:
+        from deepfake_nb.robustness import robustness as measure_robustness
+        grid = measure_robustness(detector, manifest, limit=limit)
+    save_evaluation(evaluation, out, grid)
+    resume.unlink(missing_ok=True)
+    print(evaluation, *([f"\nrobustness\n{grid}"] if grid else []), *([f"\nagainst {before}\n{compare(earlier, evaluation)}"] if earlier else []), sep="\n")
+    for item in unreadable(evaluation): _say(item["error"])
+    return 1 if len(unreadable(evaluation)) else 0

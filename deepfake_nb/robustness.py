@@ -31,6 +31,12 @@ def degraded_crops(
     x = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2)[None].float() / 255
     return (degrade(x, name, strength)[0].permute(0, 2, 3, 1).clamp(0, 1) * 255).round().byte().numpy()
 
+def _portrait()->np.ndarray: # Grace Hopper's face: in the public domain, and part of every installation of matplotlib
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image
+    picture = Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB")
+    return np.array(picture.crop((145, 80, 365, 300)).resize((112, 112), Image.Resampling.LANCZOS))
+
 def degradation_strip(
     crop:np.ndarray, # One face crop, uint8 (S, S, 3)
     degradations:dict[str, tuple]|None=None, # Strengths by name; None: those of `augment.DEGRADATIONS`
@@ -96,13 +102,7 @@ def robustness(
     missing = int(np.isnan(clean).sum())
     if missing: notes.append(f"{missing} items have no score on the clean file and take no part.")
     return Robustness(manifest.label.to_numpy(), list(manifest.group), np.array(clean), dict(zip(keys, np.array(rows).T)), detector.threshold,
-                      {name: DEGRADATIONS[name][1] for name in grid}, degradation_strip(_demo_crop(), grid), n, seed, notes)
-
-def _demo_crop()->np.ndarray:
-    from matplotlib.cbook import get_sample_data
-    from PIL import Image
-    picture = Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB")
-    return np.array(picture.crop((140, 40, 380, 280)).resize((112, 112), Image.Resampling.LANCZOS))
+                      {name: DEGRADATIONS[name][1] for name in grid}, degradation_strip(_portrait(), grid), n, seed, notes)
 
 # %% ../nbs/82_robustness.ipynb #9ba31c67
 def robustness_table(
