@@ -30,6 +30,8 @@ def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to 
         if path.suffix.lower() == ".json": return "deepfakebench", path
         header = set(read_table(path).columns)
         return ("faces" if {"file", "identity", *BOX_COLUMNS} <= header and "label" not in header else "csv"), path
+    words = [o.name.lower() for o in (*path.glob("*/"), *path.glob("*/*/"))]
+    if {"train", "val", "test"} & set(words) and {"real", "fake"} <= set(words): return "folder", path # whatever else lies beside it
     return next((name for name in ("csv", *MARKS) if any(next(path.glob(o), None) for o in MARKS[name])), "folder"), path
 
 def read_manifest(
@@ -84,9 +86,9 @@ def split_by_group(
     chosen = np.ones(len(manifest), bool) if of is None else (manifest.split == of).to_numpy()
     part = manifest[chosen]
     people = part.identities.str.split("|") if straddling == "drop" else part[by].map(lambda o: [o])
-    who, kind = people.str[0], part[stratify] if stratify else pd.Series(0, part.index)
-    everybody = sorted({o for item in people for o in item})
-    dealt = _deal(pd.crosstab(who, kind).reindex(everybody, fill_value=0), fractions, seed)
+    who = people.explode()
+    kind = (part[stratify] if stratify else pd.Series(0, part.index)).loc[who.index]
+    dealt = _deal(pd.crosstab(who.to_numpy(), kind.to_numpy()), fractions, seed)
     splits = people.map(lambda item: {dealt[o] for o in item})
     kept = splits.map(len) == 1
     out = manifest.assign(split=manifest.split.mask(chosen, splits.map(min).reindex(manifest.index, fill_value="")))

@@ -221,8 +221,8 @@ def extract(
 
 # %% ../nbs/35_extract.ipynb #5beb1a7a
 def _tidy(out:Path): # temporary files of a run that was killed
-    for place in (out, out/"records"):
-        for path in place.glob(".*") if place.is_dir() else (): path.unlink() if path.is_file() and re.fullmatch(r"\..{8}(\.csv|\.json)", path.name) else None
+    for path in (*out.glob(".*"), *(out/"records").glob(".*")):
+        if re.fullmatch(r"\..{8}(\.csv|\.json)", path.name): path.unlink()
 
 def _write_tables(manifest, records, out:Path, settings:ExtractSettings, detector:FaceDetector)->pd.DataFrame:
     failures, table = _failure_table(manifest, records), _crop_table(manifest, records, out)
