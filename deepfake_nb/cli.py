@@ -175,10 +175,11 @@ def judge_files(
     "Judge files: JSON to standard output, the rest to standard error."
     failed, told = [], set()
     def items():
-        for result in detector.predict_each(paths, progress=len(paths) > 1):
+        bar = len(paths) > 1 and sys.stderr.isatty() # in a log file the lines are the progress
+        for i, result in enumerate(detector.predict_each(paths, progress=bar)):
             if isinstance(result, Unreadable): failed.append(result)
             item = _result(detector, result, out, heatmap)
-            for line in (str(result), *(f"  {o}" for o in item.get("notes", []) if o not in told)): _say(line)
+            for line in (f"[{i + 1}/{len(paths)}] {result}", *(f"  {o}" for o in item.get("notes", []) if o not in told)): _say(line)
             told.update(item.get("notes", []))
             yield item
     print_json(items(), several=len(paths) > 1)
@@ -219,9 +220,9 @@ def make_detector(
 @command
 def deepfake_predict(
     *paths:str, # Images and videos
-    weights:str=None, # Weights file; by default the one that comes with the package
-    out:str=None, # Folder for the results: prediction.json and heatmap.png in a folder for each file. With --demo ./evidence by default
-    threshold:float=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
+    out:Annotated[str, dict(metavar="FOLDER")]=None, # Folder for the results: prediction.json and heatmap.png in a folder for each file. With --demo ./evidence by default
+    threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
     frames:int=32, # Frames to look at in a video
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out

@@ -134,7 +134,7 @@ def overlay(
 )->np.ndarray: # (H, W, 3) uint8 RGB
     "Red where the heat is strongest, yellow where it is weaker, the picture itself where there is none."
     red_to_yellow = np.stack([np.full_like(heat, 255), 255 * (1 - heat), np.zeros_like(heat)], -1)
-    alpha = strength * heat[..., None]
+    alpha = strength * heat[..., None]**1.5 # so that weak heat hardly shows
     return (picture * (1 - alpha) + red_to_yellow * alpha).round().astype(np.uint8)
 
 # %% ../nbs/75_explain.ipynb #3f25f065
@@ -149,11 +149,12 @@ def draw_box(
     box:tuple, # x, y, width, height in pixels
     text:str, # Label, above the box where there is room
     colour:tuple=(60, 60, 60), # Of the frame and behind the label
+    size:int|None=None, # Of the letters, in pixels; None: by the width of the picture
 )->np.ndarray: # (H, W, 3) uint8 RGB; the given picture is not changed
     "A box with a label."
     image = Image.fromarray(picture)
     draw, (height, width) = ImageDraw.Draw(image), picture.shape[:2]
-    line, font = max(2, round(width / 320)), ImageFont.load_default(max(11, round(width / 36)))
+    line, font = max(2, round(width / 320)), ImageFont.load_default(size or max(11, round(width / 36)))
     x, y, w, h = box
     draw.rectangle((x, y, x + w, y + h), outline=colour, width=line)
     _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
@@ -203,7 +204,7 @@ def strip(self:Explanation,
         picture, frame = person.clip.key_frames[i], person.face.timeline[i]
         tile = _around(overlay(picture, paste_heat(heat, (x, y, width), picture.shape[:2])), (x, y, width * context), side)
         text = f"{person.face.person + 1} at {frame.time:.2f} s: {frame.probability:.0%}"
-        tiles.append(draw_box(tile, (0, 0, side - 1, side - 1), text, COLOURS[person.face.decision]))
+        tiles.append(draw_box(tile, (0, 0, side - 1, side - 1), text, COLOURS[person.face.decision], max(9, side // 16)))
     return np.concatenate(tiles, 1)
 
 # %% ../nbs/75_explain.ipynb #20a4e194
@@ -213,12 +214,12 @@ def _fit(picture:np.ndarray, width:int)->np.ndarray: # the picture shrunk or enl
 
 @patch
 def picture(self:Explanation,
-    width:int|None=None, # Pixels; None: that of the picture, for a video 1280
+    width:int|None=None, # Pixels; None: that of the picture, for a video at least 640 and at most 1280
 )->np.ndarray: # (H, W, 3) uint8 RGB
     "The whole picture, and for a video a strip for each person under it."
     whole = self.whole_picture()
     if self.prediction.kind == "image": return whole if width is None else _fit(whole, width)
-    width = width or 1280
+    width = width or int(np.clip(whole.shape[1], 640, 1280))
     strips = [self.strip(o, width // 4) for o in self.people]
     full = lambda o: np.pad(o, ((0, 0), (0, width - o.shape[1]), (0, 0))) # fewer than four frames: black at the right
     return np.concatenate([_fit(whole, width), *map(full, strips)])
@@ -236,7 +237,7 @@ def save_heatmap(self:Explanation,
 @patch
 def _repr_jpeg_(self:Explanation)->bytes: # how a notebook shows it
     buffer = io.BytesIO()
-    Image.fromarray(self.picture(420)).save(buffer, "JPEG", quality=80)
+    Image.fromarray(self.picture(384)).save(buffer, "JPEG", quality=75)
     return buffer.getvalue()
 
 # %% ../nbs/75_explain.ipynb #06f6041d
