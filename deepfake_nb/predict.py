@@ -21,7 +21,7 @@ from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore
 from .media import Limits, Media, read_media
 from .faces import FaceClip, extract_clips, load_face_detector
 from .model import Scorer, load_scorer
-from .calibrate import AbstentionRule, calibration_from_config, logit
+from .calibrate import AbstentionRule, calibration_from_config, logit, mild_reencodings
 
 # %% auto #0
 __all__ = ['UNSEEN', 'PRECISIONS', 'CLOSE', 'KEY_FRAMES', 'SMALLEST', 'logger', 'judge', 'DeviceError', 'choose_device',
@@ -138,11 +138,12 @@ def person_verdict(
     rule:AbstentionRule, # When not to judge
     threshold:float, # Probability from which on the person is called FAKE
     frames_available:int, # Frames read from the file
+    reencoded:list[float]|None=None, # P(fake) after mild re-encodings, where they were scored
 )->FaceVerdict: # With a timeline, unless the person was not seen well enough
     "The verdict on one person."
     probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
     reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames, probability=probability,
-                           threshold=threshold, frames_available=frames_available)
+                           threshold=threshold, frames_available=frames_available, reencoded=reencoded)
     timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box))) for t, p, face in zip(clip.times, frames, clip.faces)]
     decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
     verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline, reasons,
@@ -186,6 +187,7 @@ class Detector:
         batch_size:int=32, # Crops that go through the backbone at once
         precision:str="auto", # One of `PRECISIONS`
         flip:bool=True, # Score the mirror image too, and take the mean?
+        recheck:bool=False, # Score mild re-encodings too? A verdict that they change is UNSTABLE; three times the work
         abstention:AbstentionRule|None=None, # When not to judge; None: the rule in the weights file
         limits:Limits|None=None, # What files to accept; None: `Limits()`
     ): # Raises `WeightsError`, `DeviceError`, `ValueError`
@@ -200,7 +202,8 @@ class Detector:
         self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
         self.false_positive_rate = self.calibration.false_positive_rate if threshold in (None, self.calibration.threshold) else None
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
-        self.frames, self.max_people, self.batch_size, self.flip, self.limits = frames, max_people, batch_size, flip, limits or Limits()
+        self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
+        self.flip, self.recheck = flip, recheck
 
     def __repr__(self):
         return f"Detector({self.scorer.config.name or self.scorer.config.arch!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
@@ -210,20 +213,25 @@ class Detector:
 def settings(self:Detector)->dict:
     "All that was set, and what the weights file prescribes; plain values."
     config = self.scorer.config
-    return dict(frames=self.frames, max_people=self.max_people, flip=self.flip, precision=str(self.dtype).removeprefix("torch."),
+    return dict(frames=self.frames, max_people=self.max_people, flip=self.flip, recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."),
                 device=self.device.type, arch=config.arch, temporal=config.temporal, clip_length=config.clip_length,
                 image_size=config.image_size, margin=config.margin, temperature=config.temperature,
                 abstention=self.abstention.to_dict())
 
 # %% ../nbs/70_predict.ipynb #3efaafdd
-def _scores(self:Detector, clips:list[FaceClip])->list[ClipScore]:
-    crops = [o.crops for o in clips]
+def _scores(self:Detector, crops:list[np.ndarray])->list[ClipScore]: # crops of each person
     scores = score_clips(self.scorer, crops, self.batch_size, self.flip, self.dtype)
     if self.precision != "auto" or self.dtype == torch.float32: return scores
     distance = lambda score: abs(logit(self.calibration.probability(score.logit)) - logit(self.threshold))
     close = [i for i, score in enumerate(scores) if distance(score) < CLOSE]
     again = score_clips(self.scorer, [crops[i] for i in close], self.batch_size, self.flip, torch.float32)
     return [dict(zip(close, again)).get(i, score) for i, score in enumerate(scores)]
+
+def _after_reencoding(self:Detector, clips:list[FaceClip])->list[list[float]|None]: # P(fake) of each person, once for each re-encoding
+    if not self.recheck: return [None] * len(clips)
+    changed = [mild_reencodings(o.crops) for o in clips] # people x re-encodings
+    by_kind = [[self.calibration.probability(o.logit) for o in _scores(self, list(crops))] for crops in zip(*changed)]
+    return [list(o) for o in zip(*by_kind)]
 
 @patch
 def predict_clips(self:Detector,
@@ -232,8 +240,8 @@ def predict_clips(self:Detector,
 )->list[FaceVerdict]: # One per clip, in the same order
     "The verdicts on people whose crops are at hand."
     available = frames_available or max((len(o.times) for o in clips), default=0)
-    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available)
-            for clip, score in zip(clips, _scores(self, clips))]
+    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again)
+            for clip, score, again in zip(clips, _scores(self, [o.crops for o in clips]), _after_reencoding(self, clips))]
 
 # %% ../nbs/70_predict.ipynb #971cbf6d
 SMALLEST = 32 # pixels: a smaller face is not even cut out, unless the abstention rule asks for less or there is no other
