@@ -227,7 +227,7 @@ def classification_report(
         right, support, called = c[f"{name}_as_{name}"], c[f"{name}_as_real"] + c[f"{name}_as_fake"], c[f"real_as_{name}"] + c[f"fake_as_{name}"]
         share = lambda a, b: a/b if b else np.nan
         rows[name] = dict(precision=share(right, called), recall=share(right, support), f1=share(2*right, called + support), support=support)
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.astype(dict(support=int))
 
 # %% ../nbs/80_evaluate.ipynb #1dd26212
 def evaluation_plots(
@@ -266,7 +266,7 @@ _page = """<!doctype html>
 <title>{title}</title><style>
 body {{ font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }}
 table {{ border-collapse: collapse; font-size: .85em; margin: .5rem 0; display: block; overflow-x: auto }}
-th, td {{ border: 1px solid #d0d7de; padding: .25rem .5rem; text-align: left; overflow-wrap: anywhere }} th {{ background: #f6f8fa }}
+th, td {{ border: 1px solid #d0d7de; padding: .25rem .5rem; text-align: left; overflow-wrap: break-word }} th {{ background: #f6f8fa }}
 img {{ max-width: 100%; margin: .3rem }} .anchor-link {{ display: none }}
 </style></head><body>{body}</body></html>
 """

@@ -157,7 +157,12 @@ class MetricsTable(dict):
         cell = lambda m, k: " ".join(o for o in (_number(m[k]), f"({_span(*m.intervals[k])})" if _span(*m.intervals[k]) else "") if o)
         return [[str(name), m.counts["real"], m.counts["fake"], *(cell(m, k) for k in self.columns)] for name, m in self.items()]
 
-    def __repr__(self)->str: return "\n".join("  ".join(map(str, o)) for o in self.rows())
+    def __repr__(self)->str:
+        shown = ("auc", "tpr_at_fpr_1", "recall_of_fakes", "false_positive_rate", "coverage") # what fits beside each other
+        head = ["", "real", "fake", "AUC", "TPR at 1 % FPR", "recall", "FPR", "coverage"]
+        lines = [head, *([*map(str, row[:3]), *(row[3 + self.columns.index(k)].replace(" to ", "-") for k in shown)] for row in self.rows())]
+        widths = [max(map(len, column)) for column in zip(*lines)]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
     def _repr_html_(self)->str:
         label = lambda k: "coverage" if k == "coverage" else FIGURES[k][0]
