@@ -40,6 +40,7 @@ def parse_label(
 REASONS = dict(
     NO_FACE="No face was found, so there is nothing to judge.",
     FACE_TOO_SMALL="The face is too small: too few pixels are left to show traces of a forgery.",
+    TOO_MANY_PEOPLE="More people are in the picture than are judged; the smaller faces were left out.",
     TOO_FEW_FRAMES="The face is seen in too few frames to be judged.",
     LOW_QUALITY="The face is too blurred or too strongly compressed to be judged.",
     UNSTABLE="The frames disagree with each other, or the score changes when the file is mildly re-encoded.",

@@ -77,7 +77,7 @@ class FaceDetector:
 class YuNetDetector(FaceDetector):
     "OpenCV's `FaceDetectorYN`."
     name, large = "yunet", 280 # pixels: larger faces are measured on a smaller copy
-    def __init__(self, model:bytes, threshold:float=0.7): # the content of YuNet's ONNX file; faces of lower confidence are left out
+    def __init__(self, model:bytes, threshold:float=0.65): # the content of YuNet's ONNX file; faces of lower confidence are left out
         self.sha256, self._lock = hashlib.sha256(model).hexdigest(), threading.Lock()
         self._net = cv2.FaceDetectorYN.create("onnx", np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (64, 64), threshold, 0.3, 500)
         self._find(np.zeros((64, 64, 3), np.uint8)) # another network fails here rather than in the middle of a video
@@ -172,7 +172,7 @@ def _given_yunet(path:Path, threshold:float)->YuNetDetector:
 
 def load_face_detector(
     path:str|Path|None=None, # YuNet's ONNX file, or 'haar'; None: `DEEPFAKE_NB_FACE_DETECTOR`, the cache, the hub, at last the cascade
-    threshold:float=0.7, # YuNet leaves out faces with a lower confidence, in [0, 1]
+    threshold:float=0.65, # YuNet leaves out faces with a lower confidence, in [0, 1]
 )->FaceDetector: # With `.name`, `.sha256`, `.note` and `.detect`; raises `FileError` for a path that cannot be used
     "The best face detector at hand."
     path = path or os.environ.get("DEEPFAKE_NB_FACE_DETECTOR")
@@ -228,7 +228,7 @@ def sharpness(
 # %% ../nbs/20_faces.ipynb #19e47afb
 def split_shots(
     frames:list[np.ndarray], # uint8 (H, W, 3) each, in order of time
-    cut:float=0.12, # Mean difference of two thumbnails, in [0, 1], from which on there is a cut between them
+    cut:float=0.15, # Mean difference of two thumbnails, in [0, 1], from which on there is a cut between them
     same:float=0.06, # Difference below which an earlier shot is taken to have come back
 )->list[int]: # For each frame the number of its shot, from 0
     "Which frames belong to the same shot."
@@ -373,7 +373,7 @@ def extract_clips(
     tracks, dropped = track_faces(detections, times, frames, min_frames=min(min_frames, len(frames)), min_face=min_face)
     tracks, beyond = tracks[:max_people], tracks[max_people:]
     text = f"Only the faces of {max_people} people, the largest ones, are judged, and this one is smaller."
-    dropped += [_dropped(o, times, "FACE_TOO_SMALL", text) for o in beyond]
+    dropped += [_dropped(o, times, "TOO_MANY_PEOPLE", text) for o in beyond]
     if not tracks and not beyond and dropped: # the best of what there is, so that it can be named
         everyone, _ = track_faces(detections, times, frames, min_frames=1, min_face=0)
         best = max(range(len(everyone)), key=lambda i: (everyone[i].face_size >= min_face, len(everyone[i]), everyone[i].face_size))

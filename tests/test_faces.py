@@ -140,6 +140,18 @@ def test_one_frame_and_short_films(path, portrait):
 
 
 @pytest.mark.parametrize("path", detectors())
+def test_more_people_than_are_judged(path, portrait):
+    "The smaller one is named with a reason of its own: its face is large enough."
+    little = cv2.resize(portrait, None, fx=.6, fy=.6, interpolation=cv2.INTER_AREA)
+    frame = np.full((portrait.shape[0], portrait.shape[1] + little.shape[1], 3), 127, np.uint8)
+    frame[:, :portrait.shape[1]], frame[:little.shape[0], portrait.shape[1]:] = portrait, little
+    clips, dropped = faces.extract_clips(film(frame), faces.load_face_detector(path), 64, max_people=1)
+    assert len(clips) == 1 and [o["reason"] for o in dropped] == ["TOO_MANY_PEOPLE"] and not dropped[0]["clip"]
+    assert dropped[0]["box"][0] > portrait.shape[1] and dropped[0]["face_size"] > 32 and "1 people" in dropped[0]["text"]
+    assert "TOO_MANY_PEOPLE" in REASONS
+
+
+@pytest.mark.parametrize("path", detectors())
 def test_the_frame_is_left_as_it_was(path, portrait):
     before, detector = portrait.copy(), faces.load_face_detector(path)
     found = detector.detect([portrait])[0]
