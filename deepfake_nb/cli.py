@@ -15,8 +15,8 @@ from .core import DeepfakeError, Prediction, Unreadable, atomic_write
 
 # %% auto #0
 __all__ = ['UsageError', 'command', 'run_command', 'result_folder', 'write_result', 'print_json', 'forge_portrait', 'pan',
-           'write_demo', 'judge_files', 'check_usage', 'make_detector', 'deepfake_predict', 'deepfake_extract',
-           'deepfake_evaluate']
+           'write_demo', 'judge_files', 'write_report', 'check_usage', 'make_detector', 'deepfake_predict',
+           'deepfake_report', 'deepfake_extract', 'deepfake_train', 'deepfake_evaluate']
 
 # %% ../nbs/99_cli.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -50,7 +50,7 @@ def run_command(
     out, error, old = io.StringIO(), io.StringIO(), sys.argv
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         script = Path(folder)/name.replace("_", "-")
-        script.write_text(f"import sys\nfrom {module} import {name}\nsys.exit({name}())\n") # what pip writes for a console script
+        script.write_text(f"import sys\nfrom {module} import {name}\nif __name__ == '__main__': sys.exit({name}())\n") # what pip writes for a console script
         sys.argv = [str(script), *map(str, arguments)]
         try: runpy.run_path(str(script), run_name="__main__")
         except SystemExit as e: code = e.code
@@ -157,20 +157,23 @@ def _say(line:str): # to people, without tearing the progress bar
     from tqdm import tqdm
     tqdm.write(line, file=sys.stderr)
 
-def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool)->dict: # one file's JSON; writes its folder
+def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->dict: # one file's JSON; writes its folder
     if isinstance(result, Unreadable) or not out: return result.to_dict()
     from deepfake_nb.explain import explain
     explanation = None
     if heatmap:
         try: explanation = explain(detector, result)
         except Exception as e: result.notes.append(f"The heatmap could not be drawn ({type(e).__name__}: {e}).") # the verdict stands
-    return write_result(result, explanation, out).to_dict()
+    item = write_result(result, explanation, out).to_dict()
+    if report: report(result, explanation, Path(out)/result_folder(result.path))
+    return item
 
 def judge_files(
     detector, # A `Detector`
     paths:list, # Images and videos
     out:str|None=None, # Folder for the results
     heatmap:bool=True, # Draw heatmaps? Only with `out`
+    report=None, # Called with prediction, explanation and folder, for instance `write_report`. Only with `out`
 )->int: # How many files could not be read
     "Judge files: JSON to standard output, the rest to standard error."
     failed, told = [], set()
@@ -178,7 +181,7 @@ def judge_files(
         bar = len(paths) > 1 and sys.stderr.isatty() # in a log file the lines are the progress
         for i, result in enumerate(detector.predict_each(paths, progress=bar)):
             if isinstance(result, Unreadable): failed.append(result)
-            item = _result(detector, result, out, heatmap)
+            item = _result(detector, result, out, heatmap, report)
             for line in (f"[{i + 1}/{len(paths)}] {result}", *(f"  {o}" for o in item.get("notes", []) if o not in told)): _say(line)
             told.update(item.get("notes", []))
             yield item
@@ -186,6 +189,19 @@ def judge_files(
     return len(failed)
 
 # %% ../nbs/99_cli.ipynb #69076f2c
+def write_report(
+    prediction:Prediction, # Any
+    explanation, # An `Explanation`, or None
+    folder:str|Path, # Where report.html, report.pdf and report.json shall appear
+    weights:str|None=None, # The weights that judged, for what their file says about them; None: the default ones
+    **settings, # `pdf` and `template` of `Report.save`, `file` of `make_report`
+)->None: # Says on standard error where the report lies, and why there is no PDF if so
+    "Make a report and write it."
+    from deepfake_nb.report import make_report
+    report = make_report(prediction, explanation, settings.pop("file", None), weights)
+    files = report.save(folder, **settings)
+    for line in [f"report: {files['html']}", *report.notes]: _say(f"  {line}")
+
 def check_usage(
     paths:tuple, # As given
     demo:bool, # As given
@@ -226,14 +242,39 @@ def deepfake_predict(
     frames:int=32, # Frames to look at in a video
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
+    report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
     demo:bool=False, # Judge a real and a forged portrait and a video of each, made on the spot
 )->int: # Exit code
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
     out = out or ("evidence" if demo else None)
     check_usage(paths, demo, threshold, frames, out)
+    if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     detector = make_detector(weights, device, frames=frames, threshold=threshold)
     files = [*paths, *(write_demo(out) if demo else [])]
-    return 1 if judge_files(detector, files, out, heatmap) else 0
+    return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
+
+# %% ../nbs/99_cli.ipynb #aa9aac3b
+@call_parse
+@command
+def deepfake_report(
+    *predictions:str, # prediction.json as deepfake-predict --out writes it, one or more
+    input:str=None, # The file that was judged; by default where prediction.json says it lies
+    out:str=None, # Folder for report.html, report.pdf and report.json; by default beside prediction.json
+    weights:str=None, # The weights that judged, for what their file says about them; by default those that come with the package
+    template:str=None, # A notebook in place of the built-in one. Its code is run
+    pdf:Annotated[bool, dict(help="Make no PDF")]=True, # Make a PDF?
+    verify:str=None, # A report.json to check against --input, instead of making a report
+)->int: # Exit code
+    "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
+    from deepfake_nb.report import load_prediction, verify_report
+    if verify:
+        if not input or predictions: raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
+        print(result := verify_report(verify, input))
+        return 0 if result.ok else 1
+    if not predictions: raise UsageError("no prediction given. Accepted: one or more prediction.json, or --verify report.json --input FILE")
+    if len(predictions) > 1 and (input or out): raise UsageError("--input and --out are for one prediction. Accepted: one at a time, or without them")
+    for path in predictions:
+        write_report(load_prediction(path), None, out or Path(path).parent, weights, file=input, pdf=pdf, template=template)
 
 # %% ../nbs/99_cli.ipynb #f9fe9e42
 @call_parse
@@ -258,6 +299,42 @@ def deepfake_extract(
     for line in manifest.attrs.get("notes", ()): _say(line)
     for line in extract(manifest, out, size, margin, frames, workers, face_detector, format).attrs["notes"]: _say(line)
     print(Path(out)/"manifest.csv")
+
+# %% ../nbs/99_cli.ipynb #29da6180
+@call_parse
+@command
+def deepfake_train(
+    data:str, # A folder such as data/, a CSV or a JSON; public data sets are recognised by their layout
+    out:str="models/best_model.safetensors", # Weights file
+    arch:str="efficientnet_b0", # Any timm architecture
+    temporal:str="lstm", # lstm, mean or cnn_lstm
+    clip_length:int=8, # Frames of a clip; 1 for single faces
+    image_size:int=224, # Side of the face crops in pixels
+    epochs:int=20, # Length of the schedule
+    batch_size:int=32, # Clips in a batch, over all processes
+    learning_rate:float=1e-3, # Of the head; early layers take a tenth of it
+    from_real_only:bool=False, # Learn from real faces and their self-blended forgeries?
+    balance:str="class", # Oversampling by class, method or dataset; none for none
+    frozen_epochs:int=0, # Epochs in which only the head learns, and again as many with the late layers
+    patience:int=0, # Stop after so many epochs without a better validation AUC; 0 for never
+    pretrained:str="none", # Backbone: none, timm (needs a network), or a file
+    arch_args:str="{}", # Further arguments of the architecture, as JSON
+    mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
+    std:float=None, # Likewise
+    workers:int=1, # Processes that make batches
+    seed:int=0, # Of everything drawn at random
+)->int: # Exit code
+    "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
+    if not out.endswith(".safetensors"): raise UsageError(f"--out {out}. Accepted: a name that ends in .safetensors")
+    if min(clip_length, image_size//32, epochs, batch_size//2) < 1: raise UsageError("accepted: --clip-length and --epochs from 1, --image-size from 32, --batch-size from 2")
+    try: extra = json.loads(arch_args)
+    except ValueError as e: raise UsageError(f"--arch-args {arch_args}: no JSON. Accepted: for instance '{{\"pad_type\": \"same\"}}'") from e
+    from deepfake_nb.recipe import Recipe, train
+    start = dict(none=False, timm=True).get(pretrained, pretrained)
+    recipe = Recipe(arch, temporal, clip_length, image_size, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, from_real_only=from_real_only,
+                    balance=None if balance == "none" else balance, frozen_epochs=frozen_epochs, patience=patience, pretrained=start, arch_args=extra,
+                    mean=mean, std=std, seed=seed)
+    print(train(data, out, recipe, workers))
 
 # %% ../nbs/99_cli.ipynb #30be4d8d
 def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sources; says what a reader of the figures should know

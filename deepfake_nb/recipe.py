@@ -7,7 +7,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/recipe.html.md"""
 # %% ../nbs/66_recipe.ipynb #daaf0f58
 from __future__ import annotations
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import pandas as pd, torch
 from .calibrate import fit_calibration
@@ -37,6 +37,9 @@ class Recipe:
     frozen_epochs: int = 0 # epochs with the head alone, and again as many with the late layers
     patience: int = 0 # stop after so many epochs without a better AUC; 0 for never
     pretrained: str|bool = False # backbone: a file, True for timm's own, False for none
+    arch_args: dict = field(default_factory=dict) # further arguments of the architecture
+    mean: float|None = None # of pixel values in [0, 1], for all channels; None: what timm states for the architecture
+    std: float|None = None # likewise
     false_positive_rate: float = .05 # what the threshold stands for: share of real validation clips at or above it
     seed: int = 0
 
@@ -67,7 +70,7 @@ def train(
     data:str|Path|pd.DataFrame, # What `read_manifest` reads, or a manifest of face crops
     out:str|Path, # Weights file to write
     recipe:Recipe|None=None, # How to train
-    workers:int=1, # Processes that make batches
+    workers:int=1, # Processes that cut out faces and make batches; 0: all in this one
     scorer:Scorer|None=None, # A scorer to go on with
     progress:bool=True, # Show bars and the log?
 )->Path: # The weights file; raises `DeepfakeError`
@@ -75,14 +78,14 @@ def train(
     recipe, out = recipe or Recipe(), Path(out)
     work = out.with_suffix("")
     _same_recipe(recipe, work/"recipe.json")
-    manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length)
+    manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length, workers)
     join_processes()
     torch.manual_seed(recipe.seed)
     dls = recipe.loaders(manifest, workers)
     used = manifest[manifest.split.isin(("train", "val"))]
     told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in used.groupby(["dataset", "split"]).size().items()})
     learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
-                         pretrained=recipe.pretrained, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
+                         pretrained=recipe.pretrained, arch_args=recipe.arch_args, mean=recipe.mean and [recipe.mean]*3, std=recipe.std and [recipe.std]*3, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
     fit(learn, recipe.epochs, recipe.learning_rate, progress)
     if not world()[0]:
         plot_log(work/"log.csv").savefig(work/"curves.png")
