@@ -6,177 +6,21 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/finetune.html.md"""
 
 # %% ../nbs/85_finetune.ipynb #9483d06d
 from __future__ import annotations
-import hashlib, html, json, os
-from collections import Counter
-from collections.abc import Callable
+import hashlib, html, json
 from dataclasses import asdict, dataclass, field
-from itertools import combinations
 from pathlib import Path
-import cv2, numpy as np, pandas as pd, torch
-from tqdm.auto import tqdm
-from .batches import BOX, LANDMARKS, Faces
-from .calibrate import calibration_from_config
-from .core import FAKE, LABELS, REAL, DeepfakeError, ManifestError, atomic_write, parse_label, sha256_file
-from .data import read_manifest, split_by_group
-from .extract import extract
+import numpy as np, pandas as pd, torch
+from .batches import Faces
+from .core import LABELS, DeepfakeError, atomic_write
 from .learner import Checkpoint, KeepBest, face_learner, fit, labelled_loaders
-from .manifest import REQUIRED, check_manifest
 from .measure import FIGURES, html_table, measure
 from .metrics import accuracy, auc, balanced_accuracy, false_positive_rate, paired_bootstrap, recall_of_fakes
+from .mining import ROLES, as_faces, divide_pool, read_part, refuse_overlap, score_faces
 from .model import Scorer, default_weights, load_scorer, save_scorer
-from .predict import choose_device, score_clips
 from .recipe import calibrate_weights, validation_logits
-from .selfblend import SelfBlend
 
 # %% auto #0
-__all__ = ['ROLES', 'SETS', 'OverlapError', 'refuse_overlap', 'read_failures', 'read_part', 'forge_faces', 'name_items',
-           'score_faces', 'divide_pool', 'oversample', 'FineTuneSettings', 'before_after', 'what_got_worse',
-           'FineTuning', 'plot', 'finetune']
-
-# %% ../nbs/85_finetune.ipynb #3558317e
-class OverlapError(DeepfakeError): "Something is in two sets that must have nothing in common."
-
-def _files(part:pd.DataFrame)->set[str]: # real paths of the files, and of those that crops were cut from
-    root, columns = part.attrs.get("root", "."), [o for o in ("path", "source_path") if o in part]
-    return {os.path.realpath(os.path.join(root, o)) for c in columns for o in part[c].dropna().unique()}
-
-def _hashes(files:dict[str, set[str]])->dict[str, dict[str, str]]: # of each part: hash -> file, where the size occurs in several parts
-    sizes = {name: {o: os.path.getsize(o) for o in sorted(part) if os.path.isfile(o)} for name, part in files.items()}
-    seen = Counter(size for part in sizes.values() for size in set(part.values()))
-    return {name: {sha256_file(o): o for o, size in part.items() if seen[size] > 1} for name, part in sizes.items()}
-
-def _people(part:pd.DataFrame)->set[str]: # groups and identities
-    own = {g for g, p in zip(part.group, part.path) if not str(p).endswith(str(g))}
-    if "identities" not in part: return own
-    return own | {o for text, p in zip(part.identities.fillna(""), part.path) for o in text.split("|") if o and not str(p).endswith(o)}
-
-# %% ../nbs/85_finetune.ipynb #5b7f0195
-def refuse_overlap(
-    **parts:pd.DataFrame, # Manifests by name, of media or of face crops
-)->None: # Raises `OverlapError` that names the two sets, what they share, and an example
-    "Insist that no two sets share a file, a content or a person."
-    files, people = {k: _files(o) for k, o in parts.items()}, {k: _people(o) for k, o in parts.items()}
-    hashes = _hashes(files)
-    for a, b in combinations(parts, 2):
-        same = sorted(hashes[a].keys() & hashes[b].keys())
-        found = dict(path=sorted(files[a] & files[b]), content=[f"{hashes[a][o]} and {hashes[b][o]} (sha256 {o[:12]}...)" for o in same],
-                     group=sorted(people[a] & people[b]))
-        for kind, what in found.items():
-            if what: raise OverlapError(f"{a} and {b} overlap by {kind}: {len(what)} in both, for instance {what[0]}. "
-                                        "Accepted: sets that share no path, no content (sha256) and no group.")
-
-# %% ../nbs/85_finetune.ipynb #5e286850
-def read_failures(
-    path:str|Path, # The `failures.json` that an evaluation wrote
-)->pd.DataFrame: # A manifest with the columns `failed` (True) and `failed_person`; raises `ManifestError`
-    "The wrong items of an evaluation as a manifest."
-    accepted = "the failures.json of deepfake-evaluate, with at least one item"
-    try: rows = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: raise ManifestError(path, f"no readable list ({e})", accepted) from None
-    if not rows or not isinstance(rows, list) or not all(isinstance(o, dict) and {"path", "label", "group"} <= set(o) for o in rows):
-        raise ManifestError(path, "no list of failures", accepted)
-    try: labels = [parse_label(o["label"]) for o in rows]
-    except ValueError as e: raise ManifestError(path, str(e), accepted) from None
-    table = pd.DataFrame([dict(dataset="failures", method=LABELS[l].lower(), split="") | {k: v for k, v in o.items() if v is not None} for o, l in zip(rows, labels)])
-    table = table.assign(label=labels, failed=True).rename(columns=dict(person="failed_person"))
-    return check_manifest(table[[o for o in (*REQUIRED, "failed", "failed_person", "sha256", "video_id") if o in table]], str(path))
-
-def read_part(
-    data:pd.DataFrame|str|Path, # A manifest, or what `read_manifest` or `read_failures` reads
-    split:str="", # The rows to take where there are any of this split; '' for all
-)->pd.DataFrame: # A manifest with absolute paths; raises `ManifestError`
-    "Read one of the sets."
-    if not isinstance(data, pd.DataFrame): data = read_failures(data) if Path(data).name == "failures.json" else read_manifest(data)
-    part = check_manifest(data)
-    if split in set(part.split): part = part[part.split == split]
-    root, part = os.path.abspath(data.attrs.get("root", ".")), part.reset_index(drop=True)
-    part["path"] = [os.path.join(root, o) for o in part.path]
-    return part
-
-# %% ../nbs/85_finetune.ipynb #23db7af6
-def _write_clip(clip:torch.Tensor, points:torch.Tensor, record:dict, stem:Path, margin:float)->list[dict]: # (T, 3, S, S) in [0, 1], (5, 2) -> one row a frame
-    size, rows = clip.shape[-1], []
-    side = size/margin
-    places = dict(zip(BOX, ((size - side)/2, (size - side)/2, side, side))) | dict(zip(LANDMARKS, points.flatten().tolist()))
-    for t, frame in enumerate(clip.clamp(0, 1)):
-        path = stem.with_name(f"{stem.name}_{t}.png")
-        pixels = (frame.permute(1, 2, 0)*255).round().byte().numpy()
-        with atomic_write(path) as temporary: cv2.imwrite(str(temporary), pixels[..., ::-1])
-        clip_columns = dict(source_path=str(stem), person=0, time=float(t)) if len(clip) > 1 else {}
-        rows.append(record | places | dict(path=str(path)) | clip_columns)
-    return rows
-
-def forge_faces(
-    manifest:pd.DataFrame, # Faces, with boxes or as crops; only real ones are used
-    folder:str|Path, # Where the crops go, as PNG
-    forger:Callable|None=None, # From clips `(B, T, 3, S, S)` in [0, 1], landmarks `(B, 5, 2)` and a generator to something with `.real` and `.fake`; None: self-blending
-    method:str="selfblend", # Name of the kind, for the column `method`
-    size:int=256, # Side of the crops in pixels
-    margin:float=1.5, # Side of the crop / longer side of the face box
-    clip_length:int=1, # Frames of each clip, where the table has clips
-    seed:int=0, # The same seed forges the same
-)->pd.DataFrame: # A manifest of as many real as forged clips; groups and splits are kept
-    "Write each real face, and a forgery of it."
-    forger, folder, rows = forger or SelfBlend(swap=0., degrade=False), Path(folder).absolute(), []
-    faces, generator = Faces(manifest[manifest.label == REAL], size, clip_length, margin, root=manifest.attrs.get("root", ".")), torch.Generator().manual_seed(seed)
-    for start in range(0, len(faces), 16):
-        numbers = range(start, min(start + 16, len(faces)))
-        clips, points, _ = map(list, zip(*(faces[i] for i in numbers)))
-        points = torch.stack(points)
-        made = forger(torch.stack(clips).float()/255, points, generator)
-        for i, real, fake, at in zip(numbers, made.real, made.fake, points):
-            told = {k: faces.clips[i][0].get(k, "") for k in (*REQUIRED, "identities") if k in faces.clips[i][0]}
-            rows += _write_clip(real, at, told | dict(label=REAL, method="real"), folder/f"{i}_real", margin)
-            rows += _write_clip(fake, at, told | dict(label=FAKE, method=method), folder/f"{i}_{method}", margin)
-    return pd.DataFrame(rows)
-
-# %% ../nbs/85_finetune.ipynb #7e21f384
-def name_items(
-    faces:pd.DataFrame, # A table of faces
-)->pd.DataFrame: # The same with `item`: one name for all rows of one clip, another for each single face
-    "Name what is judged as one."
-    single = faces.path + "#" + faces.groupby("path").cumcount().astype(str)
-    if "source_path" not in faces: return faces.assign(item=single)
-    person = faces.person if "person" in faces else pd.Series(0, faces.index)
-    return faces.assign(item=(faces.source_path + "#" + person.astype(str)).fillna(single))
-
-def score_faces(
-    scorer:Scorer, # In evaluation mode
-    faces:pd.DataFrame, # A table of faces, with boxes or as crops
-    progress:bool=False, # Show a bar?
-)->pd.DataFrame: # One row for each item: item, path, label, group, dataset, method, probability in [0, 1], wrong
-    "What the weights say about each face or clip."
-    config, rows = scorer.config, []
-    clips = Faces(faces if "item" in faces else name_items(faces), config.image_size, config.clip_length, config.margin, root=faces.attrs.get("root", "."))
-    calibration = calibration_from_config(config)
-    for start in tqdm(range(0, len(clips), 64), desc="scoring", leave=False, disable=not progress):
-        numbers = range(start, min(start + 64, len(clips)))
-        scores = score_clips(scorer, [clips[i][0].permute(0, 2, 3, 1).numpy() for i in numbers])
-        for i, score in zip(numbers, scores):
-            record, probability = clips.clips[i][0], float(calibration.probability(score.logit))
-            rows.append({k: record[k] for k in ("item", "path", "label", "group", "dataset", "method")}
-                        | dict(probability=probability, wrong=(probability >= config.threshold) != bool(record["label"])))
-    return pd.DataFrame(rows)
-
-# %% ../nbs/85_finetune.ipynb #98117bb6
-ROLES = dict(train="failures trained on", val="decide when to stop", test="held out") # what the parts of the pool are for
-
-def divide_pool(
-    scored:pd.DataFrame, # Items of the pool from `score_faces`; where there is a column `failed` it counts, else `wrong`
-    held_out:float=.4, # Share of the items that is only measured
-    stopping:float=.2, # Share of the items that helps to decide when to stop
-    seed:int=0, # The same seed, the same parts
-)->pd.DataFrame: # The same with `failed` and `split`: train, val, test; raises `DeepfakeError` where failures are too few
-    "Deal the pool's groups: some to train on, some to stop by, some to be held out."
-    failed = scored.failed if "failed" in scored else scored.wrong
-    if not failed.any(): raise DeepfakeError(f"The weights are right about all {len(scored)} items of the pool: there is nothing to learn from. Accepted: a pool with failures.")
-    counts = f"{int(failed.sum())} failures in {scored.group[failed].nunique()} groups"
-    table = scored.assign(failed=failed, split="")
-    try: table = split_by_group(table, dict(train=1 - held_out - stopping, val=stopping, test=held_out), seed, stratify="failed")
-    except ManifestError as e: raise DeepfakeError(f"The pool's groups cannot be divided: {e}") from None
-    if lacking := [ROLES[o] for o in ("train", "test") if not table.failed[table.split == o].any()]:
-        raise DeepfakeError(f"The pool has {counts}: too few for {' and '.join(lacking)}. Accepted: failures in three groups or more.")
-    return table
+__all__ = ['SETS', 'oversample', 'FineTuneSettings', 'before_after', 'what_got_worse', 'FineTuning', 'plot', 'finetune']
 
 # %% ../nbs/85_finetune.ipynb #bbefd449
 def oversample(
@@ -315,17 +159,6 @@ def plot(self:FineTuning): # a matplotlib figure
 
 FineTuning.__repr__, FineTuning._repr_html_, FineTuning.plot = _text, _html, plot
 
-# %% ../nbs/85_finetune.ipynb #e048d495
-def _as_faces(part:pd.DataFrame, folder:Path, config, workers:int, forge:bool, progress:bool, notes:list[str])->pd.DataFrame: # faces with items
-    if BOX[0] not in part:
-        size = max(256, round(config.image_size*1.5/config.margin))
-        part = extract(part, folder, size, frames=max(8, 2*config.clip_length), workers=workers, progress=progress)
-        if "failed_person" in part: part = part[(part.person == part.failed_person) | ~part.groupby("source_path").person.transform(lambda o: o.isin(part.failed_person.loc[o.index])).any()]
-    if forge and not (part.label == FAKE).any():
-        part = forge_faces(part, folder/"forged", size=round(config.image_size*1.5/config.margin), clip_length=config.clip_length if "source_path" in part else 1)
-        notes.append(f"The {folder.name} set has real faces alone, so each was forged once by self-blending.")
-    return name_items(part.reset_index(drop=True))
-
 # %% ../nbs/85_finetune.ipynb #0cf94163
 def _training_table(replay:pd.DataFrame, validation:pd.DataFrame, pool:pd.DataFrame, clip_length:int)->pd.DataFrame: # pool: with split and failed
     learn, stop = pool[(pool.split == "train") & pool.failed], pool[pool.split == "val"]
@@ -375,8 +208,8 @@ def _measured(before:Scorer, after:Scorer, parts:dict[str, pd.DataFrame], progre
 def _prepare(parent:Scorer, data:dict, work:Path, settings:FineTuneSettings, workers:int, progress:bool)->tuple[dict, list[str]]: # tables of faces, notes
     parts = {k: read_part(o, dict(replay="train", validation="val", test="test").get(k, "")) for k, o in data.items()}
     refuse_overlap(**parts)
-    notes = []
-    parts = {k: _as_faces(o, work/k, parent.config, workers, k != "pool", progress, notes) for k, o in parts.items()}
+    parts = {k: as_faces(o, work/k, parent.config, k != "pool", workers, progress) for k, o in parts.items()}
+    notes = [o for part in parts.values() for o in part.attrs["notes"]]
     test = parts["test"]
     if test.label.nunique() < 2 or test.group.nunique() < 2:
         raise DeepfakeError(f"The test set has {test.label.nunique()} classes and {test.group.nunique()} groups. Accepted: both classes, and two groups or more for an interval.")
