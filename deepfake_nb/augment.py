@@ -13,7 +13,8 @@ from torch import Tensor
 
 # %% auto #0
 __all__ = ['DEGRADATIONS', 'per_clip', 'brightness', 'contrast', 'saturation', 'gamma', 'colour_cast', 'blur', 'sharpen',
-           'resize', 'resample', 'noise', 'jpeg', 'h264', 'degrade', 'uniform', 'sometimes', 'degrade_in_the_wild']
+           'resize', 'resample', 'noise', 'jpeg', 'small_jpeg', 'h264', 'degrade', 'uniform', 'sometimes',
+           'degrade_in_the_wild']
 
 # %% ../nbs/40_augment.ipynb #f944c553
 def per_clip(
@@ -174,6 +175,19 @@ def jpeg(
     rgb = torch.einsum("ij,btjhw->btihw", torch.linalg.inv(colour), ycc)
     return (rgb[..., :h, :w].round()/255).clamp(0, 1)
 
+# %% ../nbs/40_augment.ipynb #d7d60b5c
+def small_jpeg(
+    x:Tensor, # `(B, T, 3, H, W)` in [0, 1], RGB
+    strength:float|Tensor, # JPEG quality, 1 to 100
+    scale:float=.5, # Share of the size at which it is compressed, above 0 to 1
+)->Tensor: # Same shape
+    "Shrunk, compressed as JPEG, and enlarged again, as a small face is when it is cut out."
+    (h, w), ratio = x.shape[-2:], lambda a, b: torch.tensor([b/a], device=x.device)
+    small = max(1, round(h*scale)), max(1, round(w*scale))
+    matrix = lambda a, b: _triangle_matrix(a, b, ratio(a, b)).expand(len(x), -1, -1)
+    shrunk = jpeg(_separable(x, matrix(h, small[0]), matrix(w, small[1])), strength)
+    return _separable(shrunk, matrix(small[0], h), matrix(small[1], w)).clamp(0, 1)
+
 # %% ../nbs/40_augment.ipynb #5dd1840b
 def h264(
     x:Tensor, # `(B, T, 3, H, W)` in [0, 1], RGB
@@ -262,4 +276,5 @@ def degrade_in_the_wild(
     x = some(x, .2, blur, .3, 1.2)
     x = some(x, .15, sharpen, .3, 1.5)
     x = some(x, .3, functools.partial(noise, generator=generator), .005, .04, log=True)
+    for scale in (.3, .4, .55, .75): x = some(x, .14, functools.partial(small_jpeg, scale=scale), 35., 98.)
     return some(x, .7, jpeg, 30., 98.)
