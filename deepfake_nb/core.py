@@ -94,6 +94,7 @@ class FaceVerdict:
     face_size: float = 0. # median of the longer side of the face, in pixels
     sharpness: float|None = None # median sharpness of the crops, as `faces.sharpness` measures it
     heatmap: str|None = None # path of this person's heatmap, if one was written
+    distance: float|None = None # from the faces that the weights know, about 1 for faces like them; None: not measured
 
     @property
     def credible(self)->bool: return self.probability is not None and not self.reasons # may it carry the verdict?

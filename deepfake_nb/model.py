@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import deepfake_nb
 from .core import WeightsError, atomic_write
-from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, check_file, default_weights, header_text, parse_header, short
+from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, check_file, default_weights, feature_count, header_text, parse_header, short
 from .weightsfile import DEFAULT_WEIGHTS, FORMAT_VERSION, TEMPORAL, weights_info # for those who look for them here
 
 # %% ../nbs/50_model.ipynb #42585b4a
@@ -128,6 +128,8 @@ class Scorer(nn.Module):
         self.config, self.strict_size, self.sha256 = config, True, "" # sha256: of the file it was loaded from
         self.backbone = _build_backbone(config) if backbone is None else backbone
         features = getattr(self.backbone, "head_hidden_size", self.backbone.num_features) # some widen their features after pooling
+        if feature_count(config.familiar) not in (0, features):
+            raise ScorerError(f"familiar is about {feature_count(config.familiar)} features; accepted: the {features} of {config.arch}")
         try: self.head = HEADS[config.temporal](features, dropout=config.dropout, **config.temporal_args)
         except Exception as e:
             raise ScorerError(f"head {config.temporal} cannot be built with {config.temporal_args}: {_line(e)}") from e
