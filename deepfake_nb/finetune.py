@@ -20,7 +20,8 @@ from .model import Scorer, default_weights, load_scorer, save_scorer
 from .recipe import calibrate_weights, validation_logits
 
 # %% auto #0
-__all__ = ['SETS', 'oversample', 'FineTuneSettings', 'before_after', 'what_got_worse', 'FineTuning', 'plot', 'finetune']
+__all__ = ['SETS', 'oversample', 'FineTuneSettings', 'settings_from_json', 'before_after', 'what_got_worse', 'FineTuning', 'plot',
+           'finetune']
 
 # %% ../nbs/85_finetune.ipynb #bbefd449
 def oversample(
@@ -61,6 +62,19 @@ class FineTuneSettings:
             raise DeepfakeError(f"held_out is {self.held_out} and stopping {self.stopping}. Accepted: two shares above 0 that leave something to train on.")
         if not 0 < self.failure_share < 1: raise DeepfakeError(f"failure_share is {self.failure_share}. Accepted: a share between 0 and 1.")
         if min(self.epochs, self.batch_size, self.learning_rate) <= 0: raise DeepfakeError("epochs, batch_size and learning_rate must be above 0.")
+
+# %% ../nbs/85_finetune.ipynb #5bd41853
+def settings_from_json(
+    text:str, # A JSON object with fields of `FineTuneSettings`
+    **more, # Further fields, which the JSON may override
+)->FineTuneSettings: # Raises `DeepfakeError` for unknown fields and for values that make no sense
+    "Settings as a command line gives them."
+    names = FineTuneSettings.__dataclass_fields__
+    try: fields = more | json.loads(text)
+    except (ValueError, TypeError): raise DeepfakeError(f"{text}: no JSON object. Accepted: for instance '{{\"patience\": 5}}'.") from None
+    if unknown := sorted(set(fields) - set(names)): raise DeepfakeError(f"unknown settings: {', '.join(unknown)}. Accepted: {', '.join(names)}.")
+    try: return FineTuneSettings(**fields)
+    except TypeError as e: raise DeepfakeError(f"{text}: {e}. Accepted: numbers.") from None
 
 # %% ../nbs/85_finetune.ipynb #002ac413
 SETS = dict(failures="failures trained on", held_out="held-out failures", kind="held-out part of the pool, right and wrong", untouched="untouched test set")
