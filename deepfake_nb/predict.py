@@ -21,7 +21,7 @@ from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore
 from .media import Limits, Media, read_media
 from .faces import FaceClip, extract_clips, load_face_detector
 from .model import Scorer, load_scorer
-from .calibrate import AbstentionRule, calibration_from_config, logit, mild_reencodings
+from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings
 
 # %% auto #0
 __all__ = ['UNSEEN', 'PRECISIONS', 'CLOSE', 'KEY_FRAMES', 'SMALLEST', 'logger', 'judge', 'DeviceError', 'choose_device',
@@ -103,6 +103,7 @@ class ClipScore:
     "What the scorer says about one person."
     logit: float # of all frames together, before calibration
     frame_logits: np.ndarray # (T,) of each frame
+    features: np.ndarray|None = None # (F,) mean over the frames, not mirrored
 
 @torch.inference_mode()
 def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[ClipScore]: # features of all people, (N, F)
@@ -113,7 +114,8 @@ def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[
     frames = frame_logits[mask].float().cpu().numpy().astype(float)
     clips = logits.float().cpu().numpy().astype(float)
     ends, parts = np.cumsum(lengths)[:-1], np.cumsum([len(o) for o in cuts])[:-1]
-    return [ClipScore(float(c.mean()), f) for c, f in zip(np.split(clips, parts), np.split(frames, ends))]
+    means = [o.mean(0).cpu().numpy() for o in features.split(lengths)]
+    return [ClipScore(float(c.mean()), f, m) for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
 
 def score_clips(
     scorer:Scorer, # In evaluation mode
@@ -128,7 +130,7 @@ def score_clips(
     scores = _head_scores(scorer, frame_features(scorer, crops, batch_size, dtype), lengths)
     if not flip: return scores
     mirrored = _head_scores(scorer, frame_features(scorer, crops[:, :, ::-1], batch_size, dtype), lengths)
-    return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2) for a, b in zip(scores, mirrored)]
+    return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2, a.features) for a, b in zip(scores, mirrored)]
 
 # %% ../nbs/70_predict.ipynb #fe12e618
 def person_verdict(
@@ -139,15 +141,16 @@ def person_verdict(
     threshold:float, # Probability from which on the person is called FAKE
     frames_available:int, # Frames read from the file
     reencoded:list[float]|None=None, # P(fake) after mild re-encodings, where they were scored
+    distance:float|None=None, # Of the features from those of known faces, where the weights know that
 )->FaceVerdict: # With a timeline, unless the person was not seen well enough
     "The verdict on one person."
     probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
     reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames, probability=probability,
-                           threshold=threshold, frames_available=frames_available, reencoded=reencoded)
+                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance)
     timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box))) for t, p, face in zip(clip.times, frames, clip.faces)]
     decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
     verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline, reasons,
-                          float(clip.face_size), float(clip.sharpness))
+                          float(clip.face_size), float(clip.sharpness), distance=distance)
     return dataclasses.replace(verdict, probability=None, timeline=[]) if set(reasons) & set(UNSEEN) else verdict
 
 # %% ../nbs/70_predict.ipynb #5febdfc9
@@ -170,8 +173,9 @@ def keep_evidence(
     return Evidence(**own, key_frames={int(i): frames[clip.frame_indices[i]] for i in worst})
 
 # %% ../nbs/70_predict.ipynb #ba1035ac
-def _rules(scorer:Scorer, path)->tuple: # `Calibration` and `AbstentionRule` of a weights file; raises `WeightsError`
-    try: return calibration_from_config(scorer.config), AbstentionRule.from_dict(scorer.config.abstention)
+def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `FeatureDistance` or None; raises `WeightsError`
+    config = scorer.config
+    try: return calibration_from_config(config), AbstentionRule.from_dict(config.abstention), config.familiar and feature_distance_from_dict(config.familiar) or None
     except (TypeError, ValueError) as e:
         raise WeightsError(path, f"a calibration that cannot be used ({e})", "what deepfake_nb.calibrate writes") from e
 
@@ -198,7 +202,7 @@ class Detector:
         self.dtype, self.precision = choose_precision(precision, self.device), precision
         self.scorer = weights if isinstance(weights, Scorer) else load_scorer(weights)
         self.scorer.eval().to(self.device, memory_format=torch.channels_last)
-        self.calibration, rule = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
+        self.calibration, rule, self.familiar = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
         self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
         self.false_positive_rate = self.calibration.false_positive_rate if threshold in (None, self.calibration.threshold) else None
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
@@ -240,7 +244,8 @@ def predict_clips(self:Detector,
 )->list[FaceVerdict]: # One per clip, in the same order
     "The verdicts on people whose crops are at hand."
     available = frames_available or max((len(o.times) for o in clips), default=0)
-    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again)
+    away = lambda score: float(self.familiar(score.features)) if self.familiar else None
+    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again, away(score))
             for clip, score, again in zip(clips, _scores(self, [o.crops for o in clips]), _after_reencoding(self, clips))]
 
 # %% ../nbs/70_predict.ipynb #971cbf6d
