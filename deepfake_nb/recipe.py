@@ -9,16 +9,18 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-import pandas as pd, torch
-from .calibrate import fit_calibration
-from .core import DeepfakeError, atomic_write
+import numpy as np, pandas as pd, torch
+from .calibrate import feature_distance_from_dict, feature_distance_to_dict, fit_calibration, fit_feature_distance
+from .core import REAL, DeepfakeError, atomic_write
 from .data import read_manifest, split_by_group
 from .extract import extract
 from .learner import Checkpoint, KeepBest, face_learner, fit, forged_loaders, join_processes, labelled_loaders, world
 from .model import Scorer, load_scorer, save_scorer
+from .weightsfile import FAMILIAR_LIMIT
 
 # %% auto #0
-__all__ = ['Recipe', 'prepare_crops', 'train', 'validation_logits', 'calibrate_weights', 'plot_log']
+__all__ = ['FEWEST', 'Recipe', 'prepare_crops', 'train', 'clip_features', 'validation_logits', 'fit_familiar',
+           'calibrate_weights', 'plot_log']
 
 # %% ../nbs/66_recipe.ipynb #1f52b268
 @dataclass
@@ -65,7 +67,7 @@ def prepare_crops(
     if "face_x" in manifest: return manifest
     return extract(manifest, folder, frames=max(8, 2*clip_length), workers=workers)
 
-# %% ../nbs/66_recipe.ipynb #056e3d79
+# %% ../nbs/66_recipe.ipynb #4d127322
 def train(
     data:str|Path|pd.DataFrame, # What `read_manifest` reads, or a manifest of face crops
     out:str|Path, # Weights file to write
@@ -84,38 +86,82 @@ def train(
     dls = recipe.loaders(manifest, workers)
     used = manifest[manifest.split.isin(("train", "val"))]
     told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in used.groupby(["dataset", "split"]).size().items()})
-    learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
+    learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, name=out.stem, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
                          pretrained=recipe.pretrained, arch_args=recipe.arch_args, mean=recipe.mean and [recipe.mean]*3, std=recipe.std and [recipe.std]*3, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
     fit(learn, recipe.epochs, recipe.learning_rate, progress)
     if not world()[0]:
         plot_log(work/"log.csv").savefig(work/"curves.png")
-        calibrate_weights(out, dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(used.dataset.unique())))
+        calibrate_weights(out, dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(used.dataset.unique())), dls.train)
     return out
 
+# %% ../nbs/66_recipe.ipynb #e44cf985
 @torch.inference_mode()
+def clip_features(
+    scorer:Scorer, # In evaluation mode
+    batches, # Loader of clips and labels, such as `dls.valid`
+    reals:int|None=None, # Stop after so many real clips; None: take all clips
+)->tuple[np.ndarray, list[float], list[int]]: # Mean features (N, F), logits and labels, one for each clip
+    "What the backbone and the head say about a loader's clips."
+    rows, logits, labels = [], [], []
+    for x, y, *_ in batches:
+        features = scorer.features(x.to(scorer.mean.device))
+        rows.append(features.mean(1).float().cpu().numpy())
+        logits += scorer.classify(features)[0].float().tolist()
+        labels += y.int().tolist()
+        if reals and labels.count(REAL) >= reals: break
+    return np.concatenate(rows), logits, labels
+
 def validation_logits(
     scorer:Scorer, # In evaluation mode
     batches, # Loader of clips and labels, such as `dls.valid`
 )->tuple[list[float], list[int]]: # Logits and labels, one for each clip
     "The raw scores of a loader's clips."
-    logits, labels = [], []
-    for x, y, *_ in batches:
-        logits += scorer(x).float().tolist()
-        labels += y.int().tolist()
-    return logits, labels
+    return clip_features(scorer, batches)[1:]
 
+# %% ../nbs/66_recipe.ipynb #8540ccc6
+FEWEST = 50 # real clips of either split, for `fit_familiar`
+
+def _real_features(scorer, data, reals=None)->np.ndarray: # (N, F), of the real clips alone where `data` is a loader
+    if isinstance(data, np.ndarray): return data
+    features, _, labels = clip_features(scorer, data, reals)
+    return features[np.array(labels) == REAL]
+
+def fit_familiar(
+    scorer:Scorer|None, # In evaluation mode; not needed where features are given
+    training, # Features (N, F) of real training clips, or a loader of clips and labels, of which 512 real clips are taken
+    held_out, # Likewise of people who were not trained on; all of a loader
+    share:float=.005, # Of the held-out clips that may lie beyond the limit, in [0, 1)
+)->tuple[dict, float]: # For `ScorerConfig.familiar`, and for `abstention['max_distance']`; raises `ValueError` for too few clips
+    "Where the features of real faces lie, and from which distance on a face is unfamiliar."
+    known, fresh = _real_features(scorer, training, 512), _real_features(scorer, held_out)
+    if min(len(known), len(fresh)) < FEWEST:
+        raise ValueError(f"{len(known)} real training and {len(fresh)} held-out real clips; accepted: {FEWEST} or more of each")
+    rank = max(1, min(16, (FAMILIAR_LIMIT - 1000)*3//8 // known.shape[1] - 1)) # so many directions fit into the header
+    stored = feature_distance_to_dict(fit_feature_distance(known, rank))
+    distances = feature_distance_from_dict(stored)(fresh) # as it will be measured, with 16-bit numbers
+    return stored, float(np.quantile(distances, 1 - share, method="higher"))
+
+# %% ../nbs/66_recipe.ipynb #68cb02d4
 def calibrate_weights(
     path:str|Path, # Weights file; it is written again
     batches, # Loader of validation clips and labels
     rate:float, # False-positive rate that the threshold shall stand for
     dataset:str, # Name of the validation split, for the record
+    training=None, # Loader of training clips and labels; None: nothing will be unfamiliar
 )->None:
-    "Put temperature, threshold and what it stands for into a weights file; one class alone leaves it as it is."
+    "Put temperature, threshold and what it stands for, and what is familiar, into a weights file; one class alone leaves the former as they are."
     scorer = load_scorer(path)
-    logits, labels = validation_logits(scorer, batches)
-    if len(set(labels)) < 2: return
-    fitted, config = fit_calibration(logits, labels, rate, dataset), scorer.config
-    config.temperature, config.threshold, config.false_positive_rate = fitted.temperature, fitted.threshold, fitted.false_positive_rate
+    features, logits, labels = clip_features(scorer, batches)
+    config = scorer.config
+    if len(set(labels)) == 2:
+        fitted = fit_calibration(logits, labels, rate, dataset)
+        config.temperature, config.threshold, config.false_positive_rate, config.calibration = fitted.temperature, fitted.threshold, fitted.false_positive_rate, {}
+    config.familiar, limit = {}, None # what an earlier network found familiar says nothing about this one
+    fresh = features[np.array(labels) == REAL]
+    if training is not None and len(fresh) >= FEWEST:
+        try: config.familiar, limit = fit_familiar(scorer, training, fresh)
+        except ValueError: pass # too few real clips to train on: nothing is unfamiliar
+    config.abstention = {k: v for k, v in config.abstention.items() if k != "max_distance"} | (dict(max_distance=limit) if limit else {})
     save_scorer(scorer, path)
 
 # %% ../nbs/66_recipe.ipynb #8ce5ef7f
