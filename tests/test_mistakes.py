@@ -100,3 +100,63 @@ def test_9_no_person_and_no_video_on_two_sides():
     shuffled = frames.assign(split=rng.choice(["train", "val", "test"], len(frames)))
     found = check_leaks(shuffled, pictures=False)
     assert len(found.rows) == 40 and not found.ok
+
+
+# ---- the mistakes that do not concern tables
+
+def test_1_eight_of_32_frames_are_spread_over_all_of_them(tmp_path):
+    "The mistake: the first eight are taken."
+    import numpy as np
+    from deepfake_nb.media import evenly_spaced, read_video, write_video
+    picked = evenly_spaced(32, 8)
+    assert len(picked) == 8 and len(set(np.diff(picked))) == 1 and picked[0] < 4 and picked[-1] >= 28
+    write_video(tmp_path/"v.mp4", [np.full((64, 64, 3), 7*i, np.uint8) for i in range(32)], 8)  # the brightness tells which frame it is
+    seen = [round(float(frame.mean())/7) for frame in read_video(tmp_path/"v.mp4", frames=8).frames]
+    assert seen == pytest.approx(list(picked), abs=1)
+
+
+def test_3_what_is_reported_cannot_be_trained_on(tmp_path):
+    "The mistake: failures of the test set are fine-tuned on, and the same set is then reported."
+    import pandas as pd
+    from deepfake_nb.core import DeepfakeError
+    from deepfake_nb.mining import refuse_overlap
+    rows = [dict(path=str(tmp_path/f"{i}.png"), label=i % 2, split="test", group=str(i), dataset="d", method="m") for i in range(4)]
+    for i in range(4): (tmp_path/f"{i}.png").write_bytes(bytes([i]))
+    table = pd.DataFrame(rows)
+    refuse_overlap(pool=table[:2], test=table[2:])
+    with pytest.raises(DeepfakeError, match="1.png"): refuse_overlap(pool=table[:2], test=table[1:])
+
+
+def test_6_no_face_is_no_probability(tmp_path):
+    "The mistakes: 0.5, 0.0, or a crash."
+    import numpy as np
+    from PIL import Image
+    from deepfake_nb.model import create_scorer
+    from deepfake_nb.predict import Detector
+    Image.fromarray(np.full((200, 200, 3), 127, np.uint8)).save(tmp_path/"wall.png")
+    scorer = create_scorer("mobilenetv2_100", "mean", clip_length=1, image_size=64)
+    prediction = Detector(scorer, face_detector="haar").predict(tmp_path/"wall.png")
+    assert (prediction.decision, prediction.probability, prediction.reasons) == ("INCONCLUSIVE", None, ["NO_FACE"])
+
+
+def test_8_training_and_serving_show_the_network_the_same(tmp_path):
+    "The mistake: trained without normalisation, served with another crop, size and normalisation."
+    import numpy as np, pandas as pd, torch
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image, ImageFilter
+    from deepfake_nb.batches import Faces
+    from deepfake_nb.faces import crop_face, load_face_detector
+    from deepfake_nb.model import create_scorer
+    picture = np.array(Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB").filter(ImageFilter.GaussianBlur(4)))  # so that interpolation does not matter
+    Image.fromarray(picture).save(tmp_path/"hopper.png")
+    face = max(load_face_detector("haar").detect([picture])[0], key=lambda o: o.size)
+    row = dict(path=str(tmp_path/"hopper.png"), label=0) | dict(zip(("face_x", "face_y", "face_w", "face_h"), face.box))
+    trained_on = Faces(pd.DataFrame([row]), 96)[0][0][None]
+    served = torch.from_numpy(crop_face(picture, face, 96)).permute(2, 0, 1)[None, None]
+    assert (trained_on.float() - served.float()).abs().mean() < 1.5  # of 255: the same square, two ways to cut it out
+    torch.manual_seed(0)
+    scorer = create_scorer("mobilenetv2_100", "mean", clip_length=1, image_size=96, mean=(.5, .4, .3), std=(.2, .3, .4)).eval()
+    with torch.inference_mode(): # the scorer normalises by itself, whatever kind of pixels it is given
+        whole, share, by_hand = scorer(served), scorer(served.float()/255), (served[:, 0].float()/255 - torch.tensor([.5, .4, .3]).view(3, 1, 1))/torch.tensor([.2, .3, .4]).view(3, 1, 1)
+        assert torch.allclose(whole, share, atol=1e-5)
+        assert torch.allclose(scorer.frames(served), by_hand, atol=1e-5)
