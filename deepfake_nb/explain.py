@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/explain.html.md"""
 
 # %% ../nbs/75_explain.ipynb #12b9529d
 from __future__ import annotations
-import io
+import base64, io
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,24 +17,25 @@ from torch import nn
 from .core import REASONS, DeepfakeError, FaceVerdict, FileError, Prediction, atomic_write
 from .faces import crop_square
 from .model import Scorer
-from .predict import Detector, Evidence, cut_clips
+from .calibrate import sigmoid
+from .predict import Detector, Evidence, cut_clips, score_clips
 
 # %% auto #0
-__all__ = ['COLOURS', 'borrowed', 'clip_heat', 'Heat', 'Explanation', 'explain', 'paste_heat', 'overlay', 'draw_box',
-           'map_change']
+__all__ = ['COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 'Faithfulness', 'faithfulness', 'Heat',
+           'Explanation', 'explain', 'paste_heat', 'overlay', 'draw_box', 'map_change']
 
 # %% ../nbs/75_explain.ipynb #cddf3fb0
 @contextmanager
 def borrowed(
     scorer:Scorer, # Any scorer, in any mode
-    layer:nn.Module, # The only layer whose parameters shall have gradients
+    layer:nn.Module|None=None, # The only layer whose parameters shall have gradients; None: not one
 ):
-    "The scorer in evaluation mode with a gradient for one layer; afterwards as it was."
+    "The scorer in evaluation mode with a gradient for one layer at most; afterwards as it was."
     modes = [(o, o.training) for o in scorer.modules()]
     parameters = [(o, o.requires_grad, o.grad) for o in scorer.parameters()]
     try:
         scorer.eval().requires_grad_(False)
-        layer.requires_grad_(True)
+        if layer is not None: layer.requires_grad_(True)
         for o, _, _ in parameters: o.grad = None
         with torch.inference_mode(False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False): yield scorer
     finally:
@@ -71,6 +72,67 @@ def clip_heat(
         try: return cam(x[positions], targets=[lambda logit: logit.sum()])
         finally: cam.activations_and_grads.release() # the package's own `with` would swallow an IndexError
 
+# %% ../nbs/75_explain.ipynb #72a1811d
+def removal_order(
+    heat:np.ndarray, # (..., S, S) in [0, 1]
+    generator:np.random.Generator, # For places that are equally hot
+)->np.ndarray: # The same shape, in [0, 1): 0 is the hottest place of each map, evenly spread
+    "When each pixel is to go; among equals, such as the cold rest of a map, in smooth patches at random."
+    patches, order = smooth_noise(heat.shape, generator), np.empty(heat.shape, np.float32)
+    count = heat.shape[-1]**2
+    for rank, hot, noise in zip(order.reshape(-1, count), heat.reshape(-1, count), patches.reshape(-1, count)):
+        rank[np.lexsort((noise, -hot))] = np.arange(count) / count
+    return order
+
+def smooth_noise(
+    shape:tuple, # (..., S, S)
+    generator:np.random.Generator, # For results that can be repeated
+    cell:int=32, # Pixels of one random value; at least 4 values along each side
+)->np.ndarray: # float32 of that shape
+    "Random maps as coarse as those of Grad-CAM."
+    size = shape[-1]
+    cells = max(4, size // cell)
+    maps = [cv2.resize(generator.standard_normal((cells, cells)), (size, size), interpolation=cv2.INTER_CUBIC) for _ in range(int(np.prod(shape[:-2])))]
+    return np.float32(maps).reshape(shape)
+
+# %% ../nbs/75_explain.ipynb #0b673957
+@dataclass
+class Faithfulness:
+    "P(fake) of the explained frames as their pixels go; what is deleted at step k of n is k/n of the picture."
+    deleting: np.ndarray # (n + 1,) the hottest pixels first, from the whole picture to none of it
+    inserting: np.ndarray # (n + 1,) the hottest pixels first, from none of the picture to the whole
+    at_random: np.ndarray # (orders, n + 1) deleting in random orders
+
+    deletion = property(lambda self: _area(self.deleting), doc="Area in [0, 1]; lower than `random` is better.")
+    insertion = property(lambda self: _area(self.inserting), doc="Area in [0, 1]; higher than `random` is better.")
+    random = property(lambda self: float(np.mean([_area(o) for o in self.at_random])), doc="Mean area of random orders, of deletion and of insertion.")
+
+    def __repr__(self): return f"Faithfulness(deletion {self.deletion:.3f}, insertion {self.insertion:.3f}, random {self.random:.3f})"
+
+def _area(curve:np.ndarray)->float: return float((curve[1:] + curve[:-1]).mean() / 2) # by the trapezoidal rule, over [0, 1]
+
+# %% ../nbs/75_explain.ipynb #58848148
+def faithfulness(
+    scorer:Scorer, # Any scorer; it is left as it was
+    crops:np.ndarray, # (K, S, S, 3) uint8, frames of one person in the order of time
+    maps:np.ndarray, # (K, S, S) heat of these frames
+    steps:int=10, # Equal shares in which the pixels go
+    orders:int=6, # Random orders, even: each second one is the reverse of the one before
+    probability=sigmoid, # From logits to P(fake), such as `Calibration.probability`
+    batch_size:int=32, # Crops that go through the backbone at once
+)->Faithfulness: # After Petsiuk et al. 2018; (orders + 2) * (steps + 1) * K crops are scored
+    "Deletion and insertion: does the verdict hang on the hot places?"
+    generator, size = np.random.default_rng(0), crops.shape[1]
+    blurred = np.stack([cv2.GaussianBlur(o, (0, 0), size / 16) for o in crops])
+    def curve(order): # the same share of each frame goes
+        clips = [np.where(order[..., None] < k / steps, blurred, crops) for k in range(steps + 1)]
+        return probability(np.array([o.logit for o in score_clips(scorer, clips, batch_size, flip=False)]))
+    noise = [smooth_noise(maps.shape, generator) for _ in range(orders // 2)]
+    with borrowed(scorer):
+        deleting, inserting = (curve(removal_order(o, generator)) for o in (maps, -maps))
+        at_random = [curve(removal_order(o, generator)) for o in noise for o in (o, -o)]
+    return Faithfulness(deleting, inserting[::-1], np.array(at_random))
+
 # %% ../nbs/75_explain.ipynb #7bd7f058
 @dataclass
 class Heat:
@@ -79,6 +141,11 @@ class Heat:
     clip: Evidence # the crops, and the whole picture of each explained frame
     positions: list[int] # of the explained frames in the clip, most suspicious first
     maps: np.ndarray # (len(positions), S, S) float32 in [0, 1]
+    faithfulness: Faithfulness|None = None # does the verdict hang on the hot places? None: not measured
+
+    deletion = property(lambda self: self.faithfulness and self.faithfulness.deletion, doc="Lower than `random` is better; None: not measured.")
+    insertion = property(lambda self: self.faithfulness and self.faithfulness.insertion, doc="Higher than `random` is better; None: not measured.")
+    random = property(lambda self: self.faithfulness and self.faithfulness.random, doc="The same of random orders; None: not measured.")
 
 @dataclass
 class Explanation:
@@ -99,10 +166,17 @@ def _person_heat(scorer:Scorer, face:FaceVerdict, clip:Evidence, max_frames:int)
         if rows: maps[rows] = clip_heat(scorer, clip.crops[piece], [positions[i] - piece.start for i in rows])
     return Heat(face, clip, positions, maps)
 
+def _measure(detector:Detector, heat:Heat)->Heat: # the same with `faithfulness`
+    rows = np.argsort(heat.positions) # in the order of time
+    crops = heat.clip.crops[np.array(heat.positions)[rows]]
+    heat.faithfulness = faithfulness(detector.scorer, crops, heat.maps[rows], probability=detector.calibration.probability, batch_size=detector.batch_size)
+    return heat
+
 def explain(
     detector:Detector, # The one that made the prediction
     prediction:Prediction, # With its `evidence`
     max_frames:int=4, # Frames to explain for each person, the most suspicious ones
+    faithful:bool=False, # Measure deletion and insertion too? 88 more crops to score for each explained frame
 )->Explanation|None: # None where nobody was judged; raises `DeepfakeError` without evidence
     "Where the model looked."
     judged = [o for o in prediction.faces if o.timeline]
@@ -113,6 +187,7 @@ def explain(
         raise DeepfakeError(f"{prediction.path}: judged with the weights {prediction.weights['name']!r}, not with those of this detector. Accepted: the detector that judged it.")
     clips = {o.person: o for o in prediction.evidence}
     people = [_person_heat(detector.scorer, o, clips[o.person], max_frames) for o in sorted(judged, key=lambda o: -o.probability)]
+    if faithful: people = [_measure(detector, o) for o in people]
     return Explanation(prediction, people, detector.scorer.config.margin)
 
 # %% ../nbs/75_explain.ipynb #14869ea7
@@ -207,7 +282,7 @@ def strip(self:Explanation,
         tiles.append(draw_box(tile, (0, 0, side - 1, side - 1), text, COLOURS[person.face.decision], max(9, side // 16)))
     return np.concatenate(tiles, 1)
 
-# %% ../nbs/75_explain.ipynb #20a4e194
+# %% ../nbs/75_explain.ipynb #812bb859
 def _fit(picture:np.ndarray, width:int)->np.ndarray: # the picture shrunk or enlarged to that width
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
     return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR)
@@ -234,11 +309,22 @@ def save_heatmap(self:Explanation,
     with atomic_write(path) as temporary: Image.fromarray(self.picture()).save(temporary)
     return path
 
+# %% ../nbs/75_explain.ipynb #4380d9ba
+def _verdict_on_heat(o:Heat)->str: # in words
+    areas, found = [_area(curve) for curve in o.faithfulness.at_random], (o.deletion < o.random, o.insertion > o.random)
+    if o.deletion < min(areas) and o.insertion > max(areas): return f"both better than each of {len(areas)} random orders"
+    if all(found): return "both better than random orders on average, not than each of them"
+    return "only one of the two is better than random orders" if any(found) else "no better than random orders: do not rely on this map"
+
 @patch
-def _repr_jpeg_(self:Explanation)->bytes: # how a notebook shows it
+def _repr_html_(self:Explanation)->str: # how a notebook shows it
     buffer = io.BytesIO()
     Image.fromarray(self.picture(384)).save(buffer, "JPEG", quality=75)
-    return buffer.getvalue()
+    picture = f'<img alt="Where the model looked" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
+    rows = [f"<tr><td>{o.face.person + 1}</td><td>{o.deletion:.3f}</td><td>{o.insertion:.3f}</td><td>{o.random:.3f}</td><td>{_verdict_on_heat(o)}</td></tr>"
+            for o in self.people if o.faithfulness]
+    if not rows: return picture
+    return f"{picture}<table><tr><th>person</th><th>deletion (low is good)</th><th>insertion (high is good)</th><th>random</th><th></th></tr>{''.join(rows)}</table>"
 
 # %% ../nbs/75_explain.ipynb #06f6041d
 def map_change(
