@@ -16,7 +16,7 @@ from .core import DeepfakeError, Prediction, Unreadable, atomic_write
 # %% auto #0
 __all__ = ['UsageError', 'command', 'run_command', 'result_folder', 'write_result', 'print_json', 'forge_portrait', 'pan',
            'write_demo', 'judge_files', 'write_report', 'check_usage', 'make_detector', 'deepfake_predict',
-           'deepfake_report', 'deepfake_extract', 'deepfake_train', 'deepfake_evaluate']
+           'deepfake_report', 'deepfake_extract', 'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune']
 
 # %% ../nbs/99_cli.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -377,3 +377,23 @@ def deepfake_evaluate(
     print(evaluation, *([f"\nrobustness\n{grid}"] if grid else []), *([f"\nagainst {before}\n{compare(earlier, evaluation)}"] if earlier else []), sep="\n")
     for item in unreadable(evaluation): _say(item["error"])
     return 1 if len(unreadable(evaluation)) else 0
+
+# %% ../nbs/99_cli.ipynb #29375667
+@call_parse
+@command
+def deepfake_finetune(
+    weights:str, # Weights file to start from
+    pool:str=None, # Where failures are looked for: a folder, a CSV, or the failures.json of deepfake-evaluate
+    replay:str=None, # Original training data
+    val:str=None, # Decides when to stop
+    test:str=None, # The untouched set; nobody in it is in any other set
+    out:str="models/best_model_finetuned.safetensors", # New weights; those that are not kept go to ..._rejected.safetensors
+    epochs:int=8, # At most
+    learning_rate:float=2e-4, # Of the head; early layers take a tenth of it
+    settings:str="{}", # Further settings as JSON, for instance '{"patience": 5, "held_out": 0.3}'
+)->int: # Exit code
+    "Learn from failures, and say before and after on what was held out. Exit code 0: kept, 1: not kept, or refused because sets overlap, 2: wrong usage."
+    if not (pool and replay and val and test): raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
+    from deepfake_nb.finetune import finetune, settings_from_json
+    result = finetune(weights, pool, replay, val, test, out, settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
+    return print(result) or int(not result.kept)
