@@ -6,15 +6,17 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/page.html.md"""
 
 # %% ../nbs/87_page.ipynb #8b1a5395
 from __future__ import annotations
-import ast, html, os, shutil, subprocess, tempfile
+import ast, base64, hashlib, html, os, shutil, subprocess, tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
+import deepfake_nb
 from .core import DeepfakeError, atomic_write
 
 class PageError(DeepfakeError): "A page that cannot be made."
 
 # %% auto #0
-__all__ = ['ASSETS', 'PageError', 'run_cell', 'Html', 'markup', 'html_rows', 'fill_template', 'to_html', 'find_browser',
-           'print_with_browser', 'print_with_weasyprint', 'to_pdf']
+__all__ = ['ASSETS', 'PageError', 'run_cell', 'Html', 'markup', 'html_rows', 'Picture', 'fill_template', 'to_html',
+           'find_browser', 'print_with_browser', 'print_with_weasyprint', 'to_pdf']
 
 # %% ../nbs/87_page.ipynb #e519667f
 def run_cell(
@@ -46,6 +48,21 @@ def html_rows(
     lines = "".join(f"<tr><th scope=\"row\">{cell(k)}</th><td>{cell(v)}</td></tr>" for k, v in rows.items())
     return Html(f"<table class=\"facts\">{lines}</table>" if rows else "")
 
+# %% ../nbs/87_page.ipynb #ae01d364
+@dataclass
+class Picture:
+    "One picture of a report."
+    name: str # 'picture', 'heatmap', 'person-1', 'timeline-1'...
+    caption: str # plain text
+    data: bytes = field(repr=False) # a JPEG or SVG file
+    mime: str = "image/jpeg" # 'image/jpeg' or 'image/svg+xml'
+
+    @property
+    def sha256(self)->str: return hashlib.sha256(self.data).hexdigest()
+    def _repr_html_(self)->str: # an img element with the picture in it
+        source, caption = base64.b64encode(self.data).decode(), html.escape(self.caption)
+        return f"<figure><img alt=\"{caption}\" src=\"data:{self.mime};base64,{source}\"><figcaption>{caption}</figcaption></figure>"
+
 # %% ../nbs/87_page.ipynb #0d78da8b
 def fill_template(
     template:str|Path, # A notebook
@@ -66,7 +83,7 @@ def fill_template(
     return v4.new_notebook(cells=cells)
 
 # %% ../nbs/87_page.ipynb #e8567c1c
-ASSETS = Path(__file__).resolve().parent/"assets" if "__file__" in globals() else Path("../deepfake_nb/assets").resolve()
+ASSETS = Path(deepfake_nb.__file__).resolve().parent/"assets"
 
 def to_html(
     notebook, # With outputs, as `fill_template` makes it

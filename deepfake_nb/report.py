@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/report.html.md"""
 
 # %% ../nbs/88_report.ipynb #8558995b
 from __future__ import annotations
-import base64, dataclasses, hashlib, html, importlib.metadata, io, json, platform, shlex
+import dataclasses, hashlib, html, importlib.metadata, io, json, platform, shlex
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,28 +20,14 @@ from .weightsfile import default_weights, weights_info
 from .explain import COLOURS, Explanation, draw_box
 from .wording import error_sentence, percent, shown, shown_name, verdict_sentences
 from .provenance import Provenance, read_provenance
-from .page import ASSETS, Html, PageError, fill_template, html_rows, to_html, to_pdf
+from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
 # %% auto #0
-__all__ = ['TEMPLATE', 'FORMAT', 'Picture', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError', 'software_versions',
+__all__ = ['TEMPLATE', 'FORMAT', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError', 'software_versions',
            'repeat_command', 'make_report', 'flatten', 'Check', 'Verification', 'read_record', 'verify_report',
            'load_prediction']
 
 # %% ../nbs/88_report.ipynb #a6746228
-@dataclass
-class Picture:
-    "One picture of a report."
-    name: str # 'picture', 'heatmap', 'person-1', 'timeline-1'...
-    caption: str # plain text
-    data: bytes = field(repr=False) # a JPEG or SVG file
-    mime: str = "image/jpeg" # 'image/jpeg' or 'image/svg+xml'
-
-    @property
-    def sha256(self)->str: return hashlib.sha256(self.data).hexdigest()
-    def _repr_html_(self)->str: # an img element with the picture in it
-        source, caption = base64.b64encode(self.data).decode(), html.escape(self.caption)
-        return f"<figure><img alt=\"{caption}\" src=\"data:{self.mime};base64,{source}\"><figcaption>{caption}</figcaption></figure>"
-
 def jpeg_picture(
     name:str, # See `Picture`
     caption:str, # Plain text

@@ -1,0 +1,268 @@
+"The app as people meet it: a real server, a real browser, files in and verdicts out."
+import base64, io, json, os, re, shutil, socket, subprocess, sys, time, urllib.request
+from pathlib import Path
+import pytest
+from project import ROOT
+
+for package in ("playwright", "voila", "anywidget", "pypdf"): pytest.importorskip(package, reason=f"{package} is not installed: pip install 'deepfake_nb[app,dev]'")
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+if BROWSER is None: pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
+PATIENCE = 240_000  # milliseconds: a busy machine is slow, not wrong
+SHOTS = os.environ.get("DEEPFAKE_NB_SCREENSHOTS")  # a folder for pictures of the page; none are taken without
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    "One file of each kind that visitors bring."
+    import numpy as np
+    from PIL import Image, ImageDraw
+    from deepfake_nb.media import write_video
+    folder = tmp_path_factory.mktemp("files")
+    portrait = ROOT / "deepfake_nb" / "assets" / "app" / "sample_real.jpg"
+    with Image.open(portrait) as image: pixels = np.array(image)
+    exif = Image.Exif()
+    exif[271] = "<script>document.title='hacked'</script>"
+    Image.fromarray(pixels).save(folder / "portrait.jpg", exif=exif)
+    write_video(folder / "film.mp4", [np.roll(pixels, 4 * i, axis=1) for i in range(8)], fps=4)
+    shutil.copy(folder / "film.mp4", folder / "<img src=x onerror=alert(1)>.mp4")
+    whole = (folder / "film.mp4").read_bytes()
+    (folder / "broken.mp4").write_bytes(whole[:len(whole) // 2])
+    (folder / "letter.jpg").write_text("Dear Sir or Madam")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "big.mp4").write_bytes(bytes(6_500_000))
+    Image.new("RGB", (320, 200), "seagreen").save(folder / "wall.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    "The default weights, or where there are none a tiny scorer whose verdicts mean nothing."
+    from deepfake_nb.core import WeightsError
+    from deepfake_nb.weightsfile import default_weights
+    try: return default_weights()
+    except WeightsError: pass
+    import torch
+    from deepfake_nb.model import create_scorer, save_scorer
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64, name="random"), path)
+    return path
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def server(weights, tmp_path_factory):
+    "Its address, folder for temporary files, and log."
+    port, folder = free_port(), tmp_path_factory.mktemp("server")
+    code = f"import sys; from deepfake_nb.app import serve_app; sys.exit(serve_app({port}, weights=[{str(weights)!r}], max_megabytes=6, preheated=1))"
+    environment = os.environ | dict(TMPDIR=str(folder), DEEPFAKE_NB_FACE_DETECTOR="haar", OMP_NUM_THREADS="1")
+    with open(folder / "log.txt", "w") as log: process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=log, stderr=log, cwd=folder)
+    address, end = f"http://127.0.0.1:{port}/", time.time() + 240
+    while True:
+        try: urllib.request.urlopen(address, timeout=120).read(); break
+        except OSError:
+            assert process.poll() is None and time.time() < end, (folder / "log.txt").read_text()[-3000:]
+            time.sleep(.5)
+    yield dict(address=address, folder=folder)
+    process.terminate()
+    process.wait(60)
+    assert not list(folder.glob("deepfake-app-*")), "files of visitors stayed behind"
+    assert "Traceback" not in (folder / "log.txt").read_text()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+class Visitor:
+    "A page and what one does with it."
+    def __init__(self, browser, server, **settings):
+        self.context = browser.new_context(accept_downloads=True, **settings)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.requests, self.server = [], server
+        self.page.on("request", lambda o: self.requests.append(o.url))
+        self.page.on("dialog", lambda o: pytest.fail(f"a script from a file ran: {o.message}"))
+        self.page.goto(server["address"], wait_until="commit")
+        self.page.wait_for_selector(".dn-drop input", state="attached")
+
+    def status(self): return self.page.inner_text(".dn-status")
+    def wait(self, *words):
+        "Until the status starts with one of these words."
+        self.page.wait_for_function("words => words.some(o => document.querySelector('.dn-status')?.textContent.startsWith(o))", arg=list(words))
+    def idle(self): self.page.wait_for_selector(".dn-drop:not(.dn-busy)")
+    def bring(self, path):
+        self.page.set_input_files(".dn-drop input", path)
+    def click(self, text): self.page.get_by_role("button", name=text, exact=True).click()
+    def judge(self, path):
+        self.bring(path)
+        self.wait("Ready")
+        self.idle()
+        self.click("Detect Deepfake")
+        self.wait("Done")
+        return self.page.inner_text(".dn-verdict h2")
+    def refused(self, path):
+        "The sentence that a bad file gets."
+        self.bring(path)
+        self.page.wait_for_function("name => document.querySelector('.dn-problem')?.textContent.includes(name)", arg=path.name)
+        return self.status()
+    def download(self, text):
+        with self.page.expect_download() as waiting: self.page.get_by_role("link", name=text).click()
+        return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
+    def shoot(self, name):
+        if SHOTS: self.page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
+    def overflow(self): return self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+@pytest.fixture
+def visitor(browser, server):
+    opened = []
+    def open_page(**settings):
+        opened.append(Visitor(browser, server, **dict(viewport=dict(width=1100, height=900)) | settings))
+        return opened[-1]
+    yield open_page
+    for o in opened:
+        outside = [url for url in o.requests if not url.startswith((server["address"], "data:", "blob:", server["address"].replace("http", "ws")))]
+        o.context.close()
+        assert not outside, f"the page asked others: {outside}"
+
+
+def uploads(server): return sorted(o.name for o in server["folder"].glob("deepfake-app-*/visitor-*/*/upload*"))
+
+
+def check_html(data, name):
+    text = data.decode()
+    assert name in text and "<script" not in text and "default-src 'none'" in text
+    assert not re.findall(r"(?:https?:)?//\w", re.sub(r"base64,[^\"']*", "", text))
+    return text
+
+
+def test_an_image_from_upload_to_report(visitor, files, server):
+    from pypdf import PdfReader
+    v = visitor()
+    v.shoot("app-start")
+    assert v.page.get_by_role("button", name="Detect Deepfake").is_disabled()
+    verdict = v.judge(files / "portrait.jpg")
+    assert verdict in ("REAL", "FAKE", "INCONCLUSIVE")
+    assert re.search(r"\d+%|under 1%|over 99%", v.page.inner_text(".dn-verdict"))
+    assert v.page.locator(".dn-pictures img").count() == 2 and not v.page.get_by_role("button", name="Next frame").is_visible()
+    assert v.page.title() != "hacked"
+    name, data = v.download("Download report (HTML)")
+    assert name == "deepfake-report-portrait.html" and verdict in check_html(data, "portrait.jpg") and b"&lt;script&gt;" in data
+    name, data = v.download("Download report (PDF)")
+    pages = PdfReader(io.BytesIO(data)).pages
+    assert name.endswith(".pdf") and len(pages) >= 2 and "Deepfake check of portrait.jpg" in " ".join(pages[0].extract_text().split())
+    v.shoot("app-image")
+    v.click("Remove my file")
+    v.wait("Your file was removed")
+    assert not uploads(server) and not v.page.locator(".dn-verdict").count()
+
+
+def test_a_video_after_an_image_on_a_phone(visitor, files, server):
+    "The second file needs no reload; the name is hostile; the page is narrow."
+    v = visitor(viewport=dict(width=390, height=844))
+    v.click("Try a real portrait")
+    v.wait("Ready")
+    v.judge(files / "<img src=x onerror=alert(1)>.mp4")
+    assert "<img src=x onerror=alert(1)>.mp4" in v.page.inner_text(".dn-preview")
+    handle, figure = v.page.locator(".noUi-handle").locator("visible=true"), v.page.locator(".dn-frame figcaption")
+    assert int(float(handle.get_attribute("aria-valuemax"))) == 8
+    handle.focus()
+    v.page.keyboard.press("Home")
+    v.page.wait_for_function("document.querySelector('.dn-frame figcaption').textContent.startsWith('0.00')")
+    before = figure.inner_text()
+    v.click("Next frame")
+    v.page.wait_for_function("before => document.querySelector('.dn-frame figcaption').textContent != before", arg=before)
+    assert figure.inner_text().startswith("0.25 seconds. Person 1:")
+    assert v.overflow() <= 0, "wider than the screen"
+    check_html(v.download("Download report (HTML)")[1], "&lt;img src=x onerror=alert(1)&gt;.mp4")
+    v.shoot("app-phone")
+
+
+def test_bad_files_get_a_sentence(visitor, files, server):
+    v = visitor()
+    assert "text, not a picture or video" in v.refused(files / "letter.jpg")
+    assert "empty file" in v.refused(files / "empty.png")
+    assert "Accepted" in v.refused(files / "broken.mp4")
+    assert "At most 6 MB" in v.refused(files / "big.mp4")
+    assert not uploads(server) and "/" not in v.status()
+    assert v.judge(files / "wall.png") == "INCONCLUSIVE"
+    assert "No face was found" in v.page.inner_text(".dn-verdict") and "%" not in v.page.inner_text(".dn-verdict h2")
+    v.shoot("app-no-face")
+
+
+def test_the_server_keeps_the_limit_too(visitor, files, server):
+    "A browser that does not ask how large a file may be is stopped all the same."
+    v = visitor()
+    v.page.evaluate("""() => { const slice = File.prototype.slice; Object.defineProperty(File.prototype, "size", { get() { return 5; } }); }""")
+    v.bring(files / "big.mp4")
+    v.page.wait_for_selector(".dn-problem")
+    assert "broke off" in v.status() and not uploads(server)
+
+
+def test_two_visitors_see_only_their_own(visitor, files, server):
+    a, b = visitor(), visitor()
+    a.bring(files / "portrait.jpg")
+    b.bring(files / "film.mp4")
+    for o in (a, b): o.wait("Ready"); o.idle()
+    for o in (a, b): o.click("Detect Deepfake")
+    for o in (a, b): o.wait("Done")
+    assert "portrait.jpg" in a.page.inner_text(".dn-preview") and "film.mp4" not in a.page.content()
+    assert "film.mp4" in b.page.inner_text(".dn-preview") and "portrait.jpg" not in b.page.content()
+    folders = {o.parent.parent for o in server["folder"].glob("deepfake-app-*/visitor-*/*/upload*")}
+    assert len(folders) == 2 and all(o.stat().st_mode & 0o077 == 0 for o in folders)
+    for name in ("app.ipynb", "sample_real.jpg", "voila.json"):  # no file of the server is to be had
+        request = b.context.request.get(f"{server['address']}voila/files/{name}")
+        assert request.status in (403, 404), name
+    a.page.close(run_before_unload=True)  # leaving the page removes the file
+    end = time.time() + 60
+    while len(uploads(server)) > 1 and time.time() < end: time.sleep(.5)
+    assert uploads(server) == ["upload.mp4"]
+
+
+def test_keyboard_alone(visitor, files):
+    "From the sample to the report without a mouse; the order of the stops is the order of the page."
+    v = visitor()
+    stops = []
+    def tab_to(text):
+        for _ in range(25):
+            v.page.keyboard.press("Tab")
+            stops.append(v.page.evaluate("document.activeElement.textContent.trim() || document.activeElement.type"))
+            if text in stops[-1]: return
+        raise AssertionError(f"{text!r} cannot be reached: {stops}")
+    v.page.focus("body")
+    tab_to("file")
+    tab_to("Try a forged portrait")
+    v.page.keyboard.press("Enter")
+    v.wait("Ready")
+    v.idle()
+    tab_to("Detect Deepfake")
+    v.page.keyboard.press("Enter")
+    v.wait("Done")
+    v.idle()
+    tab_to("Advanced settings")
+    v.page.keyboard.press("Space")
+    v.page.get_by_text("FAKE from", exact=True).wait_for()
+    tab_to("Download report (HTML)")
+    with v.page.expect_download() as waiting: v.page.keyboard.press("Enter")
+    assert waiting.value.suggested_filename == "deepfake-report-sample_forged.html"
+    unnamed = v.page.evaluate("[...document.querySelectorAll('.dn-app img:not([alt]), .dn-app button:empty, .dn-app svg[role=img]:not([aria-label])')].length")
+    assert unnamed == 0 and v.page.locator("[role=status]").count() == 1
+    v.shoot("app-advanced")
+
+
+def test_the_page_shown_is_the_notebook():
+    "Voila serves the copy in the package; it is the notebook that people see in nbs."
+    cells = [[(o["cell_type"], "".join(o["source"])) for o in json.loads(p.read_text())["cells"] if o["cell_type"] == "code"]
+             for p in (ROOT / "nbs" / "app.ipynb", ROOT / "deepfake_nb" / "assets" / "voila" / "app.ipynb")]
+    assert cells[0] == cells[1]
