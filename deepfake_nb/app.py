@@ -201,16 +201,17 @@ def _show_frame(self):
 DetectorApp._make_results, DetectorApp._worst, DetectorApp._show_frame = _make_results, _worst, _show_frame
 
 # %% ../nbs/90_app.ipynb #f7547ab4
-def _start(self, work:Callable)->None: # do something long; one at a time
+def _start(self, work:Callable)->None: # do something long, one at a time; `work` returns the sentence to end with
     if self.upload.busy: return
     self._set_busy(True)
     def run():
-        try: work()
-        except DeepfakeError as e: self.status.say(str(e), problem=True)
+        try: sentence, problem = work(), False
+        except DeepfakeError as e: sentence, problem = str(e), True
         except Exception:
             logger.exception("unexpected error in the app")
-            self.status.say("Something unexpected went wrong. Please try again, or try another file.", problem=True)
-        finally: self._set_busy(False)
+            sentence, problem = "Something unexpected went wrong. Please try again, or try another file.", True
+        self._set_busy(False)
+        self.status.say(sentence, problem=problem)
     threading.Thread(target=run, daemon=True).start() if self.background else run()
 
 def _set_busy(self, busy:bool)->None:
@@ -241,7 +242,7 @@ def take(self,
         self.file, self.name = Path(path), name
         alt = "Some frames of the video" if look.kind == "video" else "The image"
         self.preview.value = f"<div class=\"dn-preview\"><img alt=\"{alt}\" src=\"{data_url(look.jpeg, 'image/jpeg')}\"><p>{html.escape(look.text)}</p></div>"
-        self.status.say("Ready. Choose Detect Deepfake to start.")
+        return "Ready. Choose Detect Deepfake to start."
     self._start(work)
 
 def _delete(self, path:Path)->None: # only what belongs to this visitor
@@ -270,7 +271,7 @@ def detect(self)->None:
         self.result = self.engine.examine(self.file, self.name, say=lambda text, share: self.status.say(text, share), **chosen)
         self._show_result()
         self._offer_report()
-        self.status.say(f"Done. {self.result.prediction.decision}: {verdict_sentences(self.result.prediction)[0]}")
+        return f"Done. {self.result.prediction.decision}: {verdict_sentences(self.result.prediction)[0]}"
     if self.file: self._start(work)
 
 def _show_result(self)->None:

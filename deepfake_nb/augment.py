@@ -134,7 +134,7 @@ def noise(
     generator:torch.Generator|None=None, # For results that can be repeated
 )->Tensor: # Same shape
     "Grain, fresh in each frame."
-    grain = torch.empty_like(x).normal_(generator=generator)
+    grain = torch.randn(x.shape, generator=generator, device=generator.device if generator else x.device).to(x)
     return (x + per_clip(strength, x)*grain).clamp(0, 1)
 
 # %% ../nbs/40_augment.ipynb #7cc542e2

@@ -207,7 +207,7 @@ def _train(scorer:Scorer, table:pd.DataFrame, settings:FineTuneSettings, run:Pat
                              cbs=[KeepBest(best, told), Checkpoint(run/"state.pth")])
         fit(learn, settings.epochs, settings.learning_rate, progress)
         rate = settings.false_positive_rate or (config.false_positive_rate or {}).get("rate", .05)
-        calibrate_weights(best, dls.valid, rate, "validation set, and the part of the pool that decides when to stop")
+        calibrate_weights(best, dls.valid, rate, "validation set, and the part of the pool that decides when to stop", dls.train)
         (run/"done").touch()
     return load_scorer(best), float(auc(labels, logits))
 
