@@ -59,13 +59,14 @@ def verdict_html(
 )->str: # A box
     "The verdict in plain words."
     headline, *rest = verdict_sentences(prediction)
-    gauge = gauge_html(prediction) if prediction.probability is not None and prediction.decision != INCONCLUSIVE else ""
     reasons = "".join(f"<li>{html.escape(REASONS[o])}</li>" for o in prediction.reasons)
-    lines = "".join(f"<p>{html.escape(o)}</p>" for o in [*rest, error_sentence(prediction)])
+    decided = prediction.decision != INCONCLUSIVE
+    gauge = gauge_html(prediction) if decided else ""
+    lines = "".join(f"<p>{html.escape(o)}</p>" for o in rest + [error_sentence(prediction)] * decided)
+    if decided: lines += "<p><b>This is a lead, not proof.</b> It looks at faces only, and it can be wrong both ways.</p>"
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)
     return (f"<section class=\"dn-verdict {prediction.decision}\" aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p class=\"dn-lead\">{headline}</p>"
-            + (f"<ul>{reasons}</ul>" if reasons else "") + gauge + lines + "<p><b>This is a lead, not proof.</b> It looks at faces only, and it can be wrong both ways.</p>"
-            + (f"<p>To note:</p><ul>{notes}</ul>" if notes else "") + "</section>")
+            + (f"<ul>{reasons}</ul>" if reasons else "") + gauge + lines + (f"<p>To note:</p><ul>{notes}</ul>" if notes else "") + "</section>")
 
 # %% ../nbs/90_app.ipynb #fbdaf807
 _tones = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")
@@ -156,8 +157,8 @@ def _make_buttons(self):
     self.fold_button = widgets.ToggleButton(description="Advanced settings", tooltip="Show or hide threshold and weights")
     self.actions = _row(self.detect_button, self.remove_button, self.fold_button)
     self.weights = widgets.Dropdown(description="Weights", style=dict(description_width="6rem"))
-    self.threshold = widgets.FloatSlider(description="FAKE from", min=.01, max=.99, step=.01, readout_format=".0%", continuous_update=False, style=dict(description_width="6rem"))
-    self.own_threshold = _button("Use the measured threshold", "", self._reset_threshold)
+    self.threshold = widgets.FloatSlider(description="FAKE from", min=.01, max=.99, step=.01, readout_format=".0%", continuous_update=False, style=dict(description_width="6rem"), layout=dict(width="100%", max_width="30rem"))
+    self.own_threshold = _button("Use the measured threshold", "", self._reset_threshold, layout=dict(align_self="flex-start"))
     self.advanced = widgets.VBox([widgets.HTML("<p class=\"dn-soft\">The threshold was chosen when the weights were measured. At another one, the rate of false alarms is not known.</p>"),
                                   self.weights, self.threshold, self.own_threshold], layout=dict(display="none"))
     self.advanced.add_class("dn-advanced")
@@ -279,7 +280,7 @@ def _show_result(self)->None:
     self.verdict.value = verdict_html(prediction)
     pictures = "".join(picture_html(o.data, o.mime, o.caption, wide=o.name.startswith("person-")) for o in self.result.pictures if not o.name.startswith("timeline-"))
     hint = "<p class=\"dn-soft\">Red marks the places that spoke most for a forgery in the eyes of the network. That is where it looked; it is not a map of what was altered. Where nothing spoke for a forgery, there is no colour.</p>"
-    self.pictures.value = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint}" if pictures else ""
+    self.pictures.value = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint if 'heatmap' in [o.name for o in self.result.pictures] else ''}" if pictures else ""
     self.browser.layout.display = "flex" if self.result.frames else "none"
     if self.result.frames:
         self.position.max = len(self.result.frames)

@@ -117,7 +117,8 @@ class Engine:
         try: media = read_media(file, frames=3)
         except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
         length = f", {media.duration:.1f} seconds" if media.kind == "video" else ""
-        text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, {Path(file).stat().st_size/1e6:.1f} MB"
+        size = Path(file).stat().st_size
+        text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, " + (f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB")
         return Preview(media.kind, text, _jpeg(_film_strip(media.frames) if media.kind == "video" else media.frames[0], 720))
 
     def examine(self,

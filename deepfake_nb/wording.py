@@ -50,7 +50,8 @@ def _basis(prediction:Prediction, face:FaceVerdict)->str: # what the verdict res
     seen = f", {face.face_size:.0f} pixels large"
     if prediction.kind == "video":
         seen += f", seen in {len(frames)} frames between {face.timeline[0].time:.1f} and {face.timeline[-1].time:.1f} seconds"
-        if len(frames) > 1: seen += f"; taken alone, these frames are rated from {percent(min(frames))} to {percent(max(frames))}"
+        low, high = percent(min(frames)), percent(max(frames))
+        if len(frames) > 1: seen += f"; taken alone, these frames are rated " + (f"from {low} to {high}" if low != high else f"{low} each")
     return f"This rests on {who}{seen}."
 
 def verdict_sentences(
@@ -72,6 +73,6 @@ def error_sentence(
     rate, threshold = prediction.false_positive_rate or {}, percent(prediction.threshold)
     if rate.get("rate") is None: return f"How often real faces are called FAKE at the threshold of {threshold} was not measured."
     interval = f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})" if rate.get("low") is not None and rate.get("high") is not None else ""
-    items = f"the {rate['n_real']} real items" if rate.get("n_real") else "the real items"
-    return (f"At the threshold of {threshold}, {rate['rate']:.1%} of {items} of {shown(rate.get('dataset') or 'the calibration set', 80)} "
-            f"were wrongly called FAKE{interval}. On other material the rate may be higher.")
+    items = f"{rate['n_real']} real items" if rate.get("n_real") else "the real items"
+    return (f"At the threshold of {threshold}, {rate['rate']:.1%} of {items} were wrongly called FAKE{interval}. "
+            f"Measured on: {shown(rate.get('dataset') or 'the calibration set', 120)}. On other material the rate may be higher.")
