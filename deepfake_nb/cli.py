@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/cli.html.md"""
 
 # %% ../nbs/99_cli.ipynb #9de2eec1
 from __future__ import annotations
-import contextlib, dataclasses, functools, hashlib, io, json, math, os, re, runpy, sys, tempfile
+import contextlib, dataclasses, functools, hashlib, io, json, os, re, runpy, sys, tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,9 @@ from fastcore.script import call_parse, is_cli
 from .core import DeepfakeError, Prediction, Unreadable, atomic_write
 
 # %% auto #0
-__all__ = ['UsageError', 'command', 'run_command', 'result_folder', 'write_result', 'print_json', 'forge_portrait', 'pan',
-           'write_demo', 'judge_files', 'write_report', 'check_usage', 'make_detector', 'deepfake_predict',
-           'deepfake_report', 'deepfake_extract', 'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune']
+__all__ = ['UsageError', 'command', 'run_command', 'result_folder', 'write_result', 'print_json', 'judge_files', 'write_report',
+           'check_usage', 'make_detector', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
+           'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app']
 
 # %% ../nbs/99_cli.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -97,60 +97,6 @@ def print_json(
         for i, item in enumerate(items): print("," * bool(i), json.dumps(item, indent=2, allow_nan=False), sep="", end="\n", flush=True)
     finally:
         if several: print("]", flush=True)
-
-# %% ../nbs/99_cli.ipynb #9080204e
-def _square_of_face(picture)->tuple: # (left, top, side) of a square around the face of a portrait, whole pixels
-    from deepfake_nb.faces import crop_square, load_face_detector
-    x, y, side = crop_square(load_face_detector("haar").detect([picture])[0][0])
-    return round(x - side/2), round(y - side/2), round(side)
-
-def forge_portrait(
-    picture, # (H, W, 3) uint8 RGB with one face, not at the edge
-    count:int=1, # How many forgeries of it: the frames of one video
-    seed:int=0, # The same seed forges the same
-)->list: # `count` pictures like the given one
-    "Forgeries of a portrait, made from itself alone."
-    import torch
-    from deepfake_nb.selfblend import SelfBlend
-    left, top, side = _square_of_face(picture)
-    crop = torch.from_numpy(picture[top:top+side, left:left+side].copy()).permute(2, 0, 1)
-    forge = SelfBlend(swap=0., alter_real=0., degrade=False)
-    fakes = forge(crop.expand(1, count, *crop.shape), generator=torch.Generator().manual_seed(seed)).fake[0]
-    pictures = [picture.copy() for _ in fakes]
-    for o, fake in zip(pictures, fakes):
-        o[top:top+side, left:left+side] = (fake.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return pictures
-
-# %% ../nbs/99_cli.ipynb #b10e8a7c
-def pan(
-    pictures:list, # (H, W, 3) uint8 RGB, one for each frame
-    zoom:float=.12, # Share of the picture that the camera moves through
-)->list: # As many frames, as large, even sides
-    "A camera that moves slowly over stills."
-    import cv2, numpy as np
-    height, width = (o // 2 * 2 for o in pictures[0].shape[:2])
-    frames = []
-    for i, picture in enumerate(pictures):
-        turn = 2 * math.pi * i / max(1, len(pictures) - 1)
-        scale = 1 + zoom * (1.2 - math.cos(turn) / 2) / 1.7
-        x, y = (width * (1 - scale) * (.5 + .4 * math.sin(turn)), height * (1 - scale) * (.5 - .4 * math.cos(turn)))
-        frames.append(cv2.warpAffine(picture, np.array([[scale, 0, x], [0, scale, y]]), (width, height), flags=cv2.INTER_AREA))
-    return frames
-
-def write_demo(
-    out:str|Path, # Where to write; the folder is made
-)->list[Path]: # A real and a forged portrait, a real and a forged video
-    "Write the four files of the demonstration."
-    import numpy as np
-    from matplotlib.cbook import get_sample_data
-    from PIL import Image
-    from deepfake_nb.media import write_video
-    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image: real = np.array(image.convert("RGB"))
-    paths = [Path(out)/f"demo_{o}" for o in ("real.jpg", "forged.jpg", "real.mp4", "forged.mp4")]
-    for path, picture in zip(paths, (real, *forge_portrait(real))):
-        with atomic_write(path) as temporary: Image.fromarray(picture).save(temporary, quality=95)
-    for path, pictures in zip(paths[2:], ([real] * 32, forge_portrait(real, 32))): write_video(path, pan(pictures), fps=12)
-    return paths
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _say(line:str): # to people, without tearing the progress bar
@@ -250,6 +196,7 @@ def deepfake_predict(
     check_usage(paths, demo, threshold, frames, out)
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     detector = make_detector(weights, device, frames=frames, threshold=threshold)
+    from deepfake_nb.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
 
@@ -397,3 +344,25 @@ def deepfake_finetune(
     from deepfake_nb.finetune import finetune, settings_from_json
     result = finetune(weights, pool, replay, val, test, out, settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
     return print(result) or int(not result.kept)
+
+# %% ../nbs/99_cli.ipynb #816bb15a
+@call_parse
+@command
+def deepfake_app(
+    port:int=8866, # Where to serve; 0 for any free port
+    host:str="127.0.0.1", # Address to serve at; 0.0.0.0 lets everybody in the network in
+    weights:str=None, # Weights files to choose from, with commas between them; by default the one that comes with the package
+    device:str=None, # cpu, cuda or mps; by default the fastest one here
+    max_megabytes:float=200., # Largest file that visitors may upload
+    preheated:int=2, # Pages kept ready for the next visitors
+    base_url:str="/", # Path of the app behind a proxy
+    browser:Annotated[bool, dict(help="Open no browser")]=True, # Open a browser?
+)->int: # Exit code
+    "Serve the upload app. Stop it with Ctrl-C."
+    files = [o.strip() for o in weights.split(",")] if weights else None
+    if missing := [o for o in files or [] if not Path(o).is_file()]: raise UsageError(f"--weights: no such file: {', '.join(missing)}. Accepted: weights files, with commas between them")
+    if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0): raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
+    try: import voila, anywidget
+    except ImportError as e: raise UsageError(f"{e.name} is not installed. Accepted: pip install 'deepfake_nb[app]'") from None
+    from deepfake_nb.app import serve_app
+    return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
