@@ -10,6 +10,7 @@ import re, shutil, tempfile
 from collections.abc import Callable
 from pathlib import Path
 import anywidget, traitlets
+from fastcore.basics import patch
 import deepfake_nb
 from .core import DeepfakeError
 
@@ -46,7 +47,7 @@ class Receiver:
 
     def remove(self)->None: shutil.rmtree(self.path.parent, ignore_errors=True)
 
-# %% ../nbs/83_upload.ipynb #c910981a
+# %% ../nbs/83_upload.ipynb #aca3496d
 _assets = Path(deepfake_nb.__file__).resolve().parent/"assets"/"app"
 
 class Upload(anywidget.AnyWidget):
@@ -77,23 +78,25 @@ class Upload(anywidget.AnyWidget):
             self._forget()
             self.on_progress(str(e), -1, True)
 
-    def _receive(self, content:dict, buffers:list)->None:
-        if content.get("kind") == "start":
-            self._forget()
-            self.receiver = Receiver(self.folder, str(content.get("name", ""))[:500], content.get("size"), self.max_bytes)
-            self.number = content.get("upload")
-        elif self.receiver is None or content.get("upload") != self.number: return # of an upload that was given up
-        elif content.get("kind") == "stop": return self._forget()
-        else: self.receiver.add(content.get("from"), buffers[0] if buffers else b"")
-        if self.receiver.complete:
-            receiver, self.receiver = self.receiver, None
-            return self.on_file(receiver.path, receiver.name)
-        self.on_progress(f"Uploading: {self.receiver.received/max(1, self.receiver.size):.0%}", self.receiver.received/max(1, self.receiver.size), False)
-        self.send(dict(kind="next", upload=self.number, **{"from": self.receiver.received}))
-
     def _forget(self)->None:
         if self.receiver: self.receiver.remove()
         self.receiver = None
+
+# %% ../nbs/83_upload.ipynb #e7180440
+@patch
+def _receive(self:Upload, content:dict, buffers:list)->None: # one message from the browser
+    if content.get("kind") == "start":
+        self._forget()
+        self.receiver = Receiver(self.folder, str(content.get("name", ""))[:500], content.get("size"), self.max_bytes)
+        self.number = content.get("upload")
+    elif self.receiver is None or content.get("upload") != self.number: return # of an upload that was given up
+    elif content.get("kind") == "stop": return self._forget()
+    else: self.receiver.add(content.get("from"), buffers[0] if buffers else b"")
+    if self.receiver.complete:
+        receiver, self.receiver = self.receiver, None
+        return self.on_file(receiver.path, receiver.name)
+    self.on_progress(f"Uploading: {self.receiver.received/max(1, self.receiver.size):.0%}", self.receiver.received/max(1, self.receiver.size), False)
+    self.send(dict(kind="next", upload=self.number, **{"from": self.receiver.received}))
 
 # %% ../nbs/83_upload.ipynb #738c3ab0
 class Status(anywidget.AnyWidget):
