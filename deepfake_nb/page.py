@@ -103,7 +103,7 @@ _places = ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/App
 
 def find_browser()->str|None: # Path of a program; None where there is none
     "A browser of the Chromium family."
-    named = os.environ.get("DEEPFAKE_NB_BROWSER")
+    named = os.environ.get("DEEPFAKE_NB_CHROMIUM")
     found = (shutil.which(o) for o in ([named] if named else _browsers))
     return next((o for o in found if o), None) or (None if named else next((o for o in _places if os.path.exists(o)), None))
 
