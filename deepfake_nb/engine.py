@@ -17,8 +17,8 @@ from .wording import percent, shown_name
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'Preview', 'FrameView', 'Examination', 'EngineError', 'problem_sentence', 'Engine', 'serve_engine',
-           'RemoteEngine', 'find_engine']
+__all__ = ['logger', 'Preview', 'FrameView', 'Examination', 'EngineError', 'problem_sentence', 'Engine', 'examine', 'print_page',
+           'serve_engine', 'RemoteEngine', 'find_engine']
 
 # %% ../nbs/89_engine.ipynb #0ccbb733
 @dataclass
@@ -121,44 +121,49 @@ class Engine:
         text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, " + (f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB")
         return Preview(media.kind, text, _jpeg(_film_strip(media.frames) if media.kind == "video" else media.frames[0], 720))
 
-    def examine(self,
-        file:str|Path, # On the disk
-        name:str, # What its owner calls it
-        weights:str|None=None, # One of `choices`; None: the first
-        threshold:float|None=None, # Probability in [0, 1]; None: that of the weights
-        say:Callable=lambda text, share: None, # Called with a sentence and the share done, in [0, 1]
-    )->Examination: # Raises `EngineError`
-        "Judge a file, explain the verdict, and write the report."
-        if self._lock.locked(): say("Waiting: another file is being examined.", 0.)
-        with self._lock:
-            try: return self._examine(Path(file), name, weights, threshold, say)
-            except ConnectionError: raise # whoever asked has gone
-            except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
+# %% ../nbs/89_engine.ipynb #e54530d4
+def examine(self:Engine,
+    file:str|Path, # On the disk
+    name:str, # What its owner calls it
+    weights:str|None=None, # One of `choices`; None: the first
+    threshold:float|None=None, # Probability in [0, 1]; None: that of the weights
+    say:Callable=lambda text, share: None, # Called with a sentence and the share done, in [0, 1]
+)->Examination: # Raises `EngineError`
+    "Judge a file, explain the verdict, and write the report."
+    if self._lock.locked(): say("Waiting: another file is being examined.", 0.)
+    with self._lock:
+        try: return self._examine(Path(file), name, weights, threshold, say)
+        except ConnectionError: raise # whoever asked has gone
+        except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
 
-    def _examine(self, file, name, weights, threshold, say)->Examination:
-        say("Getting ready.", .02)
-        from deepfake_nb.media import read_media
-        from deepfake_nb.explain import explain
-        from deepfake_nb.report import make_report
-        path, detector = self._get_detector(weights, threshold)
-        say("Reading the file.", .15)
-        media = read_media(file, frames=self.frames)
-        say("Looking for faces and judging them.", .3)
-        prediction = dataclasses.replace(detector.predict_media(media, sha256_file(file)), path=name)
-        say("Drawing where the network looked.", .75)
-        explanation = explain(detector, prediction)
-        frames = _frame_views(prediction, media) if media.kind == "video" else []
-        say("Writing the report.", .9)
-        report = make_report(prediction, explanation, file, None if self.weights is None else path)
-        return Examination(report.prediction, report.pictures, frames, report.to_html())
+def _examine(self:Engine, file, name, weights, threshold, say)->Examination:
+    say("Getting ready.", .02)
+    from deepfake_nb.media import read_media
+    from deepfake_nb.explain import explain
+    from deepfake_nb.report import make_report
+    path, detector = self._get_detector(weights, threshold)
+    say("Reading the file.", .15)
+    media = read_media(file, frames=self.frames)
+    say("Looking for faces and judging them.", .3)
+    prediction = dataclasses.replace(detector.predict_media(media, sha256_file(file)), path=name)
+    say("Drawing where the network looked.", .75)
+    explanation = explain(detector, prediction)
+    frames = _frame_views(prediction, media) if media.kind == "video" else []
+    say("Writing the report.", .9)
+    report = make_report(prediction, explanation, file, None if self.weights is None else path)
+    return Examination(report.prediction, report.pictures, frames, report.to_html())
 
-    def print_page(self, page:str)->bytes: # A PDF; raises `EngineError`
-        "The report as PDF."
-        from deepfake_nb.page import to_pdf
-        import tempfile
-        with tempfile.TemporaryDirectory() as folder:
-            try: return to_pdf(page, Path(folder)/"report.pdf").read_bytes()
-            except DeepfakeError as e: raise EngineError(str(e)) from None
+def print_page(self:Engine, page:str)->bytes: # A PDF; raises `EngineError`
+    "The report as PDF."
+    from deepfake_nb.page import to_pdf
+    import tempfile
+    with tempfile.TemporaryDirectory() as folder:
+        try: return to_pdf(page, Path(folder)/"report.pdf").read_bytes()
+        except DeepfakeError as e: raise EngineError(str(e)) from None
+
+Engine.examine = examine
+Engine._examine = _examine
+Engine.print_page = print_page
 
 # %% ../nbs/89_engine.ipynb #d0eb88c5
 _methods = ("choices", "preview", "examine", "print_page")
