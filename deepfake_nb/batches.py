@@ -18,7 +18,7 @@ from .core import FAKE, LABELS, REAL, ManifestError
 from .selfblend import SelfBlend, landmarks_from_geometry, motion_from_still
 
 # %% auto #0
-__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'read',
+__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'read', 'scramble',
            'ForgedBatch', 'LabelledBatch', 'balance_keys', 'balance_weights', 'effective_counts']
 
 # %% ../nbs/58_batches.ipynb #fa587242
@@ -123,7 +123,24 @@ def read(self:Faces, row:dict, jitter:tuple)->tuple[np.ndarray, np.ndarray]:
     return crop(image, matrix, self.size), move_landmarks(points, matrix)
 Faces.read = read
 
-# %% ../nbs/58_batches.ipynb #bd086154
+# %% ../nbs/58_batches.ipynb #db2b0fda
+def scramble(
+    *stacks:Tensor, # Clips `(B, T, 3, H, W)` in [0, 1] and masks `(B, T, 1, H, W)` that belong together
+    generator:torch.Generator|None=None, # For results that can be repeated
+)->list[Tensor]: # Same shapes
+    "Some clips upside down, some with their colours exchanged, some as negatives; masks only turn."
+    stacks, drawn = [o.clone() for o in stacks], lambda chance: (torch.rand(len(stacks[0]), generator=generator) < chance).nonzero().flatten().tolist()
+    for i in drawn(.15):
+        for o in stacks: o[i] = o[i].flip(-2)
+    colours = [o for o in stacks if o.shape[2] == 3]
+    for i in drawn(.25):
+        order = torch.randperm(3, generator=generator)
+        for o in colours: o[i] = o[i][:, order]
+    for i in drawn(.06):
+        for o in colours: o[i] = 1 - o[i]
+    return stacks
+
+# %% ../nbs/58_batches.ipynb #a3aa10e1
 @dataclass
 class ForgedBatch:
     "Real clips in; real and forged clips, labels and masks out. For a loader's `create_batch`."
@@ -132,6 +149,7 @@ class ForgedBatch:
     frames: int = 1 # clips of this length are made from stills
     repeatable: bool = False # the same forgeries each time?
     mask_stride: int = 16 # pixels for one cell of the mask that comes out
+    scrambled: bool = True # some pairs upside down, in other colours? Never where batches are repeatable
 
     def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor]: # (2B, T, 3, S, S), (2B,), (2B*T, 1, s, s)
         clips, points, _ = zip(*samples)
@@ -142,8 +160,11 @@ class ForgedBatch:
             x, moved = motion_from_still(x, points, self.frames, generator)
             points = moved.mean(1)
         forged = self.selfblend(x, points, generator)
-        both = resample(torch.cat([forged.real, forged.fake]), self.size).clamp(0, 1)
-        mask = torch.cat([torch.zeros_like(forged.mask), forged.mask]).flatten(0, 1)
+        real, fake = resample(forged.real, self.size).clamp(0, 1), resample(forged.fake, self.size).clamp(0, 1)
+        mask = resample(forged.mask.expand_as(forged.fake), self.size)[:, :, :1]
+        if self.scrambled and not self.repeatable: # both at once, so that each pair is treated alike
+            real, fake, mask = scramble(real, fake, mask, generator=generator)
+        both, mask = torch.cat([real, fake]), torch.cat([torch.zeros_like(mask), mask]).flatten(0, 1)
         label = torch.tensor([REAL, FAKE]).repeat_interleave(len(x)).float()
         return both, label, F.adaptive_avg_pool2d(mask, self.size//self.mask_stride)
 

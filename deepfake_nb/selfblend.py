@@ -8,10 +8,11 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/selfblend.html.md"""
 from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, gamma, jpeg, noise, resize,
+from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, gamma, h264, jpeg, noise, resize,
                                  saturation, sharpen, sometimes, uniform)
 
 # %% auto #0
@@ -209,6 +210,7 @@ class SelfBlend:
     alter_real: float = .5 # share of real clips that are altered as a whole
     degrade: bool = True # the same degradation for both at the end
     severity: float = 1. # of that degradation
+    video: float = .2 # share of pairs that are written as H.264 video and read again, where PyAV is installed
 
     def __call__(self, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
         b, t, _, size, _ = x.shape
@@ -226,7 +228,13 @@ class SelfBlend:
 
     def _degrade(self, real, fake, generator): # both along the frames, so that each pair meets the same
         both = degrade_in_the_wild(torch.cat([real, fake], 1), generator, self.severity)
-        return both.chunk(2, 1)
+        filmed = (torch.rand(len(both), generator=generator) < self.video*self.severity).nonzero().flatten().tolist()
+        rates = uniform(len(both), 18, 38, generator).tolist()
+        if not find_spec("av"): return both.chunk(2, 1)
+        real, fake = (o.clone() for o in both.chunk(2, 1))
+        for i in filmed: # each by itself: a codec must not predict the forgery from the original
+            for o in (real, fake): o[i:i+1] = h264(o[i:i+1], int(rates[i]))
+        return real, fake
 
 # %% ../nbs/45_selfblend.ipynb #da1960c8
 def masks(self:SelfBlend, landmarks:Tensor, frames:int, size:int, generator=None)->Tensor:
