@@ -204,7 +204,8 @@ class Detector:
         self.scorer.eval().to(self.device, memory_format=torch.channels_last)
         self.calibration, rule, self.familiar = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
         self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
-        self.false_positive_rate = self.calibration.false_positive_rate if threshold in (None, self.calibration.threshold) else None
+        measured, tests = self.threshold == self.calibration.threshold, self.scorer.config.metrics.get("tests") # of that threshold only
+        self.false_positive_rate, self.tests = self.calibration.false_positive_rate if measured else None, dict(tests=tests) if measured and tests else {}
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
         self.flip, self.recheck = flip, recheck
@@ -280,7 +281,7 @@ def predict_media(self:Detector,
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
         media={k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")} | dict(frames=len(media.frames)),
         notes=_notes(self, media, faces, dropped), threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
-        weights=dict(name=config.name, sha256=self.scorer.sha256), evidence=evidence, settings=self.settings(),
+        weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence, settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/report.html.md"""
 
 # %% ../nbs/88_report.ipynb #8558995b
 from __future__ import annotations
-import dataclasses, hashlib, html, importlib.metadata, io, json, platform, shlex
+import base64, dataclasses, hashlib, html, importlib.metadata, io, json, platform, re, shlex
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ from .core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Predicti
 from .media import read_media
 from .weightsfile import default_weights, weights_info
 from .explain import COLOURS, Explanation, draw_box
-from .wording import error_sentence, percent, shown, shown_name, verdict_sentences
+from .wording import error_sentence, miss_sentence, percent, shown, shown_name, tests_of, trust_sentences, verdict_sentences
 from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
@@ -70,7 +70,9 @@ def _when(prediction:Prediction, time:float)->str: return f"at {time:.2f} second
 def _explained_pictures(explanation:Explanation)->list[Picture]:
     prediction, first = explanation.prediction, explanation.people[0]
     when, plain = _when(prediction, first.face.timeline[first.positions[0]].time), first.clip.key_frames[first.positions[0]]
-    pictures = [jpeg_picture("picture", f"The picture {when}".strip() + " as it is.", plain), jpeg_picture("heatmap", "Where the network looked.", explanation.whole_picture())]
+    colour = any(o.maps[0].max() > .05 for o in explanation.people if len(o.maps))
+    caption = "Where the network looked." if colour else "What the network looked at. Nothing spoke for a forgery, so nothing is coloured."
+    pictures = [jpeg_picture("picture", f"The picture {when}".strip() + " as it is.", plain), jpeg_picture("heatmap", caption, explanation.whole_picture())]
     if prediction.kind == "image": return pictures
     return pictures + [jpeg_picture(f"person-{o.face.person + 1}", f"Person {o.face.person + 1}: the frames rated highest, with the estimate for each alone.",
                                     explanation.strip(o)) for o in explanation.people]
@@ -119,14 +121,15 @@ def repeat_command(
     words = ["deepfake-predict", Path(prediction.path).name]
     if words[1].startswith("-"): words[1] = f"./{words[1]}"
     if weights.get("sha256") != default_sha256: words += ["--weights", f"{weights.get('name') or 'weights'}.safetensors"]
-    words += ["--threshold", f"{prediction.threshold:g}", "--frames", str(settings.get("frames", 32)), "--device", str(settings.get("device", "cpu"))]
+    words += ["--threshold", str(prediction.threshold), "--frames", str(settings.get("frames", 32)), "--device", str(settings.get("device", "cpu"))]
     return shlex.join(shown(o) for o in [*words, "--out", "evidence"])
 
 def _model_facts(prediction:Prediction, weights)->dict: # from the file with the right hash, else nothing
     try: path = Path(weights or default_weights())
     except DeepfakeError: return {}
     if not path.is_file() or sha256_file(path) != prediction.weights.get("sha256"): return {}
-    return weights_info(path)["config"] | dict(file=path.name, default=weights is None)
+    config = weights_info(path)["config"]
+    return {k: v for k, v in config.items() if k != "familiar"} | dict(file=path.name, default=weights is None) # long, and no reading matter
 
 # %% ../nbs/88_report.ipynb #ab6ea4af
 def _timelines(prediction:Prediction)->list[Picture]:
@@ -158,6 +161,7 @@ def _now()->str: return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 # %% ../nbs/88_report.ipynb #b5c3a26e
 def _lines(sentences:list[str], tag:str="p")->str: return "".join(f"<{tag}>{html.escape(o)}</{tag}>" for o in sentences)
+def _rows(rows:list[list[str]])->str: return "".join(f"<tr>{_lines(o, 'td')}</tr>" for o in rows)
 
 def _gauge(prediction:Prediction)->str: # a bar from 0 to 100 with a mark at the threshold
     value, mark = 100 * prediction.probability, 100 * prediction.threshold
@@ -179,7 +183,7 @@ def verdict(self:Report)->Html:
     "The verdict in a box."
     o, (headline, *rest) = self.prediction, verdict_sentences(self.prediction)
     gauge = _gauge(o) if o.probability is not None and o.decision != INCONCLUSIVE else ""
-    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{headline}</p>{gauge}{_lines(rest)}</div>")
+    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{headline}</p>{gauge}{_lines(rest + trust_sentences(o))}</div>")
 
 @patch
 def reasons(self:Report)->Html:
@@ -201,18 +205,28 @@ def timelines(self:Report)->Html:
 @patch
 def people(self:Report)->Html:
     "A table of all people."
-    row = lambda o: [f"{o.person + 1}", o.decision, "-" if o.probability is None else percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f}",
-                     " ".join(REASONS[code] for code in o.reasons)]
-    cells = "".join(f"<tr>{_lines(row(o), 'td')}</tr>" for o in self.prediction.faces)
-    return Html(f"<table><tr>{_lines(['Person', 'Verdict', 'Estimate', 'Frames', 'Pixels', 'Why not judged'], 'th')}</tr>{cells}</table>")
+    row = lambda o: [f"{o.person + 1}", o.decision, "-" if o.probability is None else percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} pixels"]
+    rows = [row(o) + [" ".join(REASONS[code] for code in o.reasons)] * any(p.reasons for p in self.prediction.faces) for o in self.prediction.faces]
+    names = ["Person", "Verdict", "Estimate", "Frames", "Size of the face", "Why not judged"]
+    return Html(f"<table><tr>{_lines(names[:len(rows[0])] if rows else names, 'th')}</tr>{_rows(rows)}</table>")
 
 @patch
 def notes_list(self:Report)->Html:
     "What a checker should know."
     return Html(f"<h3>To note</h3><ul>{_lines([shown(o, 600) for o in [*self.prediction.notes, *self.notes]], 'li')}</ul>")
 
+def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
+    if not rate or rate.get("rate") is None: return "not measured"
+    interval = f" ({rate['low']:.0%} to {rate['high']:.0%})" if None not in (rate.get("low"), rate.get("high")) else ""
+    return f"{rate['rate']:.0%}" + (f" of {rate['n']}" if rate.get("n") else "") + interval
+
 @patch
-def error_rate(self:Report)->Html: return Html(_lines([error_sentence(self.prediction)]))
+def error_rate(self:Report)->Html:
+    "How often the weights were right and wrong in tests, at the threshold used."
+    o, rows = self.prediction, [[k, _share(v.get("fakes_found")), _share(v.get("real_called_fake"))] for k, v in tests_of(self.prediction).items()]
+    table = f"<p>In tests with this threshold (95% intervals):</p><table><tr>{_lines(['Test', 'Forgeries found', 'Real ones called FAKE'], 'th')}</tr>{_rows(rows)}</table>"
+    sentences = [] if trust_sentences(o) else [error_sentence(o), miss_sentence(o)] # they stand beside a verdict already
+    return Html(_lines(sentences) + (table if rows else ""))
 
 @patch
 def provenance_section(self:Report)->Html:
@@ -240,10 +254,11 @@ def file_table(self:Report)->Html:
     "The file that was judged."
     o, size = self.prediction, "unknown" if self.size is None else f"{self.size:,} bytes"
     facts = {"Name": o.path, "Size": size, "sha256": _hash(o.sha256), "Examined (UTC)": o.created, "Report made (UTC)": self.created}
-    return html_rows(facts | {k.capitalize(): v for k, v in flatten(o.media).items()})
+    units = dict(width="Width, pixels", height="Height, pixels", duration="Duration, seconds", frames="Frames read", scale="Scaled by")
+    return html_rows(facts | {units.get(k, k.capitalize()): v for k, v in flatten(o.media).items() if o.kind == "video" or k != "duration"})
 
 @patch
-def picture_table(self:Report)->Html: return html_rows({o.name: Html(f"sha256 {_hash(o.sha256)}") for o in self.pictures})
+def picture_table(self:Report)->Html: return html_rows({o.name: _hash(o.sha256) for o in self.pictures})
 
 @patch
 def model_table(self:Report)->Html:
@@ -286,15 +301,19 @@ _export = to_html # the method above has the same name
 # %% ../nbs/88_report.ipynb #a8a07d66
 FORMAT = "deepfake_nb report 1"
 
+_beside = ("report.html", "report.pdf", "heatmap.png") # what a record holds the hashes of
+
 def _evidence_hash(record:dict)->str: # over everything but the hashes of files
     own = {k: v for k, v in record.items() if k not in ("files", "evidence_sha256")}
     return hashlib.sha256(json.dumps(own, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+def _written(record:dict)->str: return json.dumps(record, indent=2) + "\n"
 
 @patch
 def to_dict(self:Report)->dict: # Plain values, ready for JSON
     "The evidence for programs."
     o = self.prediction
-    record = dict(format=FORMAT, created=self.created, verdict=verdict_sentences(o), error=error_sentence(o), prediction=prediction_to_dict(o), size=self.size,
+    record = dict(format=FORMAT, created=self.created, verdict=verdict_sentences(o), error=error_sentence(o), misses=miss_sentence(o), prediction=prediction_to_dict(o), size=self.size,
         pictures=[dict(name=p.name, caption=p.caption, mime=p.mime, sha256=p.sha256) for p in self.pictures],
         provenance=self.provenance and self.provenance.to_dict(), model=self.model, software=self.software, command=self.command, notes=self.notes)
     record = json.loads(json.dumps(record, allow_nan=False)) # the same values that a reader will see
@@ -313,8 +332,8 @@ def save(self:Report,
     with atomic_write(files["html"]) as temporary: temporary.write_text(page, encoding="utf-8")
     try: to_pdf(page, files["pdf"]) if pdf else files.pop("pdf")
     except PageError as e: self.notes.append(str(e)); del files["pdf"]
-    record = self.to_dict() | dict(files={o.name: sha256_file(o) for k, o in files.items() if k != "json"})
-    with atomic_write(files["json"]) as temporary: temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    record = self.to_dict() | dict(files={o: sha256_file(folder/o) for o in _beside if (folder/o).is_file()})
+    with atomic_write(files["json"]) as temporary: temporary.write_text(_written(record), encoding="utf-8")
     return files
 
 # %% ../nbs/88_report.ipynb #8d6da607
@@ -342,21 +361,27 @@ def read_record(
 )->dict: # What `Report.to_dict` gave and the hashes of the files; raises `ReportError`
     "Read the record of a report."
     try: record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: raise ReportError(path, f"cannot be read as JSON ({e})", "a report.json of this library") from None
-    usable = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("prediction"), dict) and isinstance(record.get("files", {}), dict)
+    except (OSError, ValueError, RecursionError) as e: raise ReportError(path, f"cannot be read as JSON ({e})", "a report.json of this library") from None
+    usable = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("prediction"), dict) and isinstance(record.get("files"), dict)
     if not usable: raise ReportError(path, "not the record of a report", f"a JSON file with format {FORMAT!r}")
     return record
 
+def _picture_checks(record:dict, page:Path)->list[Check]: # the pictures inside the page against their recorded hashes
+    inside = {hashlib.sha256(base64.b64decode(o)).hexdigest() for o in re.findall(r'src="data:[\w/+]+;base64,([\w+/=]*)"', page.read_text(encoding="utf-8", errors="replace"))}
+    recorded = {str(o.get("name")): str(o.get("sha256")) for o in record.get("pictures") or []}
+    return [Check(f"picture {shown(k, 40)} in report.html", v, v if v in inside else "another picture or none") for k, v in recorded.items()]
+
 def verify_report(
-    report:str|Path, # A report.json; report.html and report.pdf are checked too where they lie beside it
+    report:str|Path, # A report.json; report.html, report.pdf and heatmap.png are checked too where they lie beside it
     file:str|Path, # The file that the report is said to be about
 )->Verification: # `ok` is true where everything fits; raises `ReportError` where one of the two cannot be read
     "Compare a report's hashes with what is there now."
     record, beside = read_record(report), Path(report).parent
     if not Path(file).is_file(): raise ReportError(file, "no such file", "the file that the report is about")
-    checks = [Check("input file", str(record["prediction"].get("sha256", "")), sha256_file(file)), Check("evidence in report.json", str(record.get("evidence_sha256", "")), _evidence_hash(record))]
-    named = {o: str(record.get("files", {}).get(o, "")) for o in ("report.html", "report.pdf") if (beside/o).is_file()}
-    return Verification(checks + [Check(o, expected, sha256_file(beside/o)) for o, expected in named.items()])
+    evidence = _evidence_hash(record) if Path(report).read_text(encoding="utf-8") == _written(record) else "a text that was changed"
+    checks = [Check("input file", str(record["prediction"].get("sha256", "")), sha256_file(file)), Check("evidence in report.json", str(record.get("evidence_sha256", "")), evidence)]
+    checks += [Check(o, str(record["files"].get(o, "")), sha256_file(beside/o)) for o in _beside if (beside/o).is_file()]
+    return Verification(checks + (_picture_checks(record, beside/"report.html") if (beside/"report.html").is_file() else []))
 
 # %% ../nbs/88_report.ipynb #7f0334a6
 def load_prediction(

@@ -10,7 +10,8 @@ from pathlib import Path
 from .core import INCONCLUSIVE, FaceVerdict, Prediction
 
 # %% auto #0
-__all__ = ['HEADLINES', 'shown', 'shown_name', 'percent', 'decisive_face', 'verdict_sentences', 'error_sentence']
+__all__ = ['HEADLINES', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'verdict_sentences', 'error_sentence',
+           'tests_of', 'miss_sentence', 'trust_sentences']
 
 # %% ../nbs/84_wording.ipynb #d4c5b721
 def shown(
@@ -65,14 +66,48 @@ def verdict_sentences(
     else: lines.append(f"{estimate}; it calls a face FAKE from {percent(prediction.threshold)} on.")
     return [*lines, _basis(prediction, face)]
 
-# %% ../nbs/84_wording.ipynb #6b3a4e0d
+# %% ../nbs/84_wording.ipynb #61f681eb
+CAUTION = "This is a lead, not proof. The tool looks at faces only, and it can be wrong both ways."
+
+def _certainty(rate:dict)->str: # the interval, where there is one
+    return f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})" if None not in (rate.get("low"), rate.get("high")) else ""
+
 def error_sentence(
     prediction:Prediction, # Any
 )->str: # Plain text
     "How often this threshold calls a real face FAKE."
     rate, threshold = prediction.false_positive_rate or {}, percent(prediction.threshold)
-    if rate.get("rate") is None: return f"How often real faces are called FAKE at the threshold of {threshold} was not measured."
-    interval = f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})" if rate.get("low") is not None and rate.get("high") is not None else ""
+    share = rate.get("achieved", rate.get("rate"))
+    if share is None: return f"False alarms: how often real faces are called FAKE at the threshold of {threshold} was not measured."
     items = f"{rate['n_real']} real items" if rate.get("n_real") else "the real items"
-    return (f"At the threshold of {threshold}, {rate['rate']:.1%} of {items} were wrongly called FAKE{interval}. "
-            f"Measured on: {shown(rate.get('dataset') or 'the calibration set', 120)}. On other material the rate may be higher.")
+    return (f"False alarms: at the threshold of {threshold}, {share:.1%} of {items} were wrongly called FAKE{_certainty(rate)}. "
+            f"Measured on: {shown(rate.get('dataset') or 'the calibration set', 200)}. On other material the rate may be higher.")
+
+# %% ../nbs/84_wording.ipynb #d2508587
+def tests_of(
+    prediction:Prediction, # Any
+)->dict[str, dict]: # Data set -> fakes_found and real_called_fake, each with rate, low, high and n; empty where nothing was measured
+    "How these weights did in tests, at the threshold of this prediction."
+    tests = prediction.weights.get("tests") or {}
+    return {shown(k, 60): v for k, v in tests.items() if isinstance(v, dict)}
+
+def miss_sentence(
+    prediction:Prediction, # Any
+)->str: # Plain text
+    "How often forgeries pass as REAL at this threshold."
+    found = {k: o["fakes_found"] for k, o in tests_of(prediction).items() if (o.get("fakes_found") or {}).get("rate") is not None}
+    if not found: return "Misses: how many forgeries pass as REAL with these weights at this threshold is not recorded. Take it that many do."
+    name, worst = min(found.items(), key=lambda o: o[1]["rate"])
+    best = max(found.items(), key=lambda o: o[1]["rate"])
+    number = f" of {worst['n']}" if worst.get("n") else " of the"
+    line = f"Misses: in tests on {name}, {worst['rate']:.0%}{number} forgeries were found{_certainty(worst)}; the others were not"
+    return line + (f". In the best test ({best[0]}) it was {best[1]['rate']:.0%}." if len(found) > 1 else ".")
+
+# %% ../nbs/84_wording.ipynb #3311324b
+def trust_sentences(
+    prediction:Prediction, # Any
+)->list[str]: # Plain text; empty where there is no verdict that could be wrong
+    "How far to trust a verdict."
+    if prediction.decision == INCONCLUSIVE: return []
+    both = [error_sentence(prediction), miss_sentence(prediction)]
+    return (both if prediction.decision == "FAKE" else both[::-1]) + [CAUTION]
