@@ -10,7 +10,7 @@ STANDS_ON = dict(
     metrics="core", measure="core metrics", plots="core metrics", batches="core augment selfblend", learner="batches selfblend model metrics", recipe="data extract learner model calibrate",
     calibrate="core metrics", predict="media faces model calibrate", demo="media faces selfblend", explain="model predict", faithful="explain metrics model selfblend",
     evaluate="data augment metrics measure plots predict", robustness="evaluate", mining="batches extract evaluate", finetune="mining data learner recipe evaluate", upload="core", wording="core", provenance="media wording", page="core", report="predict explain wording provenance page",
-    engine="media predict explain wording page report", app="upload wording engine", capture="core media", stream="capture predict", live="stream explain", scan="predict report", export="model", cli="*")
+    engine="media predict explain wording page report", app="upload wording engine", capture="core media", follow="faces", stream="capture follow predict", live="stream explain", scan="predict report", export="model", shell="core predict", cli="*")
 ONLY_LEARNER = "fastai"  # wraps the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
@@ -84,7 +84,7 @@ def test_importing_the_package_imports_nothing_heavy():
 @pytest.mark.parametrize("names,without", [
     ("core weightsfile", "numpy torch cv2 fastai pandas matplotlib"), ("media", "torch fastai pandas matplotlib"),
     ("faces", "torch fastai pandas matplotlib"), ("cli", "torch fastai pandas cv2 matplotlib"),
-    ("predict explain stream report export", "fastai pandas")])
+    ("predict explain stream report export", "fastai pandas"), ("shell", "torch fastai pandas cv2 matplotlib")])
 def test_light_modules_stay_light(names, without):
     present = [o for o in names.split() if o in modules()]
     lines = [f"import {PACKAGE}.{o}" for o in present] + ["import sys", "print(*sorted({o.split('.')[0] for o in sys.modules}))"]
