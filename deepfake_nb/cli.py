@@ -6,103 +6,18 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/cli.html.md"""
 
 # %% ../nbs/99_cli.ipynb #9de2eec1
 from __future__ import annotations
-import contextlib, dataclasses, functools, hashlib, io, json, os, re, runpy, sys, tempfile
-from collections.abc import Iterable
+import functools, json, os, sys
 from pathlib import Path
 from typing import Annotated
-from fastcore.script import call_parse, is_cli
-from .core import DeepfakeError, Prediction, Unreadable, atomic_write
+from fastcore.script import call_parse
+from .core import Prediction, Unreadable
+from .shell import UsageError, command, make_detector, print_json, result_folder, say, write_result
 
 # %% auto #0
-__all__ = ['UsageError', 'command', 'run_command', 'result_folder', 'write_result', 'print_json', 'judge_files', 'write_report',
-           'check_usage', 'make_detector', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
-           'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app']
-
-# %% ../nbs/99_cli.ipynb #e05d1731
-class UsageError(DeepfakeError): "A command called with arguments that make no sense."
-
-def _exit_code(function, args, kwargs)->int: # runs the body of a command; errors become sentences
-    try: return function(*args, **kwargs) or 0
-    except KeyboardInterrupt: code, sentence = 130, "interrupted"
-    except BrokenPipeError: # whoever read the output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    except UsageError as e: code, sentence = 2, str(e)
-    except (DeepfakeError, OSError) as e: code, sentence = 1, str(e)
-    print(f"{function.__name__.replace('_', '-')}: error: {sentence}", file=sys.stderr)
-    return code
-
-def command(
-    function, # The body of a command; returns its exit code, None for 0
-): # The same function; run from the shell it turns errors into sentences and exit codes
-    "Mark the body of a command. Goes below `call_parse`."
-    @functools.wraps(function)
-    def run(*args, **kwargs): return _exit_code(function, args, kwargs) if is_cli() else function(*args, **kwargs)
-    return run
-
-# %% ../nbs/99_cli.ipynb #3cb44645
-def run_command(
-    name:str, # Of the function in this module, for instance 'deepfake_predict'
-    *arguments:str, # As on the command line
-    module:str="deepfake_nb.cli", # Where the function lives
-)->tuple[int, str, str]: # Exit code, standard output, standard error
-    "Call a command as the shell does, in this process."
-    out, error, old = io.StringIO(), io.StringIO(), sys.argv
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-        script = Path(folder)/name.replace("_", "-")
-        script.write_text(f"import sys\nfrom {module} import {name}\nif __name__ == '__main__': sys.exit({name}())\n") # what pip writes for a console script
-        sys.argv = [str(script), *map(str, arguments)]
-        try: runpy.run_path(str(script), run_name="__main__")
-        except SystemExit as e: code = e.code
-        finally: sys.argv = old
-    return code or 0, out.getvalue(), error.getvalue()
-
-# %% ../nbs/99_cli.ipynb #296df3ab
-def result_folder(
-    path:str|Path, # An input, as it was given
-)->str: # A name of letters, digits, '.', '_' and '-'; the same for the same file
-    "The name of the folder for an input's results."
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", Path(path).stem).strip("._-")[:48] or "file"
-    return f"{stem}-{hashlib.sha256(os.fsencode(os.path.abspath(path))).hexdigest()[:8]}"
-
-@contextlib.contextmanager
-def _removed_if_empty(folder:Path): # a folder that stays empty because of an error does not stay
-    try: yield
-    finally:
-        with contextlib.suppress(OSError): folder.rmdir()
-
-def write_result(
-    prediction:Prediction, # Any
-    explanation, # An `Explanation`, or None
-    out:str|Path, # The folder of all results
-)->Prediction: # The same with `heatmap` set
-    "Write prediction and heatmap into the input's folder."
-    folder = Path(out)/result_folder(prediction.path)
-    prediction.heatmap = None if explanation is None else str(folder/"heatmap.png")
-    with _removed_if_empty(folder), contextlib.ExitStack() as files:
-        record = files.enter_context(atomic_write(folder/"prediction.json"))
-        record.write_text(prediction.to_json() + "\n")
-        if explanation: explanation.save_heatmap(files.enter_context(atomic_write(folder/"heatmap.png")))
-        else: (folder/"heatmap.png").unlink(missing_ok=True) # of an earlier run
-    return prediction
-
-# %% ../nbs/99_cli.ipynb #998eecb5
-def print_json(
-    items:Iterable[dict], # One for each file, maybe still to be worked out
-    several:bool, # As an array?
-)->None: # Prints to standard output
-    "Print results as they come."
-    if several: print("[", flush=True)
-    try:
-        for i, item in enumerate(items): print("," * bool(i), json.dumps(item, indent=2, allow_nan=False), sep="", end="\n", flush=True)
-    finally:
-        if several: print("]", flush=True)
+__all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
+           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
-def _say(line:str): # to people, without tearing the progress bar
-    from tqdm import tqdm
-    tqdm.write(line, file=sys.stderr)
-
 def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->dict: # one file's JSON; writes its folder
     if isinstance(result, Unreadable) or not out: return result.to_dict()
     from deepfake_nb.explain import explain
@@ -128,7 +43,7 @@ def judge_files(
         for i, result in enumerate(detector.predict_each(paths, progress=bar)):
             if isinstance(result, Unreadable): failed.append(result)
             item = _result(detector, result, out, heatmap, report)
-            for line in (f"[{i + 1}/{len(paths)}] {result}", *(f"  {o}" for o in item.get("notes", []) if o not in told)): _say(line)
+            for line in (f"[{i + 1}/{len(paths)}] {result}", *(f"  {o}" for o in item.get("notes", []) if o not in told)): say(line)
             told.update(item.get("notes", []))
             yield item
     print_json(items(), several=len(paths) > 1)
@@ -146,7 +61,7 @@ def write_report(
     from deepfake_nb.report import make_report
     report = make_report(prediction, explanation, settings.pop("file", None), weights)
     files = report.save(folder, **settings)
-    for line in [f"report: {files['html']}", *report.notes]: _say(f"  {line}")
+    for line in [f"report: {files['html']}", *report.notes]: say(f"  {line}")
 
 def check_usage(
     paths:tuple, # As given
@@ -162,20 +77,6 @@ def check_usage(
     existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()), None)
     if not existing.is_dir(): raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
     if out and not os.access(existing, os.W_OK | os.X_OK): raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
-
-def make_detector(
-    weights:str|None, # As given
-    device:str|None, # As given
-    **settings, # Of `Detector`
-): # A `Detector`; raises `UsageError` for weights or a device that cannot be used
-    "The detector that a command line asks for."
-    from deepfake_nb.core import WeightsError
-    from deepfake_nb.predict import Detector, DeviceError
-    try: return Detector(weights, device, **settings)
-    except DeviceError as e: raise UsageError(f"--device: {e}") from e
-    except WeightsError as e:
-        if weights is None: raise
-        raise UsageError(f"--weights: {e}") from e
 
 # %% ../nbs/99_cli.ipynb #9f40d991
 @call_parse
@@ -243,8 +144,8 @@ def deepfake_extract(
     try: ExtractSettings(size, margin, frames, format=format)
     except ValueError as e: raise UsageError(str(e)) from e
     manifest = read_manifest(src, dataset)
-    for line in manifest.attrs.get("notes", ()): _say(line)
-    for line in extract(manifest, out, size, margin, frames, workers, face_detector, format).attrs["notes"]: _say(line)
+    for line in manifest.attrs.get("notes", ()): say(line)
+    for line in extract(manifest, out, size, margin, frames, workers, face_detector, format).attrs["notes"]: say(line)
     print(Path(out)/"manifest.csv")
 
 # %% ../nbs/99_cli.ipynb #29da6180
@@ -288,10 +189,10 @@ def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sou
     from deepfake_nb.data import join_manifests, read_manifest
     manifests = [read_manifest(o) for o in sources]
     manifest = manifests[0] if len(manifests) == 1 else join_manifests(*manifests)
-    for line in manifest.attrs.get("notes", ()): _say(line)
+    for line in manifest.attrs.get("notes", ()): say(line)
     if split is not None and split not in set(manifest.split): raise UsageError(f"--split {split}: no such items. Accepted: {', '.join(sorted(set(manifest.split) - {''})) or 'no --split'}")
     chosen = manifest if split is None else manifest[manifest.split == split].reset_index(drop=True)
-    if trained := int((chosen.split == "train").sum()): _say(f"{trained} of {len(chosen)} items are in the training split: figures on items that were trained on say nothing.")
+    if trained := int((chosen.split == "train").sum()): say(f"{trained} of {len(chosen)} items are in the training split: figures on items that were trained on say nothing.")
     return chosen
 
 @call_parse
@@ -322,7 +223,7 @@ def deepfake_evaluate(
     save_evaluation(evaluation, out, grid)
     resume.unlink(missing_ok=True)
     print(evaluation, *([f"\nrobustness\n{grid}"] if grid else []), *([f"\nagainst {before}\n{compare(earlier, evaluation)}"] if earlier else []), sep="\n")
-    for item in unreadable(evaluation): _say(item["error"])
+    for item in unreadable(evaluation): say(item["error"])
     return 1 if len(unreadable(evaluation)) else 0
 
 # %% ../nbs/99_cli.ipynb #29375667

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
-from deepfake_nb.cli import result_folder, run_command
+from deepfake_nb.shell import result_folder, run_command
 from deepfake_nb.media import write_video
 from deepfake_nb.model import create_scorer, save_scorer
 

@@ -233,7 +233,7 @@ def test_the_parent_is_never_overwritten(weights, sets):
 # ---- the command
 
 def test_the_command_finetunes_from_tables(weights, sets, tmp_path):
-    from deepfake_nb.cli import run_command
+    from deepfake_nb.shell import run_command
     from deepfake_nb.manifest import write_manifest
     tables = [str(o) for name, part in dict(pool=sets["pool"], replay=sets["replay"], val=sets["validation"], test=sets["test"]).items()
               for o in (f"--{name}", write_manifest(part, tmp_path/f"{name}.csv"))]
