@@ -13,9 +13,9 @@ from pathlib import Path
 import ipywidgets as widgets
 import deepfake_nb
 from .core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
-from .wording import error_sentence, percent, shown_name, verdict_sentences
+from .wording import CAUTION, percent, shown, shown_name, trust_sentences, verdict_sentences
 from .upload import Status, Upload
-from .engine import Engine, EngineError, Examination, find_engine
+from .engine import Engine, EngineError, Examination, find_engine, record_file
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ def verdict_html(
     reasons = "".join(f"<li>{html.escape(REASONS[o])}</li>" for o in prediction.reasons)
     decided = prediction.decision != INCONCLUSIVE
     gauge = gauge_html(prediction) if decided else ""
-    lines = "".join(f"<p>{html.escape(o)}</p>" for o in rest + [error_sentence(prediction)] * decided)
-    if decided: lines += "<p><b>This is a lead, not proof.</b> It looks at faces only, and it can be wrong both ways.</p>"
+    lines = "".join(f"<p>{html.escape(o)}</p>" for o in rest + trust_sentences(prediction)).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)
     return (f"<section class=\"dn-verdict {prediction.decision}\" aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p class=\"dn-lead\">{headline}</p>"
             + (f"<ul>{reasons}</ul>" if reasons else "") + gauge + lines + (f"<p>To note:</p><ul>{notes}</ul>" if notes else "") + "</section>")
@@ -78,16 +77,16 @@ def timeline_html(
     "The estimate for each frame and person over time."
     lines = [o for o in prediction.faces if o.timeline]
     end = max((o.time for face in lines for o in face.timeline), default=0) or 1
-    x, y = (lambda t: 44 + 640 * t / end), (lambda p: 12 + 120 * (1 - p))
+    x, y = (lambda t: 60 + 630 * t / end), (lambda p: 24 + 120 * (1 - p))
     dots = lambda face: "".join(f"<circle cx='{x(o.time):.1f}' cy='{y(o.probability):.1f}' r='3.5'/>" for o in face.timeline)
     path = lambda face: " ".join(f"{x(o.time):.1f},{y(o.probability):.1f}" for o in face.timeline)
-    grid = "".join(f"<text x='38' y='{y(o) + 4:.0f}' text-anchor='end'>{o:.0%}</text><line x1='44' x2='684' y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
+    grid = "".join(f"<text x='54' y='{y(o) + 5:.0f}' text-anchor='end'>{o:.0%}</text><line x1='60' x2='690' y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
     curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'><polyline points='{path(o)}' fill='none'/>{dots(o)}</g>" for o in lines)
-    level = y(prediction.threshold)
-    return (f"<svg viewBox='0 0 700 160' width='100%' role='img' aria-label='Probability of a forgery over time' style='font:11px sans-serif;fill:#4d5766'>{grid}"
-            f"<line x1='44' x2='684' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/><text x='684' y='{level - 4:.1f}' text-anchor='end'>FAKE from here on</text>"
-            f"{curves}<line x1='{x(time):.1f}' x2='{x(time):.1f}' y1='8' y2='136' stroke='#1d4f91' stroke-width='2'/>"
-            f"<text x='44' y='152'>0 s</text><text x='684' y='152' text-anchor='end'>{end:.1f} s</text></svg>")
+    level, seen = y(prediction.threshold), f"Estimated probability of a forgery over time, for {len(lines)} {'person' if len(lines) == 1 else 'people'}"
+    return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{grid}"
+            f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/><text x='690' y='{level - 5:.1f}' text-anchor='end'>FAKE from here on</text>"
+            f"{curves}<line x1='{x(time):.1f}' x2='{x(time):.1f}' y1='20' y2='148' stroke='#1d4f91' stroke-width='2'/>"
+            f"<text x='60' y='170'>0 s</text><text x='690' y='170' text-anchor='end'>{end:.1f} s</text></svg>")
 
 # %% ../nbs/90_app.ipynb #9df6add1
 def download_html(
@@ -110,8 +109,7 @@ def report_name(
 # %% ../nbs/90_app.ipynb #75276654
 _assets = Path(deepfake_nb.__file__).resolve().parent/"assets"
 SAMPLES = {"Try a real portrait": "sample_real.jpg", "Try a forged portrait": "sample_forged.jpg"}
-_intro = """<h1>Deepfake check</h1><p>Tells real faces from forged ones in pictures and films, says how sure it is, and shows where it looked.</p>
-<p class="dn-soft">Your file is examined by the computer that runs this page and is removed when you remove it, choose another or leave. Nobody else can see it.</p>"""
+_intro = (_assets/"app"/"intro.html").read_text(encoding="utf-8")
 
 class DetectorApp(widgets.VBox):
     "Choose a file, judge it, look at the verdict, download the report."
@@ -220,7 +218,7 @@ def _set_busy(self, busy:bool)->None:
     self.detect_button.disabled = self.remove_button.disabled = busy or self.file is None
     for o in (*self.samples.children, self.weights, self.threshold, self.own_threshold): o.disabled = busy
 
-def _progress(self, text:str, share:float, problem:bool)->None: self.status.say(text, share, problem)
+def _progress(self, text:str, share:float, problem:bool)->None: self.status.say(shown(text, 700), share, problem) # names come from strangers
 
 def _arrived(self, path:Path, name:str)->None: self.take(path, name)
 
@@ -267,7 +265,7 @@ DetectorApp.take, DetectorApp._delete, DetectorApp._forget, DetectorApp.remove =
 def detect(self)->None:
     "Judge the file that was chosen."
     chosen = dict(weights=self.weights.value, threshold=self.threshold.value) if self.weights.options else {}
-    if chosen and chosen["threshold"] == self.choices.get(chosen["weights"]): chosen["threshold"] = None # the measured one
+    if chosen and abs(chosen["threshold"] - self.choices.get(chosen["weights"], 9)) < .005: chosen["threshold"] = None # the measured one; a slider has steps
     def work():
         self.result = self.engine.examine(self.file, self.name, say=lambda text, share: self.status.say(text, share), **chosen)
         self._show_result()
@@ -289,12 +287,14 @@ def _show_result(self)->None:
     self.results.layout.display = "flex"
 
 def _offer_report(self)->None: # the PDF takes a second or two: the verdict is shown first
-    page = download_html(self.result.page.encode(), report_name(self.name, "html"), "text/html", "Download report (HTML)")
-    self.downloads.value = page
+    link = lambda data, ending, mime, text: download_html(data, report_name(self.name, ending), mime, text)
+    page, pdf = self.result.page, None
+    self.downloads.value = first = link(page.encode(), "html", "text/html", "Download report (HTML)")
     self.status.say("The verdict is there. Printing the report as PDF.", 2.)
-    try: pdf = download_html(self.engine.print_page(self.result.page), report_name(self.name, "pdf"), "application/pdf", "Download report (PDF)")
-    except DeepfakeError as e: pdf = f"<p class=\"dn-soft\">{html.escape(str(e))}</p>"
-    self.downloads.value = page + pdf
+    try: second = link(pdf := self.engine.print_page(page), "pdf", "application/pdf", "Download report (PDF)")
+    except DeepfakeError as e: second = f"<p class=\"dn-soft\">{html.escape(str(e))}</p>"
+    third = link(record_file(self.result.record, page, pdf), "json", "application/json", "Evidence for checking (JSON)")
+    self.downloads.value = first + second + third
 
 DetectorApp.detect, DetectorApp._show_result, DetectorApp._offer_report = detect, _show_result, _offer_report
 

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/engine.html.md"""
 
 # %% ../nbs/89_engine.ipynb #5c46a530
 from __future__ import annotations
-import dataclasses, io, logging, os, threading
+import dataclasses, hashlib, io, json, logging, os, threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Listener
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'Preview', 'FrameView', 'Examination', 'EngineError', 'problem_sentence', 'Engine', 'examine', 'print_page',
-           'serve_engine', 'RemoteEngine', 'find_engine']
+           'record_file', 'serve_engine', 'RemoteEngine', 'find_engine']
 
 # %% ../nbs/89_engine.ipynb #0ccbb733
 @dataclass
@@ -42,6 +42,7 @@ class Examination:
     pictures: list # `report.Picture`, in the order of the report
     frames: list[FrameView] # of a video, in order of time
     page: str = field(repr=False) # the report as HTML
+    record: dict = field(repr=False, default_factory=dict) # the same evidence for programs, as from `Report.to_dict`
 
 class EngineError(DeepfakeError): "Something went wrong with one file; the message is for its owner."
 
@@ -121,7 +122,7 @@ class Engine:
         text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, " + (f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB")
         return Preview(media.kind, text, _jpeg(_film_strip(media.frames) if media.kind == "video" else media.frames[0], 720))
 
-# %% ../nbs/89_engine.ipynb #e54530d4
+# %% ../nbs/89_engine.ipynb #a52cec7e
 def examine(self:Engine,
     file:str|Path, # On the disk
     name:str, # What its owner calls it
@@ -151,7 +152,7 @@ def _examine(self:Engine, file, name, weights, threshold, say)->Examination:
     frames = _frame_views(prediction, media) if media.kind == "video" else []
     say("Writing the report.", .9)
     report = make_report(prediction, explanation, file, None if self.weights is None else path)
-    return Examination(report.prediction, report.pictures, frames, report.to_html())
+    return Examination(report.prediction, report.pictures, frames, report.to_html(), report.to_dict())
 
 def print_page(self:Engine, page:str)->bytes: # A PDF; raises `EngineError`
     "The report as PDF."
@@ -164,6 +165,16 @@ def print_page(self:Engine, page:str)->bytes: # A PDF; raises `EngineError`
 Engine.examine = examine
 Engine._examine = _examine
 Engine.print_page = print_page
+
+# %% ../nbs/89_engine.ipynb #c9b540b1
+def record_file(
+    record:dict, # From an `Examination`
+    page:str, # The report as HTML
+    pdf:bytes|None=None, # The report as PDF, where it could be printed
+)->bytes: # A report.json
+    "The evidence for programs, with the hashes of the pages."
+    files = {"report.html": page.encode()} | ({"report.pdf": pdf} if pdf else {})
+    return (json.dumps(record | dict(files={k: hashlib.sha256(v).hexdigest() for k, v in files.items()}), indent=2) + "\n").encode()
 
 # %% ../nbs/89_engine.ipynb #d0eb88c5
 _methods = ("choices", "preview", "examine", "print_page")

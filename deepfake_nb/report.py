@@ -372,7 +372,7 @@ def _picture_checks(record:dict, page:Path)->list[Check]: # the pictures inside 
     return [Check(f"picture {shown(k, 40)} in report.html", v, v if v in inside else "another picture or none") for k, v in recorded.items()]
 
 def verify_report(
-    report:str|Path, # A report.json; report.html, report.pdf and heatmap.png are checked too where they lie beside it
+    report:str|Path, # A report.json; report.html, report.pdf (or, for NAME.json, NAME.html, NAME.pdf) and heatmap.png beside it are checked too
     file:str|Path, # The file that the report is said to be about
 )->Verification: # `ok` is true where everything fits; raises `ReportError` where one of the two cannot be read
     "Compare a report's hashes with what is there now."
@@ -380,8 +380,9 @@ def verify_report(
     if not Path(file).is_file(): raise ReportError(file, "no such file", "the file that the report is about")
     evidence = _evidence_hash(record) if Path(report).read_text(encoding="utf-8") == _written(record) else "a text that was changed"
     checks = [Check("input file", str(record["prediction"].get("sha256", "")), sha256_file(file)), Check("evidence in report.json", str(record.get("evidence_sha256", "")), evidence)]
-    checks += [Check(o, str(record["files"].get(o, "")), sha256_file(beside/o)) for o in _beside if (beside/o).is_file()]
-    return Verification(checks + (_picture_checks(record, beside/"report.html") if (beside/"report.html").is_file() else []))
+    there = {o: beside/o.replace("report", Path(report).stem) for o in _beside}
+    checks += [Check(o, str(record["files"].get(o, "")), sha256_file(path)) for o, path in there.items() if path.is_file()]
+    return Verification(checks + (_picture_checks(record, there["report.html"]) if there["report.html"].is_file() else []))
 
 # %% ../nbs/88_report.ipynb #7f0334a6
 def load_prediction(
