@@ -151,7 +151,11 @@ class Capture:
     def dropped(self)->int: return self.received - self.given - (self._slot is not None) # frames that nobody took
     def clock(self)->float: return monotonic() - self._started # seconds since the start
 
-    def __enter__(self): self._started = self._last = monotonic(); self._thread.start(); return self
+    def __enter__(self):
+        if self._thread.ident is not None: raise SourceError(f"{self.source.name}: it was watched already. Accepted: a new Capture, or a new Stream.")
+        self._started = self._last = monotonic()
+        self._thread.start()
+        return self
     def __exit__(self, *_): self.close()
     def close(self)->None: # at most `timeout` seconds
         "Stop reading."

@@ -65,6 +65,7 @@ class Follower:
     ):
         self.detector, self.every, self.side, self.forget, self.most, self.ready = detector, every, side, forget, most, ready
         self.people, self._number, self._frames, self._since, self._before = [], 0, 0, every, None
+        self.detected = False # did the detector search the last frame?
 
     def _detect(self, frame)->list[Face]: # one look: a second one is for files, here the next frame comes
         find = getattr(self.detector, "_look", None)
@@ -75,17 +76,17 @@ class Follower:
         time:float, # Seconds, rising
     )->list[LivePerson]: # Those who are to be seen in it and have a number, largest face first
         "Follow everybody into the next frame."
+        self.people = [o for o in self.people if time - o.confirmed <= (self.forget if o.number else .5*self.forget)]
         small, scale = _shrink(frame, 320)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         cut = self._before is not None and (self._before[1].shape != grey.shape or split_shots([self._before[0], small])[1] > 0)
         lost = [] if cut or self._before is None else self._move(grey, scale, time)
         unsure = any(o.number is None for o in self.people)
-        self._since += 1
+        self._since, self.detected = self._since + 1, False
         if (cut or lost or unsure or self._since >= self.every) and (cut or self.ready()):
             self._link(frame, time, cut)
-            self._since = 0
+            self._since, self.detected = 0, True
         self._before, self._frames = (small, grey, frame), self._frames + 1
-        self.people = [o for o in self.people if time - o.confirmed <= (self.forget if o.number else .5*self.forget)]
         seen = [o for o in self.people if o.number and o.times[-1] == time]
         return sorted(seen, key=lambda o: -o.face.size)
 
