@@ -66,7 +66,6 @@ def timeline_picture(
 
 # %% ../nbs/88_report.ipynb #a4d68d9d
 def _when(prediction:Prediction, time:float)->str: return f"at {time:.2f} seconds" if prediction.kind == "video" else ""
-
 def _explained_pictures(explanation:Explanation)->list[Picture]:
     prediction, first = explanation.prediction, explanation.people[0]
     when, plain = _when(prediction, first.face.timeline[first.positions[0]].time), first.clip.key_frames[first.positions[0]]
@@ -369,7 +368,7 @@ def read_record(
 def _picture_checks(record:dict, page:Path)->list[Check]: # the pictures inside the page against their recorded hashes
     inside = {hashlib.sha256(base64.b64decode(o)).hexdigest() for o in re.findall(r'src="data:[\w/+]+;base64,([\w+/=]*)"', page.read_text(encoding="utf-8", errors="replace"))}
     recorded = {str(o.get("name")): str(o.get("sha256")) for o in record.get("pictures") or []}
-    return [Check(f"picture {shown(k, 40)} in report.html", v, v if v in inside else "another picture or none") for k, v in recorded.items()]
+    return [Check(f"{shown(k, 40)} in report.html", v, v if v in inside else "another picture or none") for k, v in recorded.items()]
 
 def verify_report(
     report:str|Path, # A report.json; report.html, report.pdf (or, for NAME.json, NAME.html, NAME.pdf) and heatmap.png beside it are checked too
