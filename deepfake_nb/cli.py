@@ -15,7 +15,7 @@ from .shell import UsageError, command, make_detector, print_json, result_folder
 
 # %% auto #0
 __all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app']
+           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->dict: # one file's JSON; writes its folder
@@ -267,3 +267,31 @@ def deepfake_app(
     except ImportError as e: raise UsageError(f"{e.name} is not installed. Accepted: pip install 'deepfake_nb[app]'") from None
     from deepfake_nb.app import serve_app
     return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
+
+# %% ../nbs/99_cli.ipynb #2d56aecb
+@call_parse
+@command
+def deepfake_scan(
+    *sources:str, # Folders, files, lists of files (text, or a CSV, JSON or Parquet table with the column path), or - for a list on standard input
+    out:Annotated[str, dict(metavar="FOLDER")]="scan", # Folder for rows/*.parquet, scan.json and summary.html; a scan that was stopped goes on there
+    weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
+    threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    frames:int=32, # Frames to look at in a video
+    face_detector:str=None, # YuNet's ONNX file, or haar; by default the best one at hand
+    device:str="cpu", # cpu, cuda or mps: where each worker computes
+    workers:int=None, # Processes, about 600 MB each; by default one per core (or CPU of the cluster), and not more than GB of memory
+    seconds:float=300., # Time for one file; what takes longer is stopped and becomes an error row
+    engine:str=None, # processes or ray; by default ray with --address, else processes
+    address:str=None, # Of a Ray cluster, for instance auto on one of its machines, or ray://head:10001
+    gpus:float=0., # With ray: share of a GPU for each worker, for instance 0.25
+    part_size:int=10_000, # Rows of a Parquet partition
+    restart:bool=False, # Delete the rows of an earlier scan in the folder
+)->int: # Exit code
+    "Judge any number of files. Prints a summary; exit code 0: every file has its row, 1: the scan could not begin or go on, 2: wrong usage, 130: stopped by Ctrl-C."
+    check_usage(sources, False, threshold, frames, out)
+    if (1 if workers is None else workers) < 1 or seconds <= 0 or part_size < 1 or gpus < 0: raise UsageError("accepted: --workers and --part-size from 1, --seconds above 0, --gpus from 0")
+    if engine not in (None, "processes", "ray") or (engine == "processes" and address): raise UsageError("accepted: --engine processes, or --engine ray, with or without --address")
+    from deepfake_nb.scan import scan
+    settings = dict(frames=frames, threshold=threshold, face_detector=face_detector, device=device)
+    print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
+    say(f"rows: {Path(out)/'rows'}, summary: {Path(out)/'summary.html'}")
