@@ -73,7 +73,7 @@ class Backoff:
     "How long to wait before each attempt."
     first: float = .5 # seconds
     factor: float = 2. # from one pause to the next
-    most: float = 30. # seconds
+    most: float = 10. # seconds
     jitter: float = .3 # share of a pause that is drawn at random, in [0, 1]
     steady: float = 5. # seconds of picture after which the pauses begin anew
 
@@ -135,9 +135,10 @@ class Capture:
         backoff:Backoff=Backoff(), # Pauses between attempts
         limits:Limits=Limits(), # Pixels of a frame, and the side to which larger ones are scaled down
         opener:Callable|None=None, # Given source and timeout, gives something like a `cv2.VideoCapture`; None: OpenCV
-    ): # Raises `SourceError`, `MediaError`
+    ): # Raises `SourceError`, `MediaError`, `ValueError`
         self.source = parse_source(source)
         if every_frame and self.source.kind != "file": raise SourceError(f"{self.source.name}: a live source cannot wait. Accepted with every frame: a video file.")
+        if not timeout > 0 or attempts < 1: raise ValueError(f"timeout is {timeout} and attempts {attempts}; accepted: a number of seconds above 0, and 1 or more")
         self.every_frame, self.timeout, self.attempts, self.give_up = every_frame, timeout, attempts, give_up
         self.backoff, self.limits, self._opener = backoff, limits, opener or _open
         self.state, self.received, self.given, self.reconnects, self.error = "connecting", 0, 0, 0, None
