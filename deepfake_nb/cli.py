@@ -15,7 +15,8 @@ from .shell import UsageError, command, make_detector, print_json, result_folder
 
 # %% auto #0
 __all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan']
+           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan',
+           'deepfake_stream']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->dict: # one file's JSON; writes its folder
@@ -295,3 +296,35 @@ def deepfake_scan(
     settings = dict(frames=frames, threshold=threshold, face_detector=face_detector, device=device)
     print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
     say(f"rows: {Path(out)/'rows'}, summary: {Path(out)/'summary.html'}")
+
+# %% ../nbs/99_cli.ipynb #1cd81613
+@call_parse
+@command
+def deepfake_stream(
+    source:str, # The number of a camera such as 0, an address (rtsp, rtsps, rtmp, rtmps, http or https), or a video file
+    json:Annotated[str, dict(metavar="FILE")]=None, # Add the results to this file; by default they go to standard output
+    save:Annotated[str, dict(metavar="FILE")]=None, # Write the picture with boxes and labels as an MP4
+    seconds:float=None, # Stop after so many; by default never
+    every:float=1., # Seconds between lines of JSON. Changes of labels and events are written at once
+    rate:float=10., # Frames looked at in a second, at most
+    fast:bool=False, # Go through a file as fast as possible, with no frame dropped?
+    half_life:float=2., # Seconds after which an older score counts half
+    dwell:float=1., # Seconds for which a change must last before a label changes
+    timeout:float=10., # Seconds without an answer after which a connection is given up
+    give_up:float=None, # Seconds without a picture after which it is an error; by default never, once there was one
+    weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
+    threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    device:str=None, # cpu, cuda or mps; by default the fastest one here
+)->int: # Exit code
+    "Watch a camera, a stream or a file and say who is real. Stop it with Ctrl-C. Exit code 0: it ended, 1: the source failed, 2: wrong usage."
+    from contextlib import nullcontext
+    from deepfake_nb.capture import Capture, SourceError
+    from deepfake_nb.live import JsonLines, VideoRecorder, watch
+    from deepfake_nb.stream import Stream, StreamSettings
+    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
+    try: parts = Capture(source, fast, timeout, give_up=give_up), StreamSettings(rate=rate, half_life=half_life, dwell=dwell), VideoRecorder(save, rate) if save else None
+    except (SourceError, ValueError) as e: raise UsageError(str(e)) from e
+    capture, settings, recorder = parts
+    with open(json, "a", encoding="utf-8") if json else nullcontext(sys.stdout) as file:
+        last = watch(Stream(capture, make_detector(weights, device, threshold=threshold), settings, seconds), JsonLines(file, every), recorder, say)
+    if last: say(f"{last.time:.1f} s watched, {last.received} frames received, {last.dropped} of them dropped")
