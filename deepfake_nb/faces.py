@@ -181,8 +181,8 @@ def load_face_detector(
     with suppress(OSError): return YuNetDetector(_pinned(yunet_cache().read_bytes()), threshold)
     model, why = _fetch_yunet()
     if model: return YuNetDetector(model, threshold)
-    return HaarDetector(note="Faces were found by OpenCV's Haar cascade, because YuNet was neither given nor in the cache and could not "
-                             f"be fetched ({why}); the cascade misses more faces, above all turned and small ones.")
+    return HaarDetector(note="Faces were found by the simpler of two methods (OpenCV's Haar cascade), which misses more of them, above all turned and small ones. "
+                             f"The better one (YuNet) was neither given nor in the cache and could not be fetched ({why}).")
 
 # %% ../nbs/20_faces.ipynb #53ad6834
 def crop_square(

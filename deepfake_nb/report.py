@@ -223,7 +223,7 @@ def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
 def error_rate(self:Report)->Html:
     "How often the weights were right and wrong in tests, at the threshold used."
     o, rows = self.prediction, [[k, _share(v.get("fakes_found")), _share(v.get("real_called_fake"))] for k, v in tests_of(self.prediction).items()]
-    table = f"<p>In tests with this threshold (95% intervals):</p><table><tr>{_lines(['Test', 'Forgeries found', 'Real ones called FAKE'], 'th')}</tr>{_rows(rows)}</table>"
+    table = f"<div class=\"tests\"><p>In tests with this threshold (95% intervals):</p><table><tr>{_lines(['Test', 'Forgeries found', 'Real ones called FAKE'], 'th')}</tr>{_rows(rows)}</table></div>"
     sentences = [] if trust_sentences(o) else [error_sentence(o), miss_sentence(o)] # they stand beside a verdict already
     return Html(_lines(sentences) + (table if rows else ""))
 
@@ -264,6 +264,7 @@ def model_table(self:Report)->Html:
     "Weights, and what their file says about training and measured figures."
     o = self.prediction.weights
     known = {k.capitalize(): self.model[k] for k in ("training", "metrics", "parent_sha256") if self.model.get(k)}
+    if "Metrics" in known: known["Metrics"] = {k: v for k, v in known["Metrics"].items() if k != "tests"} # they have a table of their own
     known = flatten(known) or {"Model card": "The weights file was not at hand when this report was made."} if not self.model else flatten(known)
     return html_rows({"Weights": o.get("name", ""), "sha256": _hash(o.get("sha256", ""))} | known)
 

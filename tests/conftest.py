@@ -31,10 +31,3 @@ def seeds():
     random.seed(0)
     if "numpy" in sys.modules: sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules: sys.modules["torch"].manual_seed(0)
-
-
-def pytest_collection_modifyitems(items):
-    "The browser tests start a server and a browser and take minutes: only where they are asked for."
-    if os.environ.get("DEEPFAKE_NB_BROWSER"): return
-    for item in items:
-        if item.path.name == "test_app_browser.py": item.add_marker(pytest.mark.skip(reason="set DEEPFAKE_NB_BROWSER=1 to run the browser tests"))
