@@ -16,7 +16,7 @@ from .shell import UsageError, command, make_detector, print_json, result_folder
 # %% auto #0
 __all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
            'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan',
-           'deepfake_stream']
+           'deepfake_stream', 'deepfake_export']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->dict: # one file's JSON; writes its folder
@@ -91,13 +91,14 @@ def deepfake_predict(
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
+    engine:str="torch", # What runs the network: torch, or on a processor onnx or openvino (pip install 'deepfake_nb[onnx]')
     demo:bool=False, # Judge a real and a forged portrait and a video of each, made on the spot
 )->int: # Exit code
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
     out = out or ("evidence" if demo else None)
     check_usage(paths, demo, threshold, frames, out)
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
-    detector = make_detector(weights, device, frames=frames, threshold=threshold)
+    detector = make_detector(weights, device, frames=frames, threshold=threshold, engine=engine)
     from deepfake_nb.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
@@ -328,3 +329,25 @@ def deepfake_stream(
     with open(json, "a", encoding="utf-8") if json else nullcontext(sys.stdout) as file:
         last = watch(Stream(capture, make_detector(weights, device, threshold=threshold), settings, seconds), JsonLines(file, every), recorder, say)
     if last: say(f"{last.time:.1f} s watched, {last.received} frames received, {last.dropped} of them dropped")
+
+# %% ../nbs/99_cli.ipynb #f7a1e23e
+@call_parse
+@command
+def deepfake_export(
+    weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
+    out:Annotated[str, dict(metavar="FILE")]=None, # Where to, .onnx; by default the name of the weights, in this folder
+)->int: # Exit code
+    "Write weights as ONNX and compare the file with PyTorch. Exit code 0: they agree, 1: they do not, 2: wrong usage."
+    from deepfake_nb.core import WeightsError
+    from deepfake_nb.export import TOLERANCE, engines_here, export_scorer, fingerprint, load_engine, parity
+    from deepfake_nb.model import default_weights, load_scorer
+    path = Path(out or Path(weights or default_weights()).with_suffix(".onnx").name)
+    if path.suffix != ".onnx": raise UsageError(f"--out {out}. Accepted: a name that ends in .onnx")
+    try: scorer = load_scorer(weights)
+    except WeightsError as e: raise UsageError(f"--weights: {e}") from e
+    export_scorer(scorer, path)
+    differences, tolerance = {o: parity(scorer, load_engine(path, o)) for o in engines_here() if o != "torch"}, TOLERANCE["float32"]
+    print(json.dumps(dict(path=str(path), bytes=path.stat().st_size, weights_sha256=scorer.sha256, fingerprint=fingerprint(scorer),
+                          parity=differences, tolerance=tolerance), indent=2))
+    if not differences: say("Neither ONNX Runtime nor OpenVINO is installed, so the file was not compared with PyTorch.")
+    return int(any(o["logits"] > tolerance for o in differences.values()))

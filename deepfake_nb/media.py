@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Iterator
+from typing import Callable, Iterator
 import cv2, numpy as np
 from PIL import Image, ImageOps
 from .core import MediaError, atomic_write
@@ -352,13 +352,14 @@ def read_video(
     path:str|Path, # A video by its content, whatever its name
     frames:int=32, # How many evenly spaced frames are wanted; fewer come where the video has fewer
     limits:Limits=Limits(), # What it may cost
+    through:Callable=iter, # Each pass goes through it, so that somebody can look at the frames meanwhile
 )->Media: # Upright RGB frames with their times; raises `MediaError`
     "Read evenly spaced frames of a video; of a damaged one, those that decode."
     media, spent = open_video(path, limits), 0.
     total = media.frame_count or _probe # where nothing is known, the first pass finds out
     for attempt in range(2):
         decoder = _Decoder(media, limits, limits.max_seconds - spent)
-        taken = list(_wanted_frames(decoder, total, frames))
+        taken = list(through(_wanted_frames(decoder, total, frames)))
         decoded, spent = decoder.index + 1, spent + decoder.spent
         if decoder.stopped or not _lopsided(total, decoded, frames): break
         total = decoded

@@ -6,10 +6,11 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/predict.html.md"""
 
 # %% ../nbs/70_predict.ipynb #a5d26d95
 from __future__ import annotations
-import dataclasses, logging
+import ctypes, dataclasses, logging, os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
@@ -18,15 +19,17 @@ from tqdm import tqdm
 import deepfake_nb
 from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Unreadable,
                               WeightsError, sha256_file)
-from .media import Limits, Media, read_media
+from .media import Limits, Media
 from .faces import FaceClip, extract_clips, load_face_detector
+from .pipeline import film_detector, read_and_look
 from .model import Scorer, load_scorer
+from .export import InferenceEngine, engine_for
 from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings
 
 # %% auto #0
 __all__ = ['UNSEEN', 'PRECISIONS', 'CLOSE', 'KEY_FRAMES', 'SMALLEST', 'logger', 'judge', 'DeviceError', 'choose_device',
-           'choose_precision', 'cut_clips', 'frame_features', 'ClipScore', 'score_clips', 'person_verdict', 'Evidence',
-           'keep_evidence', 'Detector']
+           'choose_precision', 'start_engine', 'keep_memory', 'cut_clips', 'frame_features', 'ClipScore', 'score_clips',
+           'person_verdict', 'Evidence', 'keep_evidence', 'Detector']
 
 # %% ../nbs/70_predict.ipynb #07a4e014
 UNSEEN = ("NO_FACE", "FACE_TOO_SMALL", "TOO_FEW_FRAMES", "LOW_QUALITY") # not seen well enough for a probability
@@ -73,6 +76,29 @@ def choose_precision(
     if precision == "auto": precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return getattr(torch, precision)
 
+# %% ../nbs/70_predict.ipynb #d76670dc
+def start_engine(
+    name:str, # 'torch', 'onnx' or 'openvino'
+    scorer:Scorer, # What it shall run
+    device:torch.device, # Where PyTorch computes
+    dtype:torch.dtype, # `torch.float32` or `torch.bfloat16`
+)->InferenceEngine|None: # None for 'torch'; raises `DeviceError` or `ExportError`
+    "The engine that runs the backbone."
+    if name == "torch": return None
+    if device.type != "cpu": raise DeviceError(f"engine {name!r} computes on the processor, not on {device}. Accepted: device 'cpu'.")
+    return engine_for(scorer, name, str(dtype).removeprefix("torch."))
+
+# %% ../nbs/70_predict.ipynb #e7656085
+@cache
+def keep_memory(
+)->bool: # Was it done?
+    "Let glibc keep freed memory for the next batch."
+    if any(o.startswith(("MALLOC_", "GLIBC_TUNABLES")) for o in os.environ): return False
+    try: mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError): return False
+    trim, pad, mmap = -1, -2, -3 # as malloc.h numbers them
+    return all(mallopt(*o) for o in ((mmap, 1 << 30), (trim, 512 << 20), (pad, 64 << 20)))
+
 # %% ../nbs/70_predict.ipynb #5a3dd837
 def cut_clips(
     count:int, # Frames of one person, at least 1
@@ -90,9 +116,11 @@ def frame_features(
     crops:np.ndarray, # (N, S, S, 3) uint8: the frames of all people in one row
     batch_size:int=32, # Crops that go through the backbone at once
     dtype:torch.dtype=torch.float32, # `torch.bfloat16` for mixed precision
+    engine:InferenceEngine|None=None, # Runs the backbone in PyTorch's place
 )->torch.Tensor: # (N, F) float32, on the scorer's device
     "What the backbone says about each crop."
     device = next(scorer.parameters()).device
+    if engine: return torch.cat([torch.from_numpy(engine.features(crops[i:i + batch_size])) for i in range(0, len(crops), batch_size)]).to(device)
     x = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2) # the bytes stay as they are: channels last
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         return torch.cat([scorer.features(part.to(device)[None])[0].float() for part in x.split(batch_size)])
@@ -123,13 +151,14 @@ def score_clips(
     batch_size:int=32, # Crops that go through the backbone at once
     flip:bool=True, # Score the mirror image too, and take the mean?
     dtype:torch.dtype=torch.float32, # `torch.bfloat16` for mixed precision
+    engine:InferenceEngine|None=None, # Runs the backbone in PyTorch's place
 )->list[ClipScore]: # One per clip, in the same order
     "Score people whose crops are at hand."
     if not clips: return []
     crops, lengths = np.concatenate(clips), [len(o) for o in clips]
-    scores = _head_scores(scorer, frame_features(scorer, crops, batch_size, dtype), lengths)
+    scores = _head_scores(scorer, frame_features(scorer, crops, batch_size, dtype, engine), lengths)
     if not flip: return scores
-    mirrored = _head_scores(scorer, frame_features(scorer, crops[:, :, ::-1], batch_size, dtype), lengths)
+    mirrored = _head_scores(scorer, frame_features(scorer, crops[:, :, ::-1], batch_size, dtype, engine), lengths)
     return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2, a.features) for a, b in zip(scores, mirrored)]
 
 # %% ../nbs/70_predict.ipynb #fe12e618
@@ -194,14 +223,17 @@ class Detector:
         recheck:bool=False, # Score mild re-encodings too? A verdict that they change is UNSTABLE; three times the work
         abstention:AbstentionRule|None=None, # When not to judge; None: the rule in the weights file
         limits:Limits|None=None, # What files to accept; None: `Limits()`
-    ): # Raises `WeightsError`, `DeviceError`, `ValueError`
+        engine:str="torch", # What runs the backbone: 'torch', or on a processor 'onnx' or 'openvino'
+    ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
         for name, value in dict(frames=frames, max_people=max_people, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name} is {value}; accepted: 1 or more")
         if threshold is not None and not 0 <= threshold <= 1: raise ValueError(f"threshold is {threshold}; accepted: a probability in [0, 1]")
-        self.device = choose_device(device)
+        self.device = choose_device(device if engine == "torch" else device or "cpu")
         self.dtype, self.precision = choose_precision(precision, self.device), precision
         self.scorer = weights if isinstance(weights, Scorer) else load_scorer(weights)
         self.scorer.eval().to(self.device, memory_format=torch.channels_last)
+        if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu": keep_memory()
+        self.engine = engine # None: PyTorch
         self.calibration, rule, self.familiar = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
         self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
         measured, tests = self.threshold == self.calibration.threshold, self.scorer.config.metrics.get("tests") # of that threshold only
@@ -219,13 +251,13 @@ def settings(self:Detector)->dict:
     "All that was set, and what the weights file prescribes; plain values."
     config = self.scorer.config
     return dict(frames=self.frames, max_people=self.max_people, flip=self.flip, recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."),
-                device=self.device.type, arch=config.arch, temporal=config.temporal, clip_length=config.clip_length,
+                device=self.device.type, engine=self.engine.name if self.engine else "torch", arch=config.arch, temporal=config.temporal, clip_length=config.clip_length,
                 image_size=config.image_size, margin=config.margin, temperature=config.temperature,
                 abstention=self.abstention.to_dict())
 
 # %% ../nbs/70_predict.ipynb #3efaafdd
 def _scores(self:Detector, crops:list[np.ndarray])->list[ClipScore]: # crops of each person
-    scores = score_clips(self.scorer, crops, self.batch_size, self.flip, self.dtype)
+    scores = score_clips(self.scorer, crops, self.batch_size, self.flip, self.dtype, self.engine)
     if self.precision != "auto" or self.dtype == torch.float32: return scores
     distance = lambda score: abs(logit(self.calibration.probability(score.logit)) - logit(self.threshold))
     close = [i for i, score in enumerate(scores) if distance(score) < CLOSE]
@@ -268,11 +300,12 @@ def _notes(self:Detector, media:Media, people:list[FaceVerdict], dropped:list[di
 def predict_media(self:Detector,
     media:Media, # From `read_media`
     sha256:str="", # Of the file
+    looked=None, # The detector that `read_and_look` gave with it; None: faces are sought now
 )->Prediction: # With `evidence`
     "The verdict on a file that was read already."
-    config = self.scorer.config
-    rule = self.abstention
-    clips, dropped = extract_clips(media, self.face_detector, config.image_size, config.margin, self.max_people,
+    config, rule = self.scorer.config, self.abstention
+    looked = looked or (film_detector(self.face_detector) if media.kind == "video" else self.face_detector)
+    clips, dropped = extract_clips(media, looked, config.image_size, config.margin, self.max_people,
                                    min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0))
     faces = self.predict_clips(clips, len(media.frames))
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
@@ -290,8 +323,8 @@ def predict(self:Detector,
     path:str|Path, # An image or a video
 )->Prediction: # With `evidence`; raises `MediaError` for a file that cannot be read
     "The verdict on one file."
-    media = read_media(path, frames=self.frames, limits=self.limits)
-    return dataclasses.replace(self.predict_media(media, sha256_file(path)), path=str(path))
+    media, looked = read_and_look(path, self.face_detector, self.frames, self.limits)
+    return dataclasses.replace(self.predict_media(media, sha256_file(path), looked), path=str(path))
 
 # %% ../nbs/70_predict.ipynb #ebd15900
 logger = logging.getLogger(__name__)
