@@ -190,11 +190,11 @@ def _run(self:Capture): # the thread
         self._tell("failed", "given up", "failed")
 
 def _lost(self:Capture, failures:int, was_there:bool): # waits; raises `SourceError` when it is time to give up
-    why = "the picture was lost" if was_there else f"no picture, because {why_closed(self.source, min(3, self.timeout))}"
+    why = "the picture was lost" if was_there else "no picture"
     away = monotonic() - self._last
     vain = self.source.kind == "file" or (not self.received and failures >= self.attempts)
     if vain or (self.received and self.give_up is not None and away > self.give_up):
-        raise SourceError(f"{self.source.name}: {why}. Accepted: {ACCEPTED_SOURCES}.")
+        raise SourceError(f"{self.source.name}: no picture, because {why_closed(self.source, min(3, self.timeout))}. Accepted: {ACCEPTED_SOURCES}.")
     pause = self.backoff.delay(failures)
     self._tell("lost" if was_there else "waiting", f"{why}; next attempt in {pause:.1f} s", "waiting")
     self._stop.wait(pause)
