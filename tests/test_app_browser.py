@@ -9,7 +9,7 @@ for package in ("playwright", "voila", "anywidget", "pypdf"): pytest.importorski
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 if BROWSER is None: pytest.skip("no Chromium: apt-get install chromium", allow_module_level=True)
 if os.name != "posix": pytest.skip("the server is ended as a process group, which Windows does not have", allow_module_level=True)
-PATIENCE = 120_000  # milliseconds, the longest wait for a step of the page, three times as long for a verdict: a busy machine is slow, not wrong
+PATIENCE = 120_000  # milliseconds, the longest wait for a step of the page, three times as long for a kernel or a verdict: a busy machine is slow, not wrong
 SHOTS = os.environ.get("DEEPFAKE_NB_SCREENSHOTS")  # a folder for pictures of the page; none are taken without
 
 
@@ -110,8 +110,8 @@ class Visitor:
         self.requests, self.server = [], server
         self.page.on("request", lambda o: self.requests.append(o.url))
         self.page.on("dialog", lambda o: pytest.fail(f"a script from a file ran: {o.message}"))
-        self.page.goto(server["address"], wait_until="commit")
-        self.page.wait_for_selector(".dn-drop input", state="attached")
+        self.page.goto(server["address"], wait_until="commit", timeout=3 * PATIENCE)
+        self.page.wait_for_selector(".dn-drop input", state="attached", timeout=3 * PATIENCE)  # a kernel starts
         self.page.wait_for_selector("text=Try a real portrait")
 
     def status(self): return self.page.inner_text(".dn-status")
@@ -307,6 +307,7 @@ def test_keyboard_alone(visitor, files):
     tab_to("Detect Deepfake")
     v.page.keyboard.press("Enter")
     v.wait("Done")
+    v.shoot("app-forged")
     tab_to("Advanced settings")
     v.page.keyboard.press("Space")
     v.page.get_by_text("FAKE from", exact=True).wait_for()
