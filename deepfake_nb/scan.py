@@ -18,7 +18,7 @@ from .ledger import Ledger, ScanError, ScanSummary, differences, file_row, plain
 
 # %% auto #0
 __all__ = ['LISTS', 'BLOCK', 'ROUND', 'ROUNDS', 'list_files', 'judge_file', 'describe_detector', 'serve_worker', 'Worker',
-           'judge', 'close', 'default_workers', 'judge_in_processes', 'RayJudge', 'judge_on_ray', 'scan']
+           'judge', 'close', 'default_workers', 'judge_in_processes', 'RayJudge', 'judge_on_ray', 'scan', 'estimate']
 
 # %% ../nbs/94_scan.ipynb #6d6b7ce9
 LISTS = (".txt", ".lst", ".list", ".csv", ".json", ".parquet")
@@ -358,3 +358,17 @@ def scan(
             summary = summarise(out)
             summary.save_html(Path(out)/"summary.html")
     return summary
+
+# %% ../nbs/94_scan.ipynb #e1d48bad
+def estimate(
+    files:int, # How many there are
+    seconds:float, # Of one core for one file: the mean of `seconds` in a scan of some hundred of them
+    cores:int, # Workers, over all machines
+    megabytes:float=0., # Of one file
+    price:float=0., # Of one core for one hour
+    share_lost:float=.05, # Time lost to starting, restarting and the ends of rounds
+)->dict: # hours, core_hours, files_a_second, megabytes_a_second (to be read), price
+    "What a scan of many files takes."
+    core_hours = files*seconds*(1 + share_lost)/3600
+    hours = core_hours/cores
+    return dict(hours=hours, core_hours=core_hours, files_a_second=files/hours/3600, megabytes_a_second=files*megabytes/hours/3600, price=core_hours*price)

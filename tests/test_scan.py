@@ -38,7 +38,7 @@ def media(tmp_path_factory):
     Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(folder / "wall.png")
     (folder / "text.mp4").write_text("no video")
     (folder / "empty.jpg").write_bytes(b"")
-    (folder / "<b>half</b>.png").write_bytes((folder / "00.png").read_bytes()[:2000])
+    (folder / "<b>half.png").write_bytes((folder / "00.png").read_bytes()[:2000])
     (folder / os.fsdecode(b"name\xff.png")).write_bytes((folder / "00.png").read_bytes())
     return folder
 
@@ -87,7 +87,7 @@ def test_stopped_killed_and_resumed(media, weights, expected, tmp_path):
     rows = lambda: len(read_scan(out, ["path"])) if (out / "scan.json").exists() else 0
     for number, (sign, code) in {5: (signal.SIGINT, 130), 12: (signal.SIGKILL, -9)}.items():
         process = start()
-        stop = time.monotonic() + 120
+        stop = time.monotonic() + 600
         while rows() < number and process.poll() is None and time.monotonic() < stop: time.sleep(.01)
         workers = alive(process.pid)
         process.send_signal(sign)
@@ -101,7 +101,7 @@ def test_stopped_killed_and_resumed(media, weights, expected, tmp_path):
     before = read_scan(out)
     with open(next(out.glob("part-*.jsonl"), out / "part-000009.jsonl"), "a") as file: file.write('{"path": "torn')
     process = start()
-    summary, error = process.communicate(timeout=120)
+    summary, error = process.communicate(timeout=600)
     assert process.returncode == 0, error
     assert summary.startswith(f"{len(expected)} files: ")
     assert_same(out, expected)
@@ -109,10 +109,10 @@ def test_stopped_killed_and_resumed(media, weights, expected, tmp_path):
     assert (after[before.path].to_numpy() == before.seconds.to_numpy()).all(), "files with a row were judged again"
     assert [o.name for o in (out / "rows").iterdir() if o.name.startswith(".")] == []
     page = (out / "summary.html").read_text()
-    assert "&lt;b&gt;half&lt;/b&gt;.png" in page and "<b>half" not in page and "<script" not in page
+    assert "&lt;b&gt;half.png" in page and "<b>half" not in page and "<script" not in page
 
     process = start("--threshold", "0.123")  # verdicts of another setup do not come into the same table
-    error = process.communicate(timeout=120)[1]
+    error = process.communicate(timeout=600)[1]
     assert process.returncode == 1 and "threshold 0.123 instead of" in error and "--restart" in error
     assert_same(out, expected)
 
@@ -120,7 +120,7 @@ def test_stopped_killed_and_resumed(media, weights, expected, tmp_path):
 def test_two_workers_one_of_which_dies(media, weights, expected, tmp_path):
     "The file that a dying process had in its hands gets a row that says so; all others get their verdict."
     def kill():
-        stop = time.monotonic() + 60
+        stop = time.monotonic() + 600
         while time.monotonic() < stop:
             time.sleep(.02)
             if (tmp_path / "out/scan.json").exists() and len(read_scan(tmp_path / "out", ["path"])) > 3 and (workers := alive(os.getpid())):
