@@ -89,7 +89,8 @@ def server(weights, tmp_path_factory):
                 time.sleep(.3)
         yield dict(address=address, folder=folder)
     assert not list(folder.glob("deepfake-app-*")), "files of visitors stayed behind"
-    assert "Traceback" not in log.read_text(), log.read_text()[-3000:]
+    inside = re.findall(r'File "[^"]*deepfake_nb/\w+\.py", line \d+.*', log.read_text())  # Voila's own page for "not found" fails in Voila's log
+    assert not inside, (inside, log.read_text()[-3000:])
 
 
 @pytest.fixture(scope="session")
@@ -282,7 +283,7 @@ def test_two_visitors_see_only_their_own(visitor, files, server):
     places += ["api/contents", "api/kernels", "api/sessions", "api/terminals", "tree", "lab", f"api/kernels/{uuid.uuid4()}", f"api/kernels/{uuid.uuid4()}/channels", "files/app.ipynb", "view/app.ipynb"]
     for place in places:  # no file, no list of others, no kernel by a guess
         request = b.context.request.get(server["address"] + place)
-        assert request.status in (400, 403, 404, 405) and b"DetectorApp" not in request.body(), place
+        assert request.status in (400, 403, 404, 405) and not re.search(b"DetectorApp|Traceback", request.body()), place
     a.leave()  # takes the file away
     end = time.time() + 60
     while len(uploads(server)) > 1 and time.time() < end: time.sleep(.5)
