@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/scan.html.md"""
 
 # %% ../nbs/94_scan.ipynb #3dcc2d74
 from __future__ import annotations
-import csv, functools, json, os, queue, shutil, subprocess, sys, tempfile, threading
+import csv, functools, json, logging, os, queue, shutil, subprocess, sys, tempfile, threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -257,12 +257,13 @@ def _describe(job:dict, seconds:float)->tuple[dict, str|None]: # in the cluster:
 
 def _ray_round(files:list[str], job:dict, seconds:float, setup:dict, workers:int, gpus:float)->Iterator[dict]: # rows; some may be missing
     import ray
+    logging.getLogger("ray.data").setLevel("CRITICAL") # a lost machine is no error here
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars, context.max_errored_blocks = False, -1 # blocks that were lost are left out here, and given out again
     blocks = -(-len(files)//BLOCK)
     size = max(1, min(workers, blocks, int(ray.cluster_resources().get("CPU", 1))))
     data = ray.data.from_items([dict(path=json.dumps(o)) for o in files], override_num_blocks=blocks)
-    rows = data.map_batches(RayJudge, batch_size=None, fn_constructor_args=(job, seconds, setup), compute=ray.data.ActorPoolStrategy(size=size),
+    rows = data.map_batches(RayJudge, batch_size=BLOCK, fn_constructor_args=(job, seconds, setup), compute=ray.data.ActorPoolStrategy(size=size),
                             num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)
     for row in rows.iter_rows(): yield json.loads(row["row"])
 
@@ -272,14 +273,16 @@ def judge_on_ray(
     size:int, # Files of a round
 )->Iterator[dict]: # A row for each path, as they come; raises `ScanError`
     "Judge files in rounds until each has its row."
-    source, missing, idle = iter(paths), [], 0
+    source, missing, idle, problem = iter(paths), [], 0, ""
     while files := missing + list(islice(source, size - len(missing))):
         left = {plain_path(o): o for o in files}
-        for row in judge_round(list(left.values())):
-            if left.pop(row["path"], None) is not None: yield row
+        try:
+            for row in judge_round(list(left.values())):
+                if left.pop(row["path"], None) is not None: yield row
+        except Exception as e: problem = f" The last problem: {type(e).__name__}: {e}" # the rest is given out again
         missing = list(left.values())
         idle = idle + 1 if len(missing) == len(files) else 0
-        if idle == ROUNDS: raise ScanError(f"The cluster gave no row in {ROUNDS} rounds. Accepted: machines that can run a worker, with the package, the weights and the files.")
+        if idle == ROUNDS: raise ScanError(f"The cluster gave no row in {ROUNDS} rounds. Accepted: machines that can run a worker, with the package, the weights and the files.{problem}")
 
 @contextmanager
 def _ray(job:dict, workers:int|None, seconds:float, address:str|None, gpus:float)->Iterator[tuple]: # the setup, and what makes rows of paths
