@@ -132,8 +132,7 @@ def _model_facts(prediction:Prediction, weights)->dict: # from the file with the
 
 # %% ../nbs/88_report.ipynb #ab6ea4af
 def _timelines(prediction:Prediction)->list[Picture]:
-    seen = [o for o in prediction.faces if len(o.timeline) > 1]
-    return [timeline_picture(o, prediction.threshold, len(prediction.faces) > 1) for o in seen]
+    return [timeline_picture(o, prediction.threshold, len(prediction.faces) > 1) for o in prediction.faces if len(o.timeline) > 1]
 
 def make_report(
     prediction:Prediction, # What was found; `path` may be a name for people if `file` is given
@@ -224,8 +223,7 @@ def error_rate(self:Report)->Html:
     "How often the weights were right and wrong in tests, at the threshold used."
     o, rows = self.prediction, [[k, _share(v.get("fakes_found")), _share(v.get("real_called_fake"))] for k, v in tests_of(self.prediction).items()]
     table = f"<div class=\"tests\"><p>In tests with this threshold (95% intervals):</p><table><tr>{_lines(['Test', 'Forgeries found', 'Real ones called FAKE'], 'th')}</tr>{_rows(rows)}</table></div>"
-    sentences = [] if trust_sentences(o) else [error_sentence(o), miss_sentence(o)] # they stand beside a verdict already
-    return Html(_lines(sentences) + (table if rows else ""))
+    return Html(("" if trust_sentences(o) else _lines([error_sentence(o), miss_sentence(o)])) + (table if rows else "")) # the sentences stand beside a verdict already
 
 @patch
 def provenance_section(self:Report)->Html:
@@ -336,7 +334,7 @@ def save(self:Report,
     with atomic_write(files["json"]) as temporary: temporary.write_text(_written(record), encoding="utf-8")
     return files
 
-# %% ../nbs/88_report.ipynb #8d6da607
+# %% ../nbs/88_report.ipynb #1a738198
 @dataclass
 class Check:
     "One comparison of two hashes."
@@ -356,6 +354,7 @@ class Verification:
     def __str__(self)->str: return "\n".join([*map(str, self.checks), "The report belongs to this file." if self.ok else "The report does NOT belong to this file as it is now, or was changed."])
     def _repr_html_(self)->str: return f"<pre>{html.escape(str(self))}</pre>"
 
+# %% ../nbs/88_report.ipynb #8d8aac1b
 def read_record(
     path:str|Path, # A report.json
 )->dict: # What `Report.to_dict` gave and the hashes of the files; raises `ReportError`
