@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/scan.html.md"""
 
 # %% ../nbs/94_scan.ipynb #3dcc2d74
 from __future__ import annotations
-import csv, functools, json, logging, os, queue, shutil, subprocess, sys, tempfile, threading
+import csv, functools, json, logging, os, queue, shutil, subprocess, sys, tempfile, threading, time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
@@ -17,8 +17,9 @@ from .core import DeepfakeError, ManifestError, Unreadable
 from .ledger import Ledger, ScanError, ScanSummary, differences, file_row, plain_path, summarise
 
 # %% auto #0
-__all__ = ['LISTS', 'BLOCK', 'ROUND', 'ROUNDS', 'list_files', 'judge_file', 'describe_detector', 'serve_worker', 'Worker',
-           'judge', 'close', 'default_workers', 'judge_in_processes', 'RayJudge', 'judge_on_ray', 'scan', 'estimate']
+__all__ = ['LISTS', 'BLOCK', 'ROUND', 'ROUNDS', 'PAUSE', 'list_files', 'judge_file', 'describe_detector', 'serve_worker',
+           'Worker', 'judge', 'close', 'default_workers', 'judge_in_processes', 'RayJudge', 'judge_on_ray', 'scan',
+           'estimate']
 
 # %% ../nbs/94_scan.ipynb #6d6b7ce9
 LISTS = (".txt", ".lst", ".list", ".csv", ".json", ".parquet")
@@ -241,7 +242,8 @@ def _same_faces(job:dict, setup:dict, note:str|None)->dict: # the fallback is ch
     return job | dict(settings=job["settings"] | dict(face_detector="haar"), note=note) if setup["face_detector"]["name"] == "haar" else job
 
 # %% ../nbs/94_scan.ipynb #281c2f77
-BLOCK, ROUND, ROUNDS = 8, 4000, 4 # files of a block; of a round, for each worker; rounds without a single row before giving up
+BLOCK, ROUND = 8, 4000 # files of a block; of a round, for each worker
+ROUNDS, PAUSE = 6, 15. # rounds without a single row before giving up; seconds after one, in which a cluster learns which machines it has lost
 
 class RayJudge:
     "What runs in an actor: a worker of its own."
@@ -282,6 +284,7 @@ def judge_on_ray(
         except Exception as e: problem = f" The last problem: {type(e).__name__}: {e}" # the rest is given out again
         missing = list(left.values())
         idle = idle + 1 if len(missing) == len(files) else 0
+        if idle and idle < ROUNDS: time.sleep(PAUSE)
         if idle == ROUNDS: raise ScanError(f"The cluster gave no row in {ROUNDS} rounds. Accepted: machines that can run a worker, with the package, the weights and the files.{problem}")
 
 @contextmanager
