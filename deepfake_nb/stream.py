@@ -126,7 +126,7 @@ def score_samples(
     if new:
         crops = np.stack([o.crop for o in new])
         views = [crops, crops[:, :, ::-1]][:1 + detector.flip]
-        features = torch.stack([frame_features(detector.scorer, o, detector.batch_size, detector.dtype) for o in views], 1)
+        features = torch.stack([frame_features(detector.scorer, o, detector.batch_size, detector.dtype, detector.engine) for o in views], 1)
         for sample, of_sample in zip(new, features): sample.features = of_sample.clone()
     both = torch.stack([o.features for clip in clips for o in clip], 1) # (V, N, F)
     views = [_head_scores(detector.scorer, o, [len(clip) for clip in clips]) for o in both]
