@@ -179,6 +179,7 @@ class AbstentionRule:
     min_frames: int|None = 3 # of a video that has as many
     max_spread: float|None = .35 # standard deviation of the frames' probabilities, at most 0.5
     near: float|None = .2 # distance to the threshold in log odds
+    real_below: float|None = None # P(fake) from which on a face is not called REAL either, where that is below the threshold
     stable: bool = True # must the verdict be the same after mild re-encodings (where they were scored)?
     max_distance: float|None = None # of the features from the training data, as `FeatureDistance` measures it
 
@@ -202,7 +203,8 @@ class AbstentionRule:
             LOW_QUALITY=known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness,
             UNSTABLE=(known(self.max_spread, frames) and len(frames) > 1 and frames.std() > self.max_spread) or bool(
                 self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
-            NEAR_THRESHOLD=known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near,
+            NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (
+                known(self.real_below, probability) and self.real_below <= probability < threshold),
             UNFAMILIAR=known(self.max_distance, distance) and distance > self.max_distance)
         return [code for code, failed in tests.items() if failed]
 

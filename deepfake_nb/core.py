@@ -44,7 +44,7 @@ REASONS = dict(
     TOO_FEW_FRAMES="The face is seen in too few frames to be judged.",
     LOW_QUALITY="The face is too blurred or too strongly compressed to be judged.",
     UNSTABLE="The frames disagree with each other, or the score changes when the file is mildly re-encoded.",
-    NEAR_THRESHOLD="The score lies too close to the threshold to call it either way.",
+    NEAR_THRESHOLD="The score lies between REAL and FAKE: too close to the threshold to call it either way.",
     UNFAMILIAR="The face looks unlike the faces this model was trained on, so its score cannot be relied upon.",
 )
 
