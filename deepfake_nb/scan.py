@@ -72,7 +72,7 @@ def _check_sources(sources, spool)->list[str]: # a folder misspelled is no missi
             raise ManifestError(source, "there is no such folder, list or file", "existing ones, or - for a list on standard input")
     return sources
 
-# %% ../nbs/94_scan.ipynb #303ffaba
+# %% ../nbs/94_scan.ipynb #c29c6fe9
 def judge_file(
     detector, # A `Detector`
     path:str, # Any file
@@ -99,6 +99,7 @@ def _make_detector(job:dict):
     if job.get("note"): detector.face_detector.note = job["note"] # why there is no better one: found out once, by the first worker
     return detector
 
+# %% ../nbs/94_scan.ipynb #eeca6866
 def serve_worker()->None:
     "What a worker does: a line with a path comes in, a line with a row goes out."
     answers = os.fdopen(os.dup(1), "w")
@@ -195,7 +196,7 @@ def close(self:Worker)->None:
 
 Worker.judge, Worker._end, Worker.close = judge, _end, close
 
-# %% ../nbs/94_scan.ipynb #eecd6d52
+# %% ../nbs/94_scan.ipynb #806dcc51
 def default_workers()->int: # At least 1
     "One worker a core, and no more than one for each GB of memory."
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -231,6 +232,7 @@ def judge_in_processes(
         for worker in workers: worker.close()
         for thread in threads: thread.join(10)
 
+# %% ../nbs/94_scan.ipynb #27268958
 @contextmanager
 def _processes(job:dict, workers:int|None, seconds:float)->Iterator[tuple]: # the setup, and what makes rows of paths
     with closing(Worker(job, seconds)) as first:
@@ -241,7 +243,7 @@ def _processes(job:dict, workers:int|None, seconds:float)->Iterator[tuple]: # th
 def _same_faces(job:dict, setup:dict, note:str|None)->dict: # the fallback is chosen once: each try to fetch a better one takes seconds
     return job | dict(settings=job["settings"] | dict(face_detector="haar"), note=note) if setup["face_detector"]["name"] == "haar" else job
 
-# %% ../nbs/94_scan.ipynb #281c2f77
+# %% ../nbs/94_scan.ipynb #e279590f
 BLOCK, ROUND = 8, 4000 # files of a block; of a round, for each worker
 ROUNDS, PAUSE = 6, 15. # rounds without a single row before giving up; seconds after one, in which a cluster learns which machines it has lost
 
@@ -269,6 +271,7 @@ def _ray_round(files:list[str], job:dict, seconds:float, setup:dict, workers:int
                             num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)
     for row in rows.iter_rows(): yield json.loads(row["row"])
 
+# %% ../nbs/94_scan.ipynb #9242dbba
 def judge_on_ray(
     paths:Iterable[str], # Any files, which all machines see under the same path
     judge_round, # Gives rows for a list of paths, for some of them at least
@@ -287,6 +290,7 @@ def judge_on_ray(
         if idle and idle < ROUNDS: time.sleep(PAUSE)
         if idle == ROUNDS: raise ScanError(f"The cluster gave no row in {ROUNDS} rounds. Accepted: machines that can run a worker, with the package, the weights and the files.{problem}")
 
+# %% ../nbs/94_scan.ipynb #3dfc7fda
 @contextmanager
 def _ray(job:dict, workers:int|None, seconds:float, address:str|None, gpus:float)->Iterator[tuple]: # the setup, and what makes rows of paths
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
