@@ -195,16 +195,14 @@ class AbstentionRule:
     )->list[str]: # Codes from `core.REASONS`; empty: the face may be judged
         "Why a face should not be judged."
         frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
-        known = lambda limit, value: limit is not None and value is not None
-        called = lambda p: p >= threshold
+        known, called = lambda limit, value: limit is not None and value is not None, lambda p: p >= threshold
         tests = dict(
             FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
             TOO_FEW_FRAMES=known(self.min_frames, frames) and len(frames) < min(self.min_frames, frames_available or len(frames)),
             LOW_QUALITY=known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness,
             UNSTABLE=(known(self.max_spread, frames) and len(frames) > 1 and frames.std() > self.max_spread) or bool(
                 self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
-            NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (
-                known(self.real_below, probability) and self.real_below <= probability < threshold),
+            NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (known(self.real_below, probability) and self.real_below <= probability < threshold),
             UNFAMILIAR=known(self.max_distance, distance) and distance > self.max_distance)
         return [code for code, failed in tests.items() if failed]
 
