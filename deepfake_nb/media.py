@@ -13,7 +13,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Callable, Iterator
 import cv2, numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImageFile
 from .core import MediaError, atomic_write
 
 # %% auto #0
@@ -184,6 +184,7 @@ def read_image(
             if getattr(image, "is_animated", False) and image.format != "MPO": # MPO: a photo with previews behind it
                 notes.append("Only the first of its pages was looked at." if found == "TIFF" else "An animation: only its first frame was looked at.")
             if any(";16" in str(tile[3]) for tile in image.tile): notes.append("16 bits per colour were reduced to 8.")
+            ImageFile.LOAD_TRUNCATED_IMAGES = False # other libraries (WeasyPrint) switch it on for everybody, and grey fills what is missing
             image.load()
             frame = _to_rgb(_upright(image, notes), notes)
     except MediaError: raise

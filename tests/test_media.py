@@ -3,7 +3,7 @@ import struct, subprocess, sys, zlib
 from pathlib import Path
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 from deepfake_nb.core import MediaError
 from deepfake_nb.media import Limits, evenly_spaced, iter_frames, open_video, read_image, read_media, read_video, sniff_kind, write_video
 
@@ -278,3 +278,11 @@ def test_real_videos(shared):
         media = read_video(path, frames=4)
         assert media.indices == evenly_spaced(media.frame_count, 4) and media.notes == []
         assert all(o.shape == (media.height, media.width, 3) and o.std() > 5 for o in media.frames)
+
+
+def test_a_truncated_image_is_refused_whatever_other_libraries_switched_on(tmp_path, monkeypatch):
+    "WeasyPrint makes Pillow fill what is missing with grey, for the whole process: a verdict must not rest on that."
+    Image.effect_noise((64, 64), 90).convert("RGB").save(tmp_path/"whole.png")
+    (tmp_path/"half.png").write_bytes((tmp_path/"whole.png").read_bytes()[:2000])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(MediaError, match="truncated or damaged"): read_image(tmp_path/"half.png")
