@@ -161,7 +161,7 @@ class ForgedBatch:
             points = moved.mean(1)
         forged = self.selfblend(x, points, generator)
         real, fake = resample(forged.real, self.size).clamp(0, 1), resample(forged.fake, self.size).clamp(0, 1)
-        mask = resample(forged.mask.expand_as(forged.fake), self.size)[:, :, :1]
+        mask = resample(forged.mask, self.size)
         if self.scrambled and not self.repeatable: # both at once, so that each pair is treated alike
             real, fake, mask = scramble(real, fake, mask, generator=generator)
         both, mask = torch.cat([real, fake]), torch.cat([torch.zeros_like(mask), mask]).flatten(0, 1)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from .core import DECISIONS, DeepfakeError, FileError, Prediction, Unreadable, atomic_write
+from .wording import shown
 
 # %% auto #0
 __all__ = ['COLUMNS', 'ScanError', 'plain_path', 'file_row', 'rows_table', 'differences', 'Ledger', 'read_part', 'add', 'flush',
@@ -255,11 +256,8 @@ def summarise(
 
 # %% ../nbs/93_ledger.ipynb #433adb26
 def _table(head:list[str], rows:list[list])->str: # HTML; all is escaped
-    line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(_shown(o))}</{tag}>" for o in cells) + "</tr>"
+    line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(shown(o, 1 << 20))}</{tag}>" for o in cells) + "</tr>"
     return f"<table>{line(head, 'th')}{''.join(line(o, 'td') for o in rows)}</table>" if rows else "<p>none</p>"
-
-def _shown(value)->str: # in one line, with what cannot be seen spelled out
-    return "".join(o if o.isprintable() else f"\\u{ord(o):04x}" for o in str(value))
 
 def _sections(summary:ScanSummary, longest:int)->str: # HTML
     counts = [[k, f"{n:,}", f"{n/max(1, summary.files):.1%}"] for k in (*DECISIONS, "unreadable") if (n := summary.counts[k])]
@@ -276,13 +274,13 @@ def save_html(self:ScanSummary, path:str|Path)->Path: # The path
     "Write the summary as a page of its own."
     style = "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ddd;overflow-wrap:anywhere}"
     page = (f"<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            f"<title>Scan</title><style>{style}</style><h1>Scan</h1><p>{html.escape(_shown(self.folder))}</p>{_sections(self, 1000)}</html>")
+            f"<title>Scan</title><style>{style}</style><h1>Scan</h1><p>{html.escape(shown(self.folder, 1 << 20))}</p>{_sections(self, 1000)}</html>")
     with atomic_write(path) as temporary: temporary.write_text(page, encoding="utf-8")
     return Path(path)
 
 def _text(self:ScanSummary)->str: # for the shell
     counts = ", ".join(f"{self.counts[k]:,} {k}" for k in (*DECISIONS, "unreadable") if self.counts[k])
-    worst = [f"  {o['probability']:6.1%} {o['decision']:12} {_shown(o['path'])}" for o in self.suspicious[:10] if o["decision"] == "FAKE"]
+    worst = [f"  {o['probability']:6.1%} {o['decision']:12} {shown(o['path'], 1 << 20)}" for o in self.suspicious[:10] if o["decision"] == "FAKE"]
     return "\n".join([f"{self.files:,} files: {counts or 'none'}; {self.seconds:,.0f} s of judging", *worst])
 
 ScanSummary.save_html, ScanSummary.__str__, ScanSummary._repr_html_ = save_html, _text, lambda self: _sections(self, 10)
