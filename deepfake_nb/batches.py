@@ -13,9 +13,9 @@ from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from .augment import degrade_in_the_wild, resample
+from .augment import degrade_in_the_wild, resample, sometimes, uniform
 from .core import FAKE, LABELS, REAL, ManifestError
-from .selfblend import SelfBlend, landmarks_from_geometry, motion_from_still
+from .selfblend import SelfBlend, landmarks_from_geometry, motion_from_still, shallow_focus, uneven_light
 
 # %% auto #0
 __all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'read', 'scramble',
@@ -29,9 +29,9 @@ CLIP_COLUMNS = ["source_path", "person"] # rows that agree in these are the fram
 @dataclass
 class CropJitter:
     "How far the crop of a face may differ from the canonical one."
-    margin: float = .12 # larger or smaller by up to this share
+    margin: float = .2 # larger or smaller by up to this share
     shift: float = .05 # to any side, share of the crop
-    angle: float = 8. # degrees
+    angle: float = 12. # degrees
     mirror: bool = True # left and right may be exchanged
 
     def draw(self, rng:random.Random)->tuple[float, float, float, float, bool]: # scale, right, down, angle, mirrored?
@@ -149,6 +149,8 @@ class ForgedBatch:
     frames: int = 1 # clips of this length are made from stills
     repeatable: bool = False # the same forgeries each time?
     mask_stride: int = 16 # pixels for one cell of the mask that comes out
+    focus: float = .35 # share of pairs whose background is out of focus before anything is forged
+    light: float = .35 # share of pairs that are unevenly lit, likewise
     scrambled: bool = True # some pairs upside down, in other colours? Never where batches are repeatable
 
     def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor]: # (2B, T, 3, S, S), (2B,), (2B*T, 1, s, s)
@@ -159,7 +161,7 @@ class ForgedBatch:
         if self.frames > x.shape[1] == 1:
             x, moved = motion_from_still(x, points, self.frames, generator)
             points = moved.mean(1)
-        forged = self.selfblend(x, points, generator)
+        forged = self.selfblend(self.photograph(x, points, generator), points, generator)
         real, fake = resample(forged.real, self.size).clamp(0, 1), resample(forged.fake, self.size).clamp(0, 1)
         mask = resample(forged.mask, self.size)
         if self.scrambled and not self.repeatable: # both at once, so that each pair is treated alike
@@ -167,6 +169,12 @@ class ForgedBatch:
         both, mask = torch.cat([real, fake]), torch.cat([torch.zeros_like(mask), mask]).flatten(0, 1)
         label = torch.tensor([REAL, FAKE]).repeat_interleave(len(x)).float()
         return both, label, F.adaptive_avg_pool2d(mask, self.size//self.mask_stride)
+
+    def photograph(self, x:Tensor, points:Tensor, generator:torch.Generator)->Tensor: # what a camera does to some of the clips
+        chosen = (torch.rand(len(x), generator=generator) < self.focus).nonzero().flatten()
+        sigma = uniform(len(chosen), .0025, .025, generator, log=True)*x.shape[-1]
+        if len(chosen): x = x.index_copy(0, chosen, shallow_focus(x[chosen], sigma, points[chosen], generator))
+        return sometimes(x, self.light, lambda c, s: uneven_light(c, s, generator), .05, .35, generator)
 
 # %% ../nbs/58_batches.ipynb #a1e57b1d
 @dataclass

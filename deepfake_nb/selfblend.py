@@ -12,13 +12,14 @@ from importlib.util import find_spec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, gamma, h264, jpeg, noise, resize,
+from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, gamma, h264, jpeg, noise, per_clip, resize,
                                  saturation, sharpen, sometimes, uniform)
 
 # %% auto #0
-__all__ = ['AVERAGE_LANDMARKS', 'FAMILIES', 'FAMILY_WEIGHTS', 'landmarks_from_geometry', 'face_frame', 'face_coordinates',
-           'MaskShape', 'draw_shapes', 'smooth_field', 'face_masks', 'alter', 'warp', 'small_motion', 'align_to',
-           'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'masks', 'source', 'motion_from_still']
+__all__ = ['AVERAGE_LANDMARKS', 'FAMILIES', 'FAMILY_WEIGHTS', 'SUBJECT', 'landmarks_from_geometry', 'face_frame',
+           'face_coordinates', 'MaskShape', 'draw_shapes', 'smooth_field', 'face_masks', 'alter', 'warp',
+           'small_motion', 'align_to', 'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'masks', 'source',
+           'shallow_focus', 'uneven_light', 'motion_from_still']
 
 # %% ../nbs/45_selfblend.ipynb #f78aa65c
 # mean of right eye, left eye, nose, right and left mouth corner, as shares of a crop with margin 1.25
@@ -80,9 +81,12 @@ def draw_shapes(
     if unknown := set(families) - set(FAMILIES): raise ValueError(f"mask families {sorted(unknown)} are unknown; accepted: {', '.join(FAMILIES)}")
     ranges = torch.tensor([FAMILIES[o] for o in families])                      # (F, 5, 2)
     which = torch.multinomial(torch.tensor(list(families.values())), count, replacement=True, generator=generator)
-    low, high = ranges[which].unbind(-1)                                        # (N, 5)
-    values = low + (high - low)*torch.rand(count, 5, generator=generator)
-    feather = uniform(count, .04, .5, generator, log=True)[:, None]
+    return _shapes_within(ranges[which], .04, .5, generator)
+
+def _shapes_within(ranges:Tensor, sharpest:float, softest:float, generator=None)->MaskShape: # ranges (N, 5, 2); feathers between the two bounds
+    low, high = ranges.unbind(-1)                                               # (N, 5)
+    values = low + (high - low)*torch.rand(len(ranges), 5, generator=generator)
+    feather = uniform(len(ranges), sharpest, softest, generator, log=True)[:, None]
     return MaskShape(*torch.cat([values, feather], 1).T[:, :, None, None])
 
 # %% ../nbs/45_selfblend.ipynb #77e41803
@@ -114,6 +118,7 @@ def alter(
     x:Tensor, # `(B, T, 3, S, S)` in [0, 1]
     generator:torch.Generator|None=None, # For results that can be repeated
     strength:float=1., # Factor on the strengths, above 0; smaller is harder to see
+    soften:float|Tensor=1., # Factor on the chances of losing detail, 0 to 1; one for all or `(B,)`
 )->Tensor: # Same shape
     "Change colour, tone, sharpness, resolution, noise or compression of whole clips at random."
     some = lambda x, chance, *args, **kwargs: sometimes(x, chance, *args, generator=generator, **kwargs)
@@ -123,8 +128,8 @@ def alter(
     x = some(x, .4, contrast, 1 - .2*s, 1 + .2*s)
     x = some(x, .4, saturation, 1 - .4*s, 1 + .4*s)
     x = some(x, .2, gamma, math.exp(-.25*s), math.exp(.25*s), log=True)
-    x = some(x, .5, resize, .35, .9)
-    x = some(x, .2, blur, .4, 1.5)
+    x = some(x, .5*soften, resize, .35, .9)
+    x = some(x, .2*soften, blur, .4, 1.5)
     x = some(x, .25, sharpen, .3, 1.5*s)
     x = some(x, .1, lambda c, s: noise(c, s, generator), .005, .03)
     return some(x, .2, jpeg, 40., 90.)
@@ -205,6 +210,7 @@ class SelfBlend:
     families: dict|None = None # weight of each mask family, `FAMILY_WEIGHTS` by default
     swap: float = .25 # share of forgeries whose source is another face of the batch
     strength: float = 1. # of the alterations
+    soft_outside: float = .3 # factor on the chance that the surroundings lose detail, where it is they that are altered
     deformation: float = .08 # of the mask, in units of the eye-mouth distance
     flicker: float = .5 # of mask and blend from frame to frame, as a share of their spread from clip to clip
     alter_real: float = .5 # share of real clips that are altered as a whole
@@ -219,9 +225,10 @@ class SelfBlend:
         mask = self.masks(landmarks, t, size, generator)
         source = self.source(x, landmarks, mask, generator)
         inside = (torch.rand(b, generator=generator) < .5).to(x.device).reshape(-1, 1, 1, 1, 1) # which side is altered
-        altered = alter(torch.where(inside, source, x), generator, self.strength)
+        soften = torch.where(inside.flatten(), 1., self.soft_outside).cpu()
+        altered = alter(torch.where(inside, source, x), generator, self.strength, soften)
         source, target = torch.where(inside, altered, source), torch.where(inside, x, altered)
-        fake = target + mask*(source - target)
+        fake = (target + mask*(source - target)).clamp(0, 1)
         real = sometimes(x, self.alter_real, lambda c, _: alter(c, generator, self.strength), 0., 1., generator)
         if self.degrade: real, fake = self._degrade(real, fake, generator)
         return Forged(real, fake, mask)
@@ -273,6 +280,35 @@ def source(self:SelfBlend, x:Tensor, landmarks:Tensor, mask:Tensor, generator=No
     return moved.unflatten(0, (b, t))
 
 SelfBlend.masks, SelfBlend.source = masks, source
+
+# %% ../nbs/45_selfblend.ipynb #29245351
+#            top           bottom        half width   taper        power
+SUBJECT = (((-2.6, -1.6), (1.20, 1.80), (1.1, 1.7), (.00, .35), (2.0, 3.0)),  # the head with its hair
+           ((0.70, 1.30), (5.00, 6.00), (2.0, 3.5), (.00, .01), (2.0, 3.0)))  # shoulders
+
+def shallow_focus(
+    x:Tensor, # `(B, T, 3, S, S)` in [0, 1]
+    sigma:float|Tensor, # Standard deviation of the blur in pixels; one for all or `(B,)`
+    landmarks:Tensor, # `(B, 5, 2)` in pixels
+    generator:torch.Generator|None=None, # For results that can be repeated
+)->Tensor: # Same shape
+    "Put what is behind head and shoulders out of focus."
+    coordinates = face_coordinates(landmarks, x.shape[-1])
+    coordinates = coordinates + .12*smooth_field(len(x), x.shape[-1], 7, generator).to(x.device)
+    shapes = [_shapes_within(torch.tensor(o).expand(len(x), 5, 2), .1, 1.2, generator) for o in SUBJECT]
+    near = torch.stack([face_masks(coordinates, MaskShape(*(v.to(x.device) for v in vars(o).values()))) for o in shapes]).amax(0)[:, None]
+    far = blur(x*(1 - near), sigma)/blur((1 - near).expand(-1, -1, 3, -1, -1), sigma).clamp(min=1e-5)
+    return near*x + (1 - near)*far.clamp(0, 1)
+
+def uneven_light(
+    x:Tensor, # `(B, T, 3, H, W)` in [0, 1]
+    strength:float|Tensor, # Standard deviation of the logarithm of the light, 0 or more; one for all or `(B,)`
+    generator:torch.Generator|None=None, # For results that can be repeated
+)->Tensor: # Same shape
+    "Light that differs smoothly from place to place, and a little in colour."
+    light = torch.randn(len(x), 1, 3, 3, generator=generator) + .25*torch.randn(len(x), 3, 3, 3, generator=generator)
+    light = F.interpolate(light, x.shape[-2:], mode="bicubic", align_corners=True).to(x.device)[:, None]
+    return (x*torch.exp(per_clip(strength, x)*light)).clamp(0, 1)
 
 # %% ../nbs/45_selfblend.ipynb #4ecd033a
 def motion_from_still(
