@@ -153,7 +153,7 @@ def build(copy, name):
 def test_the_wheel_carries_modules_weights_and_settings(copy):
     names = set(zipfile.ZipFile(wheel := build(copy, "wheel")).namelist())
     assert {f"deepfake_nb/{o}.py" for o in modules()} <= names
-    assert {f"deepfake_nb/weights/{o.name}" for o in (ROOT / "models").glob("*") if o.suffix in (".safetensors", ".md")} <= names
+    assert {f"deepfake_nb/weights/{o.name}" for o in (copy / "models").glob("*") if o.suffix in (".safetensors", ".md")} <= names
     assert not [o for o in names if o.startswith(("nbs/", "tests/", "data/", "models/"))]
     meta = next(o for o in names if o.endswith("METADATA"))
     text = zipfile.ZipFile(wheel).read(meta).decode()
@@ -167,5 +167,5 @@ def test_the_source_archive_can_be_built_from(copy):
     import tarfile
     names = {o.split("/", 1)[1] for o in tarfile.open(build(copy, "sdist")).getnames() if "/" in o}
     assert {"settings.ini", "setup.py", "pyproject.toml", "LICENSE", "README.md", "constraints.txt"} <= names
-    assert {f"models/{o.name}" for o in (ROOT / "models").glob("*.safetensors")} <= names
+    assert {f"models/{o.name}" for o in (copy / "models").glob("*.safetensors")} <= names
     assert {f"deepfake_nb/{o}.py" for o in modules()} <= names
