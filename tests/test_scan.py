@@ -15,7 +15,14 @@ from deepfake_nb.predict import Detector
 from deepfake_nb.scan import scan
 
 SETTINGS = dict(face_detector="haar", device="cpu", frames=4)
-SCRIPT = "import sys\nfrom deepfake_nb.cli import deepfake_scan\nif __name__ == '__main__': sys.exit(deepfake_scan())\n"
+SCRIPT = """import sys, time
+from deepfake_nb.cli import deepfake_scan
+from deepfake_nb.ledger import Ledger
+add = Ledger.add
+def slowly(self, row): time.sleep(.15); return add(self, row) # so that there is a middle to be stopped in, however fast the machine
+Ledger.add = slowly
+if __name__ == '__main__': sys.exit(deepfake_scan())
+"""
 ROOT = Path(__file__).resolve().parents[1]
 slow = pytest.mark.skipif(not os.environ.get("DEEPFAKE_NB_SLOW"), reason="set DEEPFAKE_NB_SLOW=1 to run it: minutes")
 
