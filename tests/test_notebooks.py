@@ -8,7 +8,8 @@ from project import NOTEBOOKS, PACKAGE, ROOT, code, imports, modules, own_import
 
 def missing(source, seen=()):
     "Packages that code wants, directly or through modules of this project, and that are not installed."
-    found = {o.split(".")[0] for o in imports(source)} - set(sys.stdlib_module_names) - {PACKAGE}
+    unasked = {PACKAGE, "pillow_heif"} # HEIC is read where that is installed, and no notebook needs it
+    found = {o.split(".")[0] for o in imports(source)} - set(sys.stdlib_module_names) - unasked
     result = {o for o in found if importlib.util.find_spec(o) is None}
     for module in own_imports(source) - set(seen):
         result |= missing(modules()[module].read_text(encoding="utf-8"), (*seen, module))
