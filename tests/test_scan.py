@@ -15,12 +15,13 @@ from deepfake_nb.predict import Detector
 from deepfake_nb.scan import scan
 
 SETTINGS = dict(face_detector="haar", device="cpu", frames=4)
-SCRIPT = """import sys, time
+SCRIPT = """import signal, sys, time
 from deepfake_nb.cli import deepfake_scan
 from deepfake_nb.ledger import Ledger
 add = Ledger.add
 def slowly(self, row): time.sleep(.15); return add(self, row) # so that there is a middle to be stopped in, however fast the machine
 Ledger.add = slowly
+signal.signal(signal.SIGINT, signal.default_int_handler) # ignored where the tests are run in the background
 if __name__ == '__main__': sys.exit(deepfake_scan())
 """
 ROOT = Path(__file__).resolve().parents[1]
