@@ -18,8 +18,8 @@ from .core import FAKE, LABELS, REAL, ManifestError
 from .selfblend import SelfBlend, landmarks_from_geometry, motion_from_still, shallow_focus, uneven_light
 
 # %% auto #0
-__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'read', 'scramble',
-           'ForgedBatch', 'LabelledBatch', 'balance_keys', 'balance_weights', 'effective_counts']
+__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'image', 'fits',
+           'cut', 'scramble', 'ForgedBatch', 'LabelledBatch', 'balance_keys', 'balance_weights', 'effective_counts']
 
 # %% ../nbs/58_batches.ipynb #fa587242
 LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"]
@@ -33,10 +33,14 @@ class CropJitter:
     shift: float = .05 # to any side, share of the crop
     angle: float = 12. # degrees
     mirror: bool = True # left and right may be exchanged
+    inside: float = .8 # chance that a crop that reaches beyond the picture is made smaller, down to 3/4, until it does so no more
 
-    def draw(self, rng:random.Random)->tuple[float, float, float, float, bool]: # scale, right, down, angle, mirrored?
+    def draw(self, rng:random.Random, fits:float=math.inf)->tuple[float, float, float, float, bool]: # scale, right, down, angle, mirrored?
+        "Numbers for `crop_matrix`; `fits` is the largest scale at which the crop lies within its picture."
         one = lambda bound: rng.uniform(-bound, bound)
-        return 1 + one(self.margin), one(self.shift), one(self.shift), one(self.angle), self.mirror and rng.random() < .5
+        scale = 1 + one(self.margin)
+        if fits < scale and rng.random() < self.inside: scale = min(scale, max(fits*(1 + one(self.margin)/4), .75))
+        return scale, one(self.shift), one(self.shift), one(self.angle), self.mirror and rng.random() < .5
 
 def crop_matrix(
     box:tuple[float, float, float, float], # x, y, width, height of the face in pixels
@@ -102,26 +106,39 @@ class Faces:
 
     def __getitem__(self, i:int)->tuple[Tensor, Tensor, int]: # uint8 (T, 3, S, S), landmarks (5, 2), label
         frames = self.clips[i]
-        jitter = self.jitter.draw(self.rng) if self.jitter else (1., 0., 0., 0., False)
-        picks = np.linspace(0, len(frames) - 1, self.clip_length).round().astype(int) if len(frames) > 1 else [0]
-        crops, points = zip(*(self.read(frames[j], jitter) for j in picks))
+        picks = [frames[j] for j in np.linspace(0, len(frames) - 1, self.clip_length).round().astype(int)] if len(frames) > 1 else frames[:1]
+        images = [self.image(o) for o in picks]
+        fits = min(self.fits(o, image) for o, image in zip(picks, images))
+        jitter = self.jitter.draw(self.rng, fits) if self.jitter else (1., 0., 0., 0., False)
+        crops, points = zip(*(self.cut(o, image, jitter) for o, image in zip(picks, images)))
         clip = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
         return clip, torch.from_numpy(np.mean(points, 0)).float(), int(self.labels[i])
 
 # %% ../nbs/58_batches.ipynb #ea42c56e
-def read(self:Faces, row:dict, jitter:tuple)->tuple[np.ndarray, np.ndarray]:
-    "One face of the table: crop `uint8 (S, S, 3)` in RGB and landmarks `(5, 2)`; raises `ManifestError`."
+def image(self:Faces, row:dict)->np.ndarray:
+    "The picture of one row, `uint8 (H, W, 3)` in RGB; raises `ManifestError`."
     path = self.root/row["path"]
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if image is None: raise ManifestError(path, "a missing file or no picture" , "a picture that OpenCV reads")
-    boxed = not pd.isna(row.get(BOX[0], math.nan))
-    height, width = image.shape[:2]
+    return image
+
+def _boxed(row): return not pd.isna(row.get(BOX[0], math.nan))
+
+def fits(self:Faces, row:dict, image:np.ndarray)->float:
+    "The largest scale of the canonical crop at which it lies within the picture; infinite for a picture that is a crop already."
+    if not _boxed(row): return math.inf
+    (x, y, w, h), (height, width) = [row[o] for o in BOX], image.shape[:2]
+    return 2*min(x + w/2, y + h/2, width - x - w/2, height - y - h/2)/(max(w, h)*self.margin)
+
+def cut(self:Faces, row:dict, image:np.ndarray, jitter:tuple)->tuple[np.ndarray, np.ndarray]:
+    "The face of one row: crop `uint8 (S, S, 3)` and landmarks `(5, 2)`."
+    boxed, (height, width) = _boxed(row), image.shape[:2]
     box, margin = ([row[o] for o in BOX], self.margin) if boxed else ((0, 0, width, height), 1.)
     matrix = crop_matrix(box, self.size, margin, jitter)
     if not pd.isna(row.get(LANDMARKS[0], math.nan)): points = np.array([row[o] for o in LANDMARKS], float).reshape(5, 2)
     else: points = landmarks_from_geometry(1, max(box[2:]), 1. if boxed else self.margin)[0].numpy() + np.array(box[:2])
     return crop(image, matrix, self.size), move_landmarks(points, matrix)
-Faces.read = read
+Faces.image, Faces.fits, Faces.cut = image, fits, cut
 
 # %% ../nbs/58_batches.ipynb #db2b0fda
 def scramble(

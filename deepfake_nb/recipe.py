@@ -10,17 +10,20 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import numpy as np, pandas as pd, torch
+from .batches import Faces
 from .calibrate import feature_distance_from_dict, feature_distance_to_dict, fit_calibration, fit_feature_distance
 from .core import REAL, DeepfakeError, atomic_write
 from .data import read_manifest, split_by_group
 from .extract import extract
 from .learner import Checkpoint, KeepBest, face_learner, fit, forged_loaders, join_processes, labelled_loaders, world
 from .model import Scorer, load_scorer, save_scorer
+from .redraw import FaceAutoencoder, Redraw, face_windows, fit_autoencoder, load_redraw, save_redraw
+from .selfblend import SelfBlend
 from .weightsfile import FAMILIAR_LIMIT
 
 # %% auto #0
-__all__ = ['FEWEST', 'Recipe', 'prepare_crops', 'train', 'clip_features', 'validation_logits', 'fit_familiar',
-           'calibrate_weights', 'plot_log']
+__all__ = ['DRAWERS', 'FEWEST', 'Recipe', 'prepare_crops', 'make_redraw', 'train', 'clip_features', 'validation_logits',
+           'fit_familiar', 'calibrate_weights', 'plot_log']
 
 # %% ../nbs/66_recipe.ipynb #1f52b268
 @dataclass
@@ -35,6 +38,7 @@ class Recipe:
     batch_size: int = 32 # clips, over all processes; with `from_real_only` half of them are forgeries
     learning_rate: float = 1e-3 # of the head; early layers take a tenth of it, late ones a third
     from_real_only: bool = False # self-blending instead of labelled fakes?
+    redraw: str = "" # with `from_real_only`: file of networks that draw some of the faces to paste; made first where it does not exist
     balance: str|None = "class" # oversampling of labelled data
     frozen_epochs: int = 0 # epochs with the head alone, and again as many with the late layers
     patience: int = 0 # stop after so many epochs without a better AUC; 0 for never
@@ -47,7 +51,9 @@ class Recipe:
 
     def loaders(self, manifest:pd.DataFrame, workers:int=1): # fastai `DataLoaders` of a manifest of faces
         common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed)
-        if self.from_real_only: return forged_loaders(manifest, pairs=self.batch_size//2, **common)
+        if self.from_real_only:
+            forger = SelfBlend(redraw=load_redraw(self.redraw) if self.redraw else None)
+            return forged_loaders(manifest, pairs=self.batch_size//2, selfblend=forger, **common)
         return labelled_loaders(manifest, batch_size=self.batch_size, balance=self.balance, **common)
 
 # %% ../nbs/66_recipe.ipynb #08906aab
@@ -67,7 +73,30 @@ def prepare_crops(
     if "face_x" in manifest: return manifest
     return extract(manifest, folder, frames=max(8, 2*clip_length), workers=workers)
 
-# %% ../nbs/66_recipe.ipynb #4d127322
+# %% ../nbs/66_recipe.ipynb #d5600198
+DRAWERS = (dict(size=128, width=24, code=16, upsampling="nearest"), dict(size=96, width=32, code=12, upsampling="transposed"),
+           dict(size=112, width=24, code=12, upsampling="shuffle"), dict(size=128, width=24, code=48, upsampling="nearest", depth=4))
+
+def make_redraw(
+    manifest:pd.DataFrame, # Faces; the real ones of the training split are used, at most 10,000
+    path:str|Path, # File to write
+    steps:int=2500, # Batches of 16 faces for each network
+    networks:tuple[dict, ...]=DRAWERS, # Arguments of each `FaceAutoencoder`
+    seed:int=0, # Of all that is drawn at random
+)->Path: # The same path
+    "Teach networks to draw faces, and keep them in a file."
+    rows = manifest[(manifest.split == "train") & (manifest.label == REAL)]
+    rows = rows.sample(min(len(rows), 10_000), random_state=seed)
+    rows.attrs = dict(manifest.attrs)
+    faces, size = Faces(rows, 192), max(o["size"] for o in networks)
+    samples = (faces[i] for i in range(len(faces)))
+    windows = torch.cat([(face_windows(x[:1].float()/255, points[None], size)*255).round().byte() for x, points, _ in samples])
+    torch.manual_seed(seed)
+    taught = [FaceAutoencoder(**o) for o in networks]
+    for i, network in enumerate(taught): fit_autoencoder(network, windows, steps, seed=seed + i)
+    return save_redraw(Redraw(taught), path)
+
+# %% ../nbs/66_recipe.ipynb #ee1142fc
 def train(
     data:str|Path|pd.DataFrame, # What `read_manifest` reads, or a manifest of face crops
     out:str|Path, # Weights file to write
@@ -82,6 +111,9 @@ def train(
     _same_recipe(recipe, work/"recipe.json")
     manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length, workers)
     join_processes()
+    if recipe.redraw and not Path(recipe.redraw).exists():
+        if not world()[0]: make_redraw(manifest, recipe.redraw, seed=recipe.seed)
+        if world()[1] > 1: torch.distributed.barrier()
     torch.manual_seed(recipe.seed)
     dls = recipe.loaders(manifest, workers)
     used = manifest[manifest.split.isin(("train", "val"))]
@@ -164,9 +196,9 @@ def calibrate_weights(
     config.abstention = {k: v for k, v in config.abstention.items() if k != "max_distance"} | (dict(max_distance=limit) if limit else {})
     save_scorer(scorer, path)
 
-# %% ../nbs/66_recipe.ipynb #8ce5ef7f
+# %% ../nbs/66_recipe.ipynb #1dff13ed
 def _same_recipe(recipe:Recipe, path:Path): # raises `DeepfakeError` where the folder belongs to another recipe
-    if path.exists() and (before := json.loads(path.read_text())) != vars(recipe):
+    if path.exists() and (before := vars(Recipe()) | json.loads(path.read_text())) != vars(recipe): # what the file lacks is newer than it
         changed = ", ".join(f"{k} was {before.get(k)!r} and is {v!r}" for k, v in vars(recipe).items() if before.get(k) != v)
         raise DeepfakeError(f"{path.parent}: an earlier training lies here and {changed}. Accepted: the same settings (it goes on), or another name for the weights.")
     with atomic_write(path) as temporary: temporary.write_text(json.dumps(vars(recipe), indent=1))

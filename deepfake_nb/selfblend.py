@@ -9,17 +9,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, gamma, h264, jpeg, noise, per_clip, resize,
+from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, gamma, h264, jpeg, noise, per_clip, resample, resize,
                                  saturation, sharpen, sometimes, uniform)
 
 # %% auto #0
 __all__ = ['AVERAGE_LANDMARKS', 'FAMILIES', 'FAMILY_WEIGHTS', 'SUBJECT', 'landmarks_from_geometry', 'face_frame',
            'face_coordinates', 'MaskShape', 'draw_shapes', 'smooth_field', 'face_masks', 'alter', 'warp',
-           'small_motion', 'align_to', 'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'masks', 'source',
-           'shallow_focus', 'uneven_light', 'motion_from_still']
+           'small_motion', 'align_to', 'look_alikes', 'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'film',
+           'masks', 'source', 'shallow_focus', 'uneven_light', 'motion_from_still']
 
 # %% ../nbs/45_selfblend.ipynb #f78aa65c
 # mean of right eye, left eye, nose, right and left mouth corner, as shares of a crop with margin 1.25
@@ -138,16 +139,18 @@ def alter(
 def warp(
     x:Tensor, # `(N, C, S, S)`
     matrix:Tensor, # `(N, 2, 3)`: for each output pixel (x, y, 1), where in the input to look, in pixels
-)->Tensor: # Same shape; beyond the border the picture is mirrored
+    side:int|None=None, # Side Z of what comes out in pixels; as large as the input by default
+    beyond:str="reflection", # What lies beyond the border: the picture mirrored, or 'zeros'
+)->Tensor: # `(N, C, Z, Z)`
     "Move each picture by its own affine map."
-    size = x.shape[-1]
-    to_pixels = torch.tensor([[size/2, 0, size/2 - .5], [0, size/2, size/2 - .5], [0, 0, 1.]], device=x.device)
+    size, half = x.shape[-1], (side or x.shape[-1])/2
+    to_pixels = torch.tensor([[half, 0, half - .5], [0, half, half - .5], [0, 0, 1.]], device=x.device)
     linear = matrix[:, :, :2] @ to_pixels[:2]
     linear[:, :, 2] += matrix[:, :, 2]
-    theta = torch.stack([(linear[:, 0]*2)/size, (linear[:, 1]*2)/size], 1)
+    theta = linear*2/size
     theta[:, :, 2] += 1/size - 1
-    grid = F.affine_grid(theta, (len(x), 1, size, size), align_corners=False)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+    grid = F.affine_grid(theta, (len(x), 1, round(2*half), round(2*half)), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode=beyond, align_corners=False)
 
 def small_motion(
     centre:Tensor, # `(N, 2)` about which to turn and scale, in pixels
@@ -172,6 +175,15 @@ def align_to(
     unit2 = (a1[:, 1]**2).sum(1)[:, None, None]
     linear = a0.transpose(1, 2) @ a1/unit2
     return torch.cat([linear, (c0 - (linear @ c1[..., None])[..., 0])[..., None]], 2)
+
+def look_alikes(
+    landmarks:Tensor, # `(B, 5, 2)` in pixels
+)->Tensor: # `(B,)`, for each face the number of another one; its own where there is no other
+    "Whose face is turned most like each one, by the landmarks in the frame of the face."
+    centre, axes = face_frame(landmarks)
+    unit2 = (axes[:, 1]**2).sum(1).clamp(min=1.)[:, None, None]
+    pose = (((landmarks - centre[:, None]) @ axes.transpose(1, 2))/unit2).flatten(1)
+    return (torch.cdist(pose, pose) + torch.diag(torch.full((len(pose),), 1e6, device=pose.device))).argmin(1)
 
 def match_colour(
     source:Tensor, # `(N, 3, S, S)`, the colours to change
@@ -208,15 +220,17 @@ class Forged:
 class SelfBlend:
     "Settings of the forger; call it with a batch of real clips."
     families: dict|None = None # weight of each mask family, `FAMILY_WEIGHTS` by default
-    swap: float = .25 # share of forgeries whose source is another face of the batch
+    swap: float = .35 # share of forgeries whose source is another face of the batch
     strength: float = 1. # of the alterations
+    redraw: Callable|None = None # draws faces anew, as `Redraw` does: pictures `(N, 3, S, S)`, landmarks `(N, 5, 2)`, generator -> pictures
+    redrawn: float = .4 # share of forgeries whose source is drawn anew, where `redraw` is given
     soft_outside: float = .3 # factor on the chance that the surroundings lose detail, where it is they that are altered
     deformation: float = .08 # of the mask, in units of the eye-mouth distance
     flicker: float = .5 # of mask and blend from frame to frame, as a share of their spread from clip to clip
     alter_real: float = .5 # share of real clips that are altered as a whole
     degrade: bool = True # the same degradation for both at the end
     severity: float = 1. # of that degradation
-    video: float = .2 # share of pairs that are written as H.264 video and read again, where PyAV is installed
+    video: float = .45 # share of pairs that are written as H.264 video, many of them smaller, and read again, where PyAV is installed
 
     def __call__(self, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
         b, t, _, size, _ = x.shape
@@ -234,14 +248,26 @@ class SelfBlend:
         return Forged(real, fake, mask)
 
     def _degrade(self, real, fake, generator): # both along the frames, so that each pair meets the same
-        both = degrade_in_the_wild(torch.cat([real, fake], 1), generator, self.severity)
-        filmed = (torch.rand(len(both), generator=generator) < self.video*self.severity).nonzero().flatten().tolist()
-        rates = uniform(len(both), 18, 38, generator).tolist()
-        if not find_spec("av"): return both.chunk(2, 1)
-        real, fake = (o.clone() for o in both.chunk(2, 1))
-        for i in filmed: # each by itself: a codec must not predict the forgery from the original
-            for o in (real, fake): o[i:i+1] = h264(o[i:i+1], int(rates[i]))
+        both = torch.cat([real, fake], 1)
+        share = self.video*self.severity if find_spec("av") else 0.
+        filmed = torch.rand(len(both), generator=generator) < share
+        out = torch.empty_like(both)
+        for part, severity in ((~filmed, self.severity), (filmed, self.severity/2)): # a video is seldom ruined twice
+            if part.any(): out[part] = degrade_in_the_wild(both[part], generator, severity)
+        real, fake = out.chunk(2, 1)
+        n = int(filmed.sum())
+        for i, rate, scale in zip(filmed.nonzero().flatten().tolist(), uniform(n, 18, 34, generator).tolist(), uniform(n, .4, 1.2, generator).tolist()):
+            for o in (real, fake): o[i:i+1] = film(o[i:i+1], int(rate), min(scale, 1.)) # each by itself: a codec must not predict the forgery from the original
         return real, fake
+
+def film(
+    x:Tensor, # `(B, T, 3, S, S)` in [0, 1]
+    rate:int, # Constant rate factor, 0 (lossless) to 51
+    scale:float=1., # Share of the size at which it is filmed, above 0 to 1
+)->Tensor: # Same shape; raises `ImportError` where PyAV is not installed
+    "Written as H.264 video, in which the face is smaller, and read again."
+    small = 2*max(8, round(x.shape[-1]*scale/2))
+    return resample(h264(resample(x, small).clamp(0, 1), rate), x.shape[-1]).clamp(0, 1)
 
 # %% ../nbs/45_selfblend.ipynb #da1960c8
 def masks(self:SelfBlend, landmarks:Tensor, frames:int, size:int, generator=None)->Tensor:
@@ -269,10 +295,15 @@ def source(self:SelfBlend, x:Tensor, landmarks:Tensor, mask:Tensor, generator=No
     move = [o.to(x.device) for o in (angle*wobble, 1 + scale*wobble, shift*wobble[:, None])]
     to_self = small_motion(face_frame(landmarks)[0].repeat_interleave(t, 0), size, *move)
     swapped = (torch.rand(b, generator=generator) < (self.swap if b > 1 else 0)).to(x.device).repeat_interleave(t, 0)
-    other = torch.arange(b, device=x.device).roll(1)
+    other = look_alikes(landmarks)
     to_other = align_to(landmarks[other], landmarks).repeat_interleave(t, 0)
     matrix = torch.where(swapped[:, None, None], to_other, to_self)
-    moved = warp(torch.where(swapped[:, None, None, None], x[other].flatten(0, 1), x.flatten(0, 1)), matrix)
+    raw = torch.where(swapped[:, None, None, None], x[other].flatten(0, 1), x.flatten(0, 1))
+    if self.redraw is not None:
+        anew = (torch.rand(b, generator=generator) < self.redrawn).to(x.device).repeat_interleave(t, 0).nonzero().flatten()
+        points = torch.where(swapped[:, None, None], landmarks[other].repeat_interleave(t, 0), landmarks.repeat_interleave(t, 0))
+        if len(anew): raw = raw.index_copy(0, anew, self.redraw(raw[anew], points[anew], generator))
+    moved = warp(raw, matrix)
     where = swapped.nonzero().flatten()
     if len(where): moved[where] = match_colour(moved[where], x.flatten(0, 1)[where], mask.flatten(0, 1)[where])
     seamless = (torch.rand(b, generator=generator) < .2).to(x.device).repeat_interleave(t, 0).nonzero().flatten()
