@@ -162,12 +162,14 @@ def deepfake_train(
     image_size:int=224, # Side of the face crops in pixels
     epochs:int=20, # Length of the schedule
     batch_size:int=32, # Clips in a batch, over all processes
-    learning_rate:float=1e-3, # Of the head; early layers take a tenth of it
+    learning_rate:float=1e-3, # Of the head
+    early_rate:float=.1, # That of the early layers as a share of it, above 0 to 1
     from_real_only:bool=False, # Learn from real faces and their self-blended forgeries?
     redraw:str="", # With --from-real-only: file of networks that draw some of the faces to paste; made first where it does not exist
     balance:str="class", # Oversampling by class, method or dataset; none for none
     frozen_epochs:int=0, # Epochs in which only the head learns, and again as many with the late layers
     patience:int=0, # Stop after so many epochs without a better validation AUC; 0 for never
+    weights:str="", # Weights of this library to go on with
     pretrained:str="none", # Backbone: none, timm (needs a network), or a file
     arch_args:str="{}", # Further arguments of the architecture, as JSON
     mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
@@ -178,13 +180,14 @@ def deepfake_train(
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
     if not out.endswith(".safetensors"): raise UsageError(f"--out {out}. Accepted: a name that ends in .safetensors")
     if min(clip_length, image_size//32, epochs, batch_size//2) < 1: raise UsageError("accepted: --clip-length and --epochs from 1, --image-size from 32, --batch-size from 2")
+    if not 0 < early_rate <= 1: raise UsageError(f"--early-rate {early_rate}. Accepted: above 0 to 1")
     if redraw and not (from_real_only and redraw.endswith(".safetensors")): raise UsageError(f"--redraw {redraw}. Accepted: a name that ends in .safetensors, together with --from-real-only")
     try: extra = json.loads(arch_args)
     except ValueError as e: raise UsageError(f"--arch-args {arch_args}: no JSON. Accepted: for instance '{{\"pad_type\": \"same\"}}'") from e
     from deepfake_nb.recipe import Recipe, train
-    start = dict(none=False, timm=True).get(pretrained, pretrained)
-    recipe = Recipe(arch, temporal, clip_length, image_size, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, from_real_only=from_real_only, redraw=redraw,
-                    balance=None if balance == "none" else balance, frozen_epochs=frozen_epochs, patience=patience, pretrained=start, arch_args=extra,
+    backbone = dict(none=False, timm=True).get(pretrained, pretrained)
+    recipe = Recipe(arch, temporal, clip_length, image_size, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, early_rate=early_rate, weights=weights, from_real_only=from_real_only, redraw=redraw,
+                    balance=None if balance == "none" else balance, frozen_epochs=frozen_epochs, patience=patience, pretrained=backbone, arch_args=extra,
                     mean=mean, std=std, seed=seed)
     print(train(data, out, recipe, workers))
 

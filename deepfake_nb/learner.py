@@ -242,9 +242,9 @@ class GradualUnfreezing(Callback):
 def has_fast_bfloat16(
     device:str|torch.device="cpu", # Where to train
 )->bool: # Is bfloat16 faster than float32 there?
-    "Whether a device has matrix instructions for bfloat16."
+    "Whether a device has instructions for bfloat16 that a network gains by."
     if torch.device(device).type == "cuda": return torch.cuda.is_bf16_supported()
-    return torch.device(device).type == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return torch.device(device).type == "cpu" and any(getattr(torch.cpu, f"_is_{o}_supported", lambda: False)() for o in ("amx_tile", "avx512_bf16"))
 
 class HalfPrecision(Callback):
     "Forward passes in bfloat16; losses and weights stay in float32."
@@ -320,12 +320,13 @@ def join_processes()->tuple[int, int]: # rank, number of processes
 def fit(
     learn:Learner, # From `face_learner`, with a `Checkpoint` if it shall be possible to continue
     epochs:int, # Length of the schedule
-    learning_rate:float=1e-3, # Of the head; early layers take a tenth of it, late ones a third
+    learning_rate:float=1e-3, # Of the head
     progress:bool=True, # Show bars and the log?
+    early_rate:float=.1, # That of the early layers as a share of it, above 0 to 1; late layers take the geometric mean
 )->None:
     "Train by the one-cycle schedule, from where the checkpoint stands, over all processes there are."
     if world()[1] > 1: learn.add_cb(Distributed())
     done = learn.checkpoint.resume(learn) if hasattr(learn, "checkpoint") else 0
     show = progress and not world()[0]
     with nullcontext() if show else learn.no_bar(), nullcontext() if show else learn.no_logging():
-        if done < epochs: learn.fit_one_cycle(epochs, np.array([.1, .3, 1.])*learning_rate, start_epoch=done)
+        if done < epochs: learn.fit_one_cycle(epochs, np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate, start_epoch=done)

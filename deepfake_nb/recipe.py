@@ -15,7 +15,7 @@ from .calibrate import feature_distance_from_dict, feature_distance_to_dict, fit
 from .core import REAL, DeepfakeError, atomic_write
 from .data import read_manifest, split_by_group
 from .extract import extract
-from .learner import Checkpoint, KeepBest, face_learner, fit, forged_loaders, join_processes, labelled_loaders, world
+from .learner import Checkpoint, KeepBest, face_learner, fit, forged_loaders, has_fast_bfloat16, join_processes, labelled_loaders, world
 from .model import Scorer, load_scorer, save_scorer
 from .redraw import FaceAutoencoder, Redraw, face_windows, fit_autoencoder, load_redraw, save_redraw
 from .selfblend import SelfBlend
@@ -36,12 +36,14 @@ class Recipe:
     margin: float = 1.25 # side of the crop / longer side of the face box
     epochs: int = 20
     batch_size: int = 32 # clips, over all processes; with `from_real_only` half of them are forgeries
-    learning_rate: float = 1e-3 # of the head; early layers take a tenth of it, late ones a third
+    learning_rate: float = 1e-3 # of the head
+    early_rate: float = .1 # that of the early layers as a share of it; 1 for a backbone that knows little of the matter
     from_real_only: bool = False # self-blending instead of labelled fakes?
     redraw: str = "" # with `from_real_only`: file of networks that draw some of the faces to paste; made first where it does not exist
     balance: str|None = "class" # oversampling of labelled data
     frozen_epochs: int = 0 # epochs with the head alone, and again as many with the late layers
     patience: int = 0 # stop after so many epochs without a better AUC; 0 for never
+    weights: str = "" # weights file of this library to go on with; its network and its crops must be those of the recipe
     pretrained: str|bool = False # backbone: a file, True for timm's own, False for none
     arch_args: dict = field(default_factory=dict) # further arguments of the architecture
     mean: float|None = None # of pixel values in [0, 1], for all channels; None: what timm states for the architecture
@@ -80,7 +82,7 @@ DRAWERS = (dict(size=128, width=24, code=16, upsampling="nearest"), dict(size=96
 def make_redraw(
     manifest:pd.DataFrame, # Faces; the real ones of the training split are used, at most 10,000
     path:str|Path, # File to write
-    steps:int=2500, # Batches of 16 faces for each network
+    steps:int=1000, # Batches of 16 faces for each network
     networks:tuple[dict, ...]=DRAWERS, # Arguments of each `FaceAutoencoder`
     seed:int=0, # Of all that is drawn at random
 )->Path: # The same path
@@ -93,8 +95,17 @@ def make_redraw(
     windows = torch.cat([(face_windows(x[:1].float()/255, points[None], size)*255).round().byte() for x, points, _ in samples])
     torch.manual_seed(seed)
     taught = [FaceAutoencoder(**o) for o in networks]
-    for i, network in enumerate(taught): fit_autoencoder(network, windows, steps, seed=seed + i)
+    for i, network in enumerate(taught): fit_autoencoder(network, windows, steps, half=has_fast_bfloat16(), seed=seed + i)
     return save_redraw(Redraw(taught), path)
+
+# %% ../nbs/66_recipe.ipynb #5a1f0c3e
+def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises `DeepfakeError` where the recipe asks for another one
+    scorer, keys = load_scorer(recipe.weights), ("arch", "temporal", "clip_length", "image_size", "margin")
+    if differs := [f"{k} {getattr(scorer.config, k)!r} and not {getattr(recipe, k)!r}" for k in keys if getattr(scorer.config, k) != getattr(recipe, k)]:
+        raise DeepfakeError(f"{recipe.weights} has {', '.join(differs)}. Accepted: the settings of the weights that the training starts from")
+    scorer.config.parent_sha256, scorer.config.name = scorer.sha256, name
+    return scorer
+
 
 # %% ../nbs/66_recipe.ipynb #ee1142fc
 def train(
@@ -108,6 +119,7 @@ def train(
     "Train, or go on with a training that was killed."
     recipe, out = recipe or Recipe(), Path(out)
     work = out.with_suffix("")
+    scorer = scorer or (_begin(recipe, out.stem) if recipe.weights else None)
     _same_recipe(recipe, work/"recipe.json")
     manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length, workers)
     join_processes()
@@ -120,7 +132,7 @@ def train(
     told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in used.groupby(["dataset", "split"]).size().items()})
     learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, name=out.stem, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
                          pretrained=recipe.pretrained, arch_args=recipe.arch_args, mean=recipe.mean and [recipe.mean]*3, std=recipe.std and [recipe.std]*3, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
-    fit(learn, recipe.epochs, recipe.learning_rate, progress)
+    fit(learn, recipe.epochs, recipe.learning_rate, progress, recipe.early_rate)
     if not world()[0]:
         plot_log(work/"log.csv").savefig(work/"curves.png")
         calibrate_weights(out, dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(used.dataset.unique())), dls.train)

@@ -79,22 +79,28 @@ def _critic(width=24):
     return nn.Sequential(layer(3, width, 2), nn.LeakyReLU(.2, True), layer(width, 2*width, 2), nn.LeakyReLU(.2, True),
                          layer(2*width, 4*width, 1), nn.LeakyReLU(.2, True), layer(4*width, 1, 1))
 
+def _half(f, x): # in bfloat16, as float32
+    with torch.autocast(x.device.type, torch.bfloat16): return f(x).float()
+
 def _difference(drawn, real): # of pixels, of edges and of what is seen from afar
     steps = lambda o: (o[..., 1:] - o[..., :-1], o[..., 1:, :] - o[..., :-1, :])
     edges = sum((a - b).abs().mean() for a, b in zip(steps(drawn), steps(real)))
     return (drawn - real).abs().mean() + 2*edges + 2*F.avg_pool2d(drawn - real, 4).abs().mean()
 
+# %% ../nbs/46_redraw.ipynb #7de37bdc
 def fit_autoencoder(
     network:FaceAutoencoder, # Is trained in place, and left in evaluation mode
     windows:Tensor, # `uint8 (N, 3, W, W)` from `face_windows`; resized where the network's windows are smaller or larger
     steps:int=2500, # Batches
     batch:int=16, # Windows in a batch
     learning_rate:float=1e-3, # At the start; falls to nothing in the last two fifths
+    half:bool=False, # Forward passes in bfloat16?
     seed:int=0, # Of all that is drawn at random
 )->list[float]: # Difference between drawn and real faces at each step
     "Teach an autoencoder to draw faces."
-    generator, size, losses = torch.Generator().manual_seed(seed), network.size, []
-    device, critic = next(network.parameters()).device, _critic().to(next(network.parameters()).device)
+    generator, size, losses = torch.Generator().manual_seed(seed), network.to(memory_format=torch.channels_last).size, []
+    device = next(network.parameters()).device
+    critic, fast = _critic().to(device, memory_format=torch.channels_last), lambda f, x: _half(f, x) if half else f(x)
     optimiser = torch.optim.AdamW(network.parameters(), learning_rate, betas=(.9, .99))
     judge = torch.optim.AdamW(critic.parameters(), .4*learning_rate, betas=(.5, .99))
     i = torch.linspace(-1, 1, size, device=device)
@@ -106,13 +112,13 @@ def fit_autoencoder(
         real = F.interpolate(real, (size, size), mode="bilinear", antialias=True) if real.shape[-1] != size else real
         flip = (torch.rand(batch, generator=generator) < .5).to(device).reshape(-1, 1, 1, 1)
         real = torch.where(flip, real.flip(-1), real)*oval
-        drawn = network(real/oval)*oval
+        drawn = fast(network, (real/oval).contiguous(memory_format=torch.channels_last))*oval
         loss = _difference(drawn, real)
         losses.append(loss.item())
-        if judged := step > steps/3: loss = loss - .02*critic(drawn).mean()
+        if judged := step > steps/3: loss = loss - .02*fast(critic, drawn).mean()
         optimiser.zero_grad(); loss.backward(); optimiser.step()
         if not judged: continue
-        verdict = F.relu(1 - critic(real)).mean() + F.relu(1 + critic(drawn.detach())).mean()
+        verdict = F.relu(1 - fast(critic, real)).mean() + F.relu(1 + fast(critic, drawn.detach())).mean()
         judge.zero_grad(); verdict.backward(); judge.step()
     network.eval()
     return losses
@@ -142,6 +148,7 @@ class Redraw:
             if len(i := (which == k).nonzero().flatten()): out[i] = redraw_faces(network, x[i], landmarks[i], *settings[i].T, generator)
         return out
 
+# %% ../nbs/46_redraw.ipynb #e8d7ca17
 def redraw_faces(
     network:FaceAutoencoder, # On the device of the pictures, in evaluation mode
     x:Tensor, # `(N, 3, S, S)` in [0, 1]

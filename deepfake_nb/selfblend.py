@@ -247,19 +247,7 @@ class SelfBlend:
         if self.degrade: real, fake = self._degrade(real, fake, generator)
         return Forged(real, fake, mask)
 
-    def _degrade(self, real, fake, generator): # both along the frames, so that each pair meets the same
-        both = torch.cat([real, fake], 1)
-        share = self.video*self.severity if find_spec("av") else 0.
-        filmed = torch.rand(len(both), generator=generator) < share
-        out = torch.empty_like(both)
-        for part, severity in ((~filmed, self.severity), (filmed, self.severity/2)): # a video is seldom ruined twice
-            if part.any(): out[part] = degrade_in_the_wild(both[part], generator, severity)
-        real, fake = out.chunk(2, 1)
-        n = int(filmed.sum())
-        for i, rate, scale in zip(filmed.nonzero().flatten().tolist(), uniform(n, 18, 34, generator).tolist(), uniform(n, .4, 1.2, generator).tolist()):
-            for o in (real, fake): o[i:i+1] = film(o[i:i+1], int(rate), min(scale, 1.)) # each by itself: a codec must not predict the forgery from the original
-        return real, fake
-
+# %% ../nbs/45_selfblend.ipynb #b81d6f02
 def film(
     x:Tensor, # `(B, T, 3, S, S)` in [0, 1]
     rate:int, # Constant rate factor, 0 (lossless) to 51
@@ -268,6 +256,21 @@ def film(
     "Written as H.264 video, in which the face is smaller, and read again."
     small = 2*max(8, round(x.shape[-1]*scale/2))
     return resample(h264(resample(x, small).clamp(0, 1), rate), x.shape[-1]).clamp(0, 1)
+
+def _degrade(self:SelfBlend, real:Tensor, fake:Tensor, generator)->tuple[Tensor, Tensor]: # both along the frames, so that each pair meets the same
+    both = torch.cat([real, fake], 1)
+    share = self.video*self.severity if find_spec("av") else 0.
+    filmed = torch.rand(len(both), generator=generator) < share
+    out = torch.empty_like(both)
+    for part, severity in ((~filmed, self.severity), (filmed, self.severity/2)): # a video is seldom ruined twice
+        if part.any(): out[part] = degrade_in_the_wild(both[part], generator, severity)
+    real, fake = out.chunk(2, 1)
+    n = int(filmed.sum())
+    for i, rate, scale in zip(filmed.nonzero().flatten().tolist(), uniform(n, 18, 34, generator).tolist(), uniform(n, .4, 1.2, generator).tolist()):
+        for o in (real, fake): o[i:i+1] = film(o[i:i+1], int(rate), min(scale, 1.)) # each by itself: a codec must not predict the forgery from the original
+    return real, fake
+
+SelfBlend._degrade = _degrade
 
 # %% ../nbs/45_selfblend.ipynb #da1960c8
 def masks(self:SelfBlend, landmarks:Tensor, frames:int, size:int, generator=None)->Tensor:
