@@ -23,7 +23,7 @@ from .weightsfile import FAMILIAR_LIMIT
 
 # %% auto #0
 __all__ = ['DRAWERS', 'FEWEST', 'Recipe', 'prepare_crops', 'make_redraw', 'train', 'clip_features', 'validation_logits',
-           'fit_familiar', 'calibrate_weights', 'plot_log']
+           'fit_familiar', 'calibrate_weights', 'plot_log', 'average_weights']
 
 # %% ../nbs/66_recipe.ipynb #1f52b268
 @dataclass
@@ -99,10 +99,15 @@ def make_redraw(
     return save_redraw(Redraw(taught), path)
 
 # %% ../nbs/66_recipe.ipynb #5a1f0c3e
+_kept = "arch", "temporal", "clip_length", "image_size", "margin", "mean", "std" # what weights cannot change while they are trained
+
+def _differences(config, other)->str: # in words; nothing where they agree as far as `other` says anything
+    return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in _kept
+                     if isinstance(getattr(other, k), type(getattr(config, k))) and getattr(config, k) != getattr(other, k))
+
 def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises `DeepfakeError` where the recipe asks for another one
-    scorer, keys = load_scorer(recipe.weights), ("arch", "temporal", "clip_length", "image_size", "margin")
-    if differs := [f"{k} {getattr(scorer.config, k)!r} and not {getattr(recipe, k)!r}" for k in keys if getattr(scorer.config, k) != getattr(recipe, k)]:
-        raise DeepfakeError(f"{recipe.weights} has {', '.join(differs)}. Accepted: the settings of the weights that the training starts from")
+    scorer = load_scorer(recipe.weights)
+    if differs := _differences(scorer.config, recipe): raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training starts from")
     scorer.config.parent_sha256, scorer.config.name = scorer.sha256, name
     return scorer
 
@@ -123,8 +128,8 @@ def train(
     _same_recipe(recipe, work/"recipe.json")
     manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length, workers)
     join_processes()
-    if recipe.redraw and not Path(recipe.redraw).exists():
-        if not world()[0]: make_redraw(manifest, recipe.redraw, seed=recipe.seed)
+    if recipe.redraw:
+        if not world()[0] and not Path(recipe.redraw).exists(): make_redraw(manifest, recipe.redraw, seed=recipe.seed)
         if world()[1] > 1: torch.distributed.barrier()
     torch.manual_seed(recipe.seed)
     dls = recipe.loaders(manifest, workers)
@@ -228,3 +233,22 @@ def plot_log(
     for ax in axes: ax.set_xlabel("epoch"); ax.grid(alpha=.3)
     fig.tight_layout(); plt.close(fig)
     return fig
+
+# %% ../nbs/66_recipe.ipynb #a7e3b102
+def average_weights(
+    files:list, # Two or more weights files of one network, trained from the same start
+    out:str|Path, # Weights file to write
+    shares:list[float]|None=None, # Share of each, from 0 to 1, together 1; None: all alike
+)->Path: # The weights file; raises `DeepfakeError` where the networks differ
+    "The mean of the weights of several trainings."
+    scorers, shares = [load_scorer(o) for o in files], shares or [1/max(1, len(files))]*len(files)
+    if not 2 <= len(files) == len(shares) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise DeepfakeError(f"{len(files)} weights files with the shares {shares}. Accepted: two or more, and for each a share, together 1")
+    first = scorers[0]
+    for path, o in zip(files, scorers):
+        if differs := _differences(o.config, first.config): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
+    states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training) for o, s in zip(scorers, shares)]
+    first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype) for k, v in first.state_dict().items()})
+    first.config = replace(first.config, name=Path(out).stem, parent_sha256="", training=dict(mean_of=told), metrics={}, familiar={}, temperature=1., threshold=.5, false_positive_rate=None, calibration={})
+    return save_scorer(first, out)
+
