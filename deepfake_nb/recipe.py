@@ -125,6 +125,7 @@ def train(
     recipe, out = recipe or Recipe(), Path(out)
     work = out.with_suffix("")
     scorer = scorer or (_begin(recipe, out.stem) if recipe.weights else None)
+    if recipe.redraw and Path(recipe.redraw).exists(): load_redraw(recipe.redraw) # whatever is wrong is said before anything is written
     _same_recipe(recipe, work/"recipe.json")
     manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length, workers)
     join_processes()
