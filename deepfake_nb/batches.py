@@ -14,12 +14,13 @@ import cv2, numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
 from .augment import degrade_in_the_wild, resample, sometimes, uniform
-from .core import FAKE, LABELS, REAL, ManifestError
+from .core import FAKE, LABELS, REAL, DeepfakeError, ManifestError
 from .selfblend import SelfBlend, landmarks_from_geometry, motion_from_still, shallow_focus, uneven_light
 
 # %% auto #0
 __all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'image', 'fits',
-           'cut', 'scramble', 'ForgedBatch', 'LabelledBatch', 'balance_keys', 'balance_weights', 'effective_counts']
+           'cut', 'scramble', 'ForgedBatch', 'LabelledBatch', 'BalanceError', 'balance_keys', 'balance_weights',
+           'effective_counts']
 
 # %% ../nbs/58_batches.ipynb #fa587242
 LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"]
@@ -210,13 +211,15 @@ class LabelledBatch:
         return x, torch.tensor(labels).float()
 
 # %% ../nbs/58_batches.ipynb #b0176946
+class BalanceError(DeepfakeError, ValueError): "A way of balancing that is not known."
+
 def balance_keys(
     faces:Faces, # The clips of a data set
     by:str|None="class", # 'class'; 'method' or 'dataset' within each class; None for no balance
 )->list[tuple]: # One key per clip: (label,), (label, method) ...
-    "What is to come up equally often; raises `ValueError` for an unknown `by`."
+    "What is to come up equally often; raises `BalanceError` for an unknown `by`."
     if by in (None, "class"): return [(int(o),) for o in faces.labels]
-    if by not in ("method", "dataset"): raise ValueError(f"balance {by!r} is unknown; accepted: class, method, dataset, None")
+    if by not in ("method", "dataset"): raise BalanceError(f"balance {by!r} is unknown; accepted: class, method, dataset, None")
     return [(int(c[0]["label"]), str(c[0].get(by, ""))) for c in faces.clips]
 
 def balance_weights(

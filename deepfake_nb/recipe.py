@@ -99,18 +99,16 @@ def make_redraw(
     return save_redraw(Redraw(taught), path)
 
 # %% ../nbs/66_recipe.ipynb #5a1f0c3e
-_kept = "arch", "temporal", "clip_length", "image_size", "margin", "mean", "std" # what weights cannot change while they are trained
+_kept = "arch", "temporal", "clip_length", "image_size", "margin" # what weights cannot change while they are trained
 
-def _differences(config, other)->str: # in words; nothing where they agree as far as `other` says anything
-    return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in _kept
-                     if isinstance(getattr(other, k), type(getattr(config, k))) and getattr(config, k) != getattr(other, k))
+def _differences(config, other, keys=_kept)->str: # in words; nothing where they agree
+    return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in keys if getattr(config, k) != getattr(other, k))
 
 def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises `DeepfakeError` where the recipe asks for another one
     scorer = load_scorer(recipe.weights)
     if differs := _differences(scorer.config, recipe): raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training starts from")
     scorer.config.parent_sha256, scorer.config.name = scorer.sha256, name
     return scorer
-
 
 # %% ../nbs/66_recipe.ipynb #ee1142fc
 def train(
@@ -125,7 +123,6 @@ def train(
     recipe, out = recipe or Recipe(), Path(out)
     work = out.with_suffix("")
     scorer = scorer or (_begin(recipe, out.stem) if recipe.weights else None)
-    if recipe.redraw and Path(recipe.redraw).exists(): load_redraw(recipe.redraw) # whatever is wrong is said before anything is written
     _same_recipe(recipe, work/"recipe.json")
     manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length, workers)
     join_processes()
@@ -134,6 +131,7 @@ def train(
         if world()[1] > 1: torch.distributed.barrier()
     torch.manual_seed(recipe.seed)
     dls = recipe.loaders(manifest, workers)
+    with atomic_write(work/"recipe.json") as temporary: temporary.write_text(json.dumps(vars(recipe), indent=1)) # now that all of it could be read
     used = manifest[manifest.split.isin(("train", "val"))]
     told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in used.groupby(["dataset", "split"]).size().items()})
     learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, name=out.stem, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
@@ -219,7 +217,6 @@ def _same_recipe(recipe:Recipe, path:Path): # raises `DeepfakeError` where the f
     if path.exists() and (before := vars(Recipe()) | json.loads(path.read_text())) != vars(recipe): # what the file lacks is newer than it
         changed = ", ".join(f"{k} was {before.get(k)!r} and is {v!r}" for k, v in vars(recipe).items() if before.get(k) != v)
         raise DeepfakeError(f"{path.parent}: an earlier training lies here and {changed}. Accepted: the same settings (it goes on), or another name for the weights.")
-    with atomic_write(path) as temporary: temporary.write_text(json.dumps(vars(recipe), indent=1))
 
 def plot_log(
     path:str|Path, # `log.csv` of a training
@@ -242,14 +239,14 @@ def average_weights(
     shares:list[float]|None=None, # Share of each, from 0 to 1, together 1; None: all alike
 )->Path: # The weights file; raises `DeepfakeError` where the networks differ
     "The mean of the weights of several trainings."
-    scorers, shares = [load_scorer(o) for o in files], shares or [1/max(1, len(files))]*len(files)
+    if shares is None and files: shares = [1/len(files)]*len(files)
     if not 2 <= len(files) == len(shares) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise DeepfakeError(f"{len(files)} weights files with the shares {shares}. Accepted: two or more, and for each a share, together 1")
+    scorers = [load_scorer(o) for o in files]
     first = scorers[0]
     for path, o in zip(files, scorers):
-        if differs := _differences(o.config, first.config): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
+        if differs := _differences(o.config, first.config, (*_kept, "arch_args", "temporal_args", "mean", "std")): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
     states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training) for o, s in zip(scorers, shares)]
     first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype) for k, v in first.state_dict().items()})
     first.config = replace(first.config, name=Path(out).stem, parent_sha256="", training=dict(mean_of=told), metrics={}, familiar={}, temperature=1., threshold=.5, false_positive_rate=None, calibration={})
     return save_scorer(first, out)
-
