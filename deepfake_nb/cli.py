@@ -160,6 +160,8 @@ def deepfake_train(
     temporal:str="lstm", # lstm, mean or cnn_lstm
     clip_length:int=8, # Frames of a clip; 1 for single faces
     image_size:int=224, # Side of the face crops in pixels
+    margin:float=1.25, # Side of the face crops, in longer sides of the face
+    severity:float=1., # Of the degradations that faces meet, 0 (none) to 1
     epochs:int=20, # Length of the schedule
     batch_size:int=32, # Clips in a batch, over all processes
     learning_rate:float=1e-3, # Of the head
@@ -181,12 +183,13 @@ def deepfake_train(
     if not out.endswith(".safetensors"): raise UsageError(f"--out {out}. Accepted: a name that ends in .safetensors")
     if min(clip_length, image_size//32, epochs, batch_size//2) < 1: raise UsageError("accepted: --clip-length and --epochs from 1, --image-size from 32, --batch-size from 2")
     if not 0 < early_rate <= 1: raise UsageError(f"--early-rate {early_rate}. Accepted: above 0 to 1")
+    if not (1 <= margin <= 2 and 0 <= severity <= 1): raise UsageError(f"--margin {margin} --severity {severity}. Accepted: a margin from 1 to 2, a severity from 0 to 1")
     if redraw and not (from_real_only and redraw.endswith(".safetensors")): raise UsageError(f"--redraw {redraw}. Accepted: a name that ends in .safetensors, together with --from-real-only")
     try: extra = json.loads(arch_args)
     except ValueError as e: raise UsageError(f"--arch-args {arch_args}: no JSON. Accepted: for instance '{{\"pad_type\": \"same\"}}'") from e
     from deepfake_nb.recipe import Recipe, train
     backbone = dict(none=False, timm=True).get(pretrained, pretrained)
-    recipe = Recipe(arch, temporal, clip_length, image_size, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, early_rate=early_rate, weights=weights, from_real_only=from_real_only, redraw=redraw,
+    recipe = Recipe(arch, temporal, clip_length, image_size, margin, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, early_rate=early_rate, weights=weights, from_real_only=from_real_only, severity=severity, redraw=redraw,
                     balance=None if balance == "none" else balance, frozen_epochs=frozen_epochs, patience=patience, pretrained=backbone, arch_args=extra,
                     mean=mean, std=std, seed=seed)
     print(train(data, out, recipe, workers))

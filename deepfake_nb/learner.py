@@ -27,7 +27,8 @@ from .selfblend import SelfBlend
 # %% auto #0
 __all__ = ['world', 'BatchLoader', 'forged_loaders', 'labelled_loaders', 'TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare',
            'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint', 'GradualUnfreezing', 'has_fast_bfloat16',
-           'HalfPrecision', 'training_splitter', 'adamw', 'face_learner', 'Distributed', 'join_processes', 'fit']
+           'HalfPrecision', 'training_splitter', 'adamw', 'face_learner', 'Distributed', 'join_processes',
+           'leave_processes', 'fit']
 
 # %% ../nbs/60_learner.ipynb #6b4ce8c3
 def world()->tuple[int, int]: # rank of this process, number of processes
@@ -316,6 +317,14 @@ def join_processes()->tuple[int, int]: # rank, number of processes
         torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         if torch.cuda.is_available(): torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     return world()
+
+def leave_processes()->int: # rank that this process had; 0 where it is alone
+    "Part from the other processes once all have come this far; one that ends without may crash on its way out."
+    rank, size = world()
+    if size > 1:
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+    return rank
 
 def fit(
     learn:Learner, # From `face_learner`, with a `Checkpoint` if it shall be possible to continue

@@ -15,7 +15,7 @@ from .calibrate import feature_distance_from_dict, feature_distance_to_dict, fit
 from .core import REAL, DeepfakeError, atomic_write
 from .data import read_manifest, split_by_group
 from .extract import extract
-from .learner import Checkpoint, KeepBest, face_learner, fit, forged_loaders, has_fast_bfloat16, join_processes, labelled_loaders, world
+from .learner import Checkpoint, KeepBest, face_learner, fit, forged_loaders, has_fast_bfloat16, join_processes, labelled_loaders, leave_processes, world
 from .model import Scorer, load_scorer, save_scorer
 from .redraw import FaceAutoencoder, Redraw, face_windows, fit_autoencoder, load_redraw, save_redraw
 from .selfblend import SelfBlend
@@ -39,6 +39,7 @@ class Recipe:
     learning_rate: float = 1e-3 # of the head
     early_rate: float = .1 # that of the early layers as a share of it; 1 for a backbone that knows little of the matter
     from_real_only: bool = False # self-blending instead of labelled fakes?
+    severity: float = 1. # of the degradations of training and validation clips, 0 (none) to 1
     redraw: str = "" # with `from_real_only`: file of networks that draw some of the faces to paste; made first where it does not exist
     balance: str|None = "class" # oversampling of labelled data
     frozen_epochs: int = 0 # epochs with the head alone, and again as many with the late layers
@@ -54,9 +55,9 @@ class Recipe:
     def loaders(self, manifest:pd.DataFrame, workers:int=1): # fastai `DataLoaders` of a manifest of faces
         common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed)
         if self.from_real_only:
-            forger = SelfBlend(redraw=load_redraw(self.redraw) if self.redraw else None)
+            forger = SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=load_redraw(self.redraw) if self.redraw else None)
             return forged_loaders(manifest, pairs=self.batch_size//2, selfblend=forger, **common)
-        return labelled_loaders(manifest, batch_size=self.batch_size, balance=self.balance, **common)
+        return labelled_loaders(manifest, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
 
 # %% ../nbs/66_recipe.ipynb #08906aab
 def prepare_crops(
@@ -137,7 +138,7 @@ def train(
     learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, name=out.stem, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
                          pretrained=recipe.pretrained, arch_args=recipe.arch_args, mean=recipe.mean and [recipe.mean]*3, std=recipe.std and [recipe.std]*3, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
     fit(learn, recipe.epochs, recipe.learning_rate, progress, recipe.early_rate)
-    if not world()[0]:
+    if not leave_processes():
         plot_log(work/"log.csv").savefig(work/"curves.png")
         calibrate_weights(out, dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(used.dataset.unique())), dls.train)
     return out

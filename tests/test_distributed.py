@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from PIL import Image
 torch.set_num_threads(1)
-from deepfake_nb.learner import Callback, face_learner, fit, join_processes, labelled_loaders
+from deepfake_nb.learner import Callback, face_learner, fit, join_processes, labelled_loaders, leave_processes
 from deepfake_nb.model import create_scorer
 
 folder = Path(sys.argv[1])
@@ -32,6 +32,7 @@ if size > 1:
     together = torch.stack(losses)
     torch.distributed.all_reduce(together)
     losses = list(together/size)
+leave_processes()
 if rank == 0:
     (folder/f"losses{size}.json").write_text(json.dumps(dict(size=size, losses=[float(o) for o in losses], seen=len(dls.train)*dls.train.bs)))
 '''
