@@ -26,9 +26,9 @@ from .selfblend import SelfBlend
 
 # %% auto #0
 __all__ = ['world', 'BatchLoader', 'forged_loaders', 'labelled_loaders', 'TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare',
-           'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint', 'GradualUnfreezing', 'has_fast_bfloat16',
-           'HalfPrecision', 'training_splitter', 'adamw', 'face_learner', 'Distributed', 'join_processes',
-           'leave_processes', 'fit']
+           'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint', 'GradualUnfreezing', 'FrozenStatistics',
+           'has_fast_bfloat16', 'HalfPrecision', 'training_splitter', 'adamw', 'face_learner', 'Distributed',
+           'join_processes', 'leave_processes', 'fit']
 
 # %% ../nbs/60_learner.ipynb #6b4ce8c3
 def world()->tuple[int, int]: # rank of this process, number of processes
@@ -240,6 +240,12 @@ class GradualUnfreezing(Callback):
     def before_epoch(self):
         if self.epochs: self.learn.freeze_to({0: -1, 1: -2}.get(self.epoch//self.epochs, 0))
 
+class FrozenStatistics(Callback):
+    "Batch norm by the stored statistics, in training as later on: those of a batch would tell each picture what its twin looks like."
+    def before_train(self):
+        for o in self.learn.model.modules():
+            if isinstance(o, nn.modules.batchnorm._BatchNorm): o.eval()
+
 def has_fast_bfloat16(
     device:str|torch.device="cpu", # Where to train
 )->bool: # Is bfloat16 faster than float32 there?
@@ -285,6 +291,7 @@ def face_learner(
     decay:float=.998, # Of the running average of weights; 0 for none
     weight_decay:float=.05, # Of AdamW
     frozen_epochs:int=0, # Epochs with the head alone, and again as many with the late layers
+    frozen_statistics:bool=False, # Batch norm by the stored statistics? For a backbone that was trained before, and batches of pairs
     half:bool|None=None, # bfloat16? None: where the device is faster with it
     patience:int=0, # Stop after so many epochs without a better AUC; 0 for never
     log:str|Path|None=None, # A CSV file that gets a line per epoch; one that exists is continued
@@ -296,6 +303,7 @@ def face_learner(
     scorer = scorer or create_scorer(arch, temporal, image_size=batch[0].shape[-1], clip_length=batch[0].shape[1], **kwargs)
     model = TrainingScorer(scorer.to(memory_format=torch.channels_last), 16 if mask_weight and len(batch) > 2 else None)
     mine = [WeightAveraging(decay)]*bool(decay) + [GradualUnfreezing(frozen_epochs)]*bool(frozen_epochs)
+    if frozen_statistics: mine.append(FrozenStatistics())
     if has_fast_bfloat16(dls.device or "cpu") if half is None else half: mine.append(HalfPrecision())
     mine += [EarlyStoppingCallback("auc", patience=patience)]*bool(patience) + ([EpochLog(log)] if log and not world()[0] else [])
     return Learner(dls, model, loss_func=ForgeryLoss(smoothing, mask_weight), opt_func=functools.partial(adamw, weight_decay=weight_decay),

@@ -16,7 +16,7 @@ from .core import REAL, DeepfakeError, atomic_write
 from .data import read_manifest, split_by_group
 from .extract import extract
 from .learner import Checkpoint, KeepBest, face_learner, fit, forged_loaders, has_fast_bfloat16, join_processes, labelled_loaders, leave_processes, world
-from .model import Scorer, load_scorer, save_scorer
+from .model import Scorer, _fixed_size, load_scorer, save_scorer
 from .redraw import FaceAutoencoder, Redraw, face_windows, fit_autoencoder, load_redraw, save_redraw
 from .selfblend import SelfBlend
 from .weightsfile import FAMILIAR_LIMIT
@@ -100,15 +100,15 @@ def make_redraw(
     return save_redraw(Redraw(taught), path)
 
 # %% ../nbs/66_recipe.ipynb #5a1f0c3e
-_kept = "arch", "temporal", "clip_length", "image_size", "margin" # what weights cannot change while they are trained
+_kept, _crops = ("arch", "temporal", "clip_length"), ("image_size", "margin") # what weights cannot change while they are trained, and what most networks can
 
-def _differences(config, other, keys=_kept)->str: # in words; nothing where they agree
+def _differences(config, other, keys)->str: # in words; nothing where they agree
     return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in keys if getattr(config, k) != getattr(other, k))
 
 def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises `DeepfakeError` where the recipe asks for another one
     scorer = load_scorer(recipe.weights)
-    if differs := _differences(scorer.config, recipe): raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training starts from")
-    scorer.config.parent_sha256, scorer.config.name = scorer.sha256, name
+    if differs := _differences(scorer.config, recipe, (*_kept, *_crops[:1]*_fixed_size(recipe.arch))): raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training starts from")
+    scorer.config = replace(scorer.config, parent_sha256=scorer.sha256, name=name, **{k: getattr(recipe, k) for k in _crops})
     return scorer
 
 # %% ../nbs/66_recipe.ipynb #ee1142fc
@@ -136,6 +136,7 @@ def train(
     used = manifest[manifest.split.isin(("train", "val"))]
     told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in used.groupby(["dataset", "split"]).size().items()})
     learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, name=out.stem, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
+                         frozen_statistics=recipe.from_real_only and bool(recipe.pretrained or recipe.weights),
                          pretrained=recipe.pretrained, arch_args=recipe.arch_args, mean=recipe.mean and [recipe.mean]*3, std=recipe.std and [recipe.std]*3, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
     fit(learn, recipe.epochs, recipe.learning_rate, progress, recipe.early_rate)
     if not leave_processes():
@@ -246,7 +247,7 @@ def average_weights(
     scorers = [load_scorer(o) for o in files]
     first = scorers[0]
     for path, o in zip(files, scorers):
-        if differs := _differences(o.config, first.config, (*_kept, "arch_args", "temporal_args", "mean", "std")): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
+        if differs := _differences(o.config, first.config, (*_kept, *_crops, "arch_args", "temporal_args", "mean", "std")): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
     states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training) for o, s in zip(scorers, shares)]
     first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype) for k, v in first.state_dict().items()})
     first.config = replace(first.config, name=Path(out).stem, parent_sha256="", training=dict(mean_of=told), metrics={}, familiar={}, temperature=1., threshold=.5, false_positive_rate=None, calibration={})

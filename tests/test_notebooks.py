@@ -1,5 +1,5 @@
 "Each notebook is one test: all its cells run, but for those marked `#| slow` or `#| gpu`."
-import gc, importlib.util, os, re, signal, sys
+import atexit, gc, importlib.util, os, re, signal, sys
 import nbdev.test  # the module, not the function: pytest would collect `test_nb`
 import pytest
 from nbdev.config import get_config
@@ -17,8 +17,10 @@ def missing(source, seen=()):
 
 
 @pytest.fixture
-def surroundings():
-    "A notebook leaves working directory, environment, path and signals as it found them."
+def surroundings(monkeypatch):
+    "A notebook leaves working directory, environment, path and signals as it found them, and its shell is not kept until Python ends."
+    register = atexit.register
+    monkeypatch.setattr(atexit, "register", lambda f, *args, **kwargs: f if getattr(f, "__name__", "") == "atexit_operations" else register(f, *args, **kwargs))
     folder, environment, path, handler = os.getcwd(), dict(os.environ), list(sys.path), signal.getsignal(signal.SIGINT)
     yield
     os.chdir(folder)
