@@ -84,7 +84,7 @@ def timeline_html(
     curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'><polyline points='{path(o)}' fill='none'/>{dots(o)}</g>" for o in lines)
     level, seen = y(prediction.threshold), f"Estimated probability of a forgery over time, for {len(lines)} {'person' if len(lines) == 1 else 'people'}"
     return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{grid}"
-            f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/><text x='690' y='{level - 5:.1f}' text-anchor='end'>FAKE from here on</text>"
+            f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/><text x='690' y='{level - 5 if level > 40 else 18:.1f}' text-anchor='end'>FAKE from here on</text>"
             f"{curves}<line x1='{x(time):.1f}' x2='{x(time):.1f}' y1='20' y2='148' stroke='#1d4f91' stroke-width='2'/>"
             f"<text x='60' y='170'>0 s</text><text x='690' y='170' text-anchor='end'>{end:.1f} s</text></svg>")
 
