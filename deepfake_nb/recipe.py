@@ -44,7 +44,7 @@ class Recipe:
     balance: str|None = "class" # oversampling of labelled data
     frozen_epochs: int = 0 # epochs with the head alone, and again as many with the late layers
     patience: int = 0 # stop after so many epochs without a better AUC; 0 for never
-    weights: str = "" # weights file of this library to go on with; its network and its crops must be those of the recipe
+    weights: str = "" # weights file of this library to go on with; its network must be that of the recipe
     pretrained: str|bool = False # backbone: a file, True for timm's own, False for none
     arch_args: dict = field(default_factory=dict) # further arguments of the architecture
     mean: float|None = None # of pixel values in [0, 1], for all channels; None: what timm states for the architecture
