@@ -8,7 +8,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/batches.html.md"""
 from __future__ import annotations
 import math, random
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 import torch.nn.functional as F
@@ -170,6 +170,8 @@ class ForgedBatch:
     focus: float = .35 # share of pairs whose background is out of focus before anything is forged
     light: float = .35 # share of pairs that are unevenly lit, likewise
     scrambled: bool = True # some pairs upside down, in other colours? Never where batches are repeatable
+    twins: bool = True # forgeries in the batch of their originals? Else in the next one, unless batches are repeatable
+    last: tuple|None = field(default=None, init=False, repr=False) # forgeries and masks that wait for the next batch
 
     def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor]: # (2B, T, 3, S, S), (2B,), (2B*T, 1, s, s)
         clips, points, _ = zip(*samples)
@@ -184,6 +186,7 @@ class ForgedBatch:
         mask = resample(forged.mask, self.size)
         if self.scrambled and not self.repeatable: # both at once, so that each pair is treated alike
             real, fake, mask = scramble(real, fake, mask, generator=generator)
+        if not (self.twins or self.repeatable): (fake, mask), self.last = self.last or (fake, mask), (fake, mask)
         both, mask = torch.cat([real, fake]), torch.cat([torch.zeros_like(mask), mask]).flatten(0, 1)
         label = torch.tensor([REAL, FAKE]).repeat_interleave(len(x)).float()
         return both, label, F.adaptive_avg_pool2d(mask, self.size//self.mask_stride)

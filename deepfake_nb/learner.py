@@ -74,6 +74,7 @@ def forged_loaders(
     margin:float=1.25, # Side of the crop / longer side of the face box
     selfblend:SelfBlend|None=None, # The forger, for training and validation alike
     repeats:int=2, # Each validation face is forged so many times
+    twins:bool=True, # Training forgeries in the batch of their originals? Not where batch norm measures the batch
     workers:int=1, # Processes that make batches
     root:str|Path|None=None, # Folder that relative paths start from
     seed:int=0, # Of order and crops
@@ -85,7 +86,7 @@ def forged_loaders(
     stills = CLIP_COLUMNS[0] not in manifest # else the clips are there and need not be made
     faces = {s: Faces(d, work_size, 1 if stills else clip_length, margin, jitter[s], root or manifest.attrs.get("root"), seed) for s, d in parts.items()}
     batch = ForgedBatch(size, selfblend or SelfBlend(), clip_length)
-    train = BatchLoader(faces["train"], pairs, seed=seed, shuffle=True, drop_last=True, create_batch=batch, num_workers=workers)
+    train = BatchLoader(faces["train"], pairs, seed=seed, shuffle=True, drop_last=True, create_batch=replace(batch, twins=twins), num_workers=workers)
     valid = BatchLoader(faces["val"], pairs, create_batch=replace(batch, repeatable=True), num_workers=workers)
     return DataLoaders(train, valid)
 

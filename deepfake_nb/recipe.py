@@ -52,11 +52,15 @@ class Recipe:
     false_positive_rate: float = .05 # what the threshold stands for: share of real validation clips at or above it
     seed: int = 0
 
+    @property
+    def begun(self)->bool: # does the backbone bring batch-norm statistics that are worth keeping?
+        return bool(self.pretrained or self.weights)
+
     def loaders(self, manifest:pd.DataFrame, workers:int=1): # fastai `DataLoaders` of a manifest of faces
         common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed)
         if self.from_real_only:
             forger = SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=load_redraw(self.redraw) if self.redraw else None)
-            return forged_loaders(manifest, pairs=self.batch_size//2, selfblend=forger, **common)
+            return forged_loaders(manifest, pairs=self.batch_size//2, selfblend=forger, twins=self.begun, **common)
         return labelled_loaders(manifest, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
 
 # %% ../nbs/66_recipe.ipynb #08906aab
@@ -136,7 +140,7 @@ def train(
     used = manifest[manifest.split.isin(("train", "val"))]
     told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in used.groupby(["dataset", "split"]).size().items()})
     learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, name=out.stem, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
-                         frozen_statistics=recipe.from_real_only and bool(recipe.pretrained or recipe.weights),
+                         frozen_statistics=recipe.from_real_only and recipe.begun,
                          pretrained=recipe.pretrained, arch_args=recipe.arch_args, mean=recipe.mean and [recipe.mean]*3, std=recipe.std and [recipe.std]*3, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
     fit(learn, recipe.epochs, recipe.learning_rate, progress, recipe.early_rate)
     if not leave_processes():

@@ -13,7 +13,7 @@ from typing import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, gamma, h264, jpeg, noise, per_clip, resample, resize,
+from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, denoise, gamma, h264, jpeg, noise, per_clip, resample, resize,
                                  saturation, sharpen, sometimes, uniform)
 
 # %% auto #0
@@ -131,6 +131,7 @@ def alter(
     x = some(x, .2, gamma, math.exp(-.25*s), math.exp(.25*s), log=True)
     x = some(x, .5*soften, resize, .35, .9)
     x = some(x, .2*soften, blur, .4, 1.5)
+    x = some(x, .2*soften, denoise, .01, .08, log=True)
     x = some(x, .25, sharpen, .3, 1.5*s)
     x = some(x, .1, lambda c, s: noise(c, s, generator), .005, .03)
     return some(x, .2, jpeg, 40., 90.)
