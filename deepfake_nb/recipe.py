@@ -240,7 +240,7 @@ def plot_log(
 
 # %% ../nbs/66_recipe.ipynb #a7e3b102
 def average_weights(
-    files:list, # Two or more weights files of one network, trained from the same start
+    files:list, # Two or more weights files of one network, trained from the same start; the first says how large crops are
     out:str|Path, # Weights file to write
     shares:list[float]|None=None, # Share of each, from 0 to 1, together 1; None: all alike
 )->Path: # The weights file; raises `DeepfakeError` where the networks differ
@@ -251,7 +251,7 @@ def average_weights(
     scorers = [load_scorer(o) for o in files]
     first = scorers[0]
     for path, o in zip(files, scorers):
-        if differs := _differences(o.config, first.config, (*_kept, *_crops, "arch_args", "temporal_args", "mean", "std")): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
+        if differs := _differences(o.config, first.config, (*_kept, *_crops[:1]*_fixed_size(first.config.arch), "arch_args", "temporal_args", "mean", "std")): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
     states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training) for o, s in zip(scorers, shares)]
     first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype) for k, v in first.state_dict().items()})
     first.config = replace(first.config, name=Path(out).stem, parent_sha256="", training=dict(mean_of=told), metrics={}, familiar={}, temperature=1., threshold=.5, false_positive_rate=None, calibration={})
