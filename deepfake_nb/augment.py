@@ -13,7 +13,7 @@ from torch import Tensor
 
 # %% auto #0
 __all__ = ['DEGRADATIONS', 'per_clip', 'brightness', 'contrast', 'saturation', 'gamma', 'colour_cast', 'blur', 'sharpen',
-           'denoise', 'resize', 'resample', 'noise', 'jpeg', 'small_jpeg', 'h264', 'degrade', 'uniform', 'sometimes',
+           'resize', 'resample', 'noise', 'denoise', 'jpeg', 'small_jpeg', 'h264', 'degrade', 'uniform', 'sometimes',
            'degrade_in_the_wild']
 
 # %% ../nbs/40_augment.ipynb #f944c553
@@ -91,19 +91,6 @@ def sharpen(
     "Unsharp masking with a Gaussian of one pixel."
     return (x + per_clip(strength, x)*(x - blur(x, 1.))).clamp(0, 1)
 
-# %% ../nbs/40_augment.ipynb #d31b7f60
-def denoise(
-    x:Tensor, # `(B, T, 3, H, W)` in [0, 1]
-    strength:float|Tensor, # Standard deviation among neighbours below which they are taken for grain, in the units of the values; 0 changes nothing
-    radius:int=2, # Of the neighbourhood in pixels
-)->Tensor: # Same shape
-    "Grain smoothed away, edges kept."
-    mean = lambda o: torch.nn.functional.avg_pool2d(o.flatten(0, 1), 2*radius + 1, 1, radius, count_include_pad=False).unflatten(0, x.shape[:2])
-    middle = mean(x)
-    variance = (mean(x*x) - middle*middle).clamp(min=0)
-    kept = (variance + 1e-8)/(variance + 1e-8 + per_clip(strength, x)**2)
-    return (mean(kept)*x + mean(middle*(1 - kept))).clamp(0, 1)
-
 # %% ../nbs/40_augment.ipynb #dff3c067
 def _triangle_matrix(size_in:int, size_out:int, scale:Tensor)->Tensor:
     "Resampling matrix (B, size_out, size_in) for `scale` = new pixels per old pixel, anti-aliased where it shrinks."
@@ -149,6 +136,19 @@ def noise(
     "Grain, fresh in each frame."
     grain = torch.randn(x.shape, generator=generator, device=generator.device if generator else x.device).to(x)
     return (x + per_clip(strength, x)*grain).clamp(0, 1)
+
+# %% ../nbs/40_augment.ipynb #d31b7f60
+def denoise(
+    x:Tensor, # `(B, T, 3, H, W)` in [0, 1]
+    strength:float|Tensor, # Standard deviation among neighbours below which they are taken for grain, in the units of the values; 0 changes nothing
+    radius:int=2, # Of the neighbourhood in pixels
+)->Tensor: # Same shape
+    "Grain smoothed away, edges kept."
+    mean = lambda o: torch.nn.functional.avg_pool2d(o.flatten(0, 1), 2*radius + 1, 1, radius, count_include_pad=False).unflatten(0, x.shape[:2])
+    middle = mean(x)
+    variance = (mean(x*x) - middle*middle).clamp(min=0)
+    kept = (variance + 1e-8)/(variance + 1e-8 + per_clip(strength, x)**2)
+    return (mean(kept)*x + mean(middle*(1 - kept))).clamp(0, 1)
 
 # %% ../nbs/40_augment.ipynb #7cc542e2
 _luma_table = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62

@@ -106,12 +106,13 @@ def make_redraw(
 # %% ../nbs/66_recipe.ipynb #5a1f0c3e
 _kept, _crops = ("arch", "temporal", "clip_length"), ("image_size", "margin") # what weights cannot change while they are trained, and what most networks can
 
-def _differences(config, other, keys)->str: # in words; nothing where they agree
+def _differences(config, other, *more:str)->str: # in words, of what must be alike and of further settings; nothing where they agree
+    keys = (*_kept, *_crops[:1]*_fixed_size(other.arch), *more)
     return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in keys if getattr(config, k) != getattr(other, k))
 
 def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises `DeepfakeError` where the recipe asks for another one
     scorer = load_scorer(recipe.weights)
-    if differs := _differences(scorer.config, recipe, (*_kept, *_crops[:1]*_fixed_size(recipe.arch))): raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training starts from")
+    if differs := _differences(scorer.config, recipe): raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training starts from")
     scorer.config = replace(scorer.config, parent_sha256=scorer.sha256, name=name, **{k: getattr(recipe, k) for k in _crops})
     return scorer
 
@@ -251,7 +252,7 @@ def average_weights(
     scorers = [load_scorer(o) for o in files]
     first = scorers[0]
     for path, o in zip(files, scorers):
-        if differs := _differences(o.config, first.config, (*_kept, *_crops[:1]*_fixed_size(first.config.arch), "arch_args", "temporal_args", "mean", "std")): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
+        if differs := _differences(o.config, first.config, "arch_args", "temporal_args", "mean", "std"): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
     states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training) for o, s in zip(scorers, shares)]
     first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype) for k, v in first.state_dict().items()})
     first.config = replace(first.config, name=Path(out).stem, parent_sha256="", training=dict(mean_of=told), metrics={}, familiar={}, temperature=1., threshold=.5, false_positive_rate=None, calibration={})
