@@ -13,30 +13,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 from .core import MediaError
+from .colour import to_srgb
 from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _frame_size, _name_notes, _resize, _set_scale, sniff_format
 
 # %% auto #0
 __all__ = ['read_image']
-
-# %% ../nbs/06_image.ipynb #8007990c
-def _wide_to_8bit(image:Image.Image)->np.ndarray: # (H, W) uint8 of a grey image with 16 or 32 bits
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F":
-        if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1): raise ValueError("floating-point values outside [0, 1]")
-        return np.round(values*255).astype(np.uint8)
-    if values.min() < 0: raise ValueError("negative values")
-    return np.round(values/(257 if values.max() <= 65535 else 16843009)).astype(np.uint8) # 65535/255, (2**32-1)/255
-
-def _to_rgb(image:Image.Image, notes:list[str])->np.ndarray: # (H, W, 3) uint8
-    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"): notes.append("Greyscale: there is no colour to judge by.")
-    if image.mode.startswith("I") or image.mode == "F": return np.repeat(_wide_to_8bit(image)[..., None], 3, 2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:
-            notes.append("Transparent parts were laid over white.")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode == "CMYK": notes.append("CMYK inks were converted to RGB without a colour profile.")
-    return np.array(image.convert("RGB"))
 
 # %% ../nbs/06_image.ipynb #5e368c3e
 def _image_reader(path:str|Path, found:str): # Pillow's reader of one format
@@ -109,7 +90,7 @@ def _load(image:ImageFile.ImageFile): # decodes its pixels, all of them or none
 # %% ../nbs/06_image.ipynb #7db36cf1
 def _finished(image:Image.Image, notes:list[str])->np.ndarray: # uint8 (H, W, 3) of a loaded picture
     found = []
-    frame = _to_rgb(_upright(image, found), found)
+    frame = to_srgb(_upright(image, found), found)
     notes += [o for o in found if o not in notes]
     return frame
 
