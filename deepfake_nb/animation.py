@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from .core import MediaError
 from .files import Limits, Media, _frame_size, _name_notes, _resize, _set_scale, evenly_spaced, sniff_format
-from .image import _check_size, _finished, _load, _open_image
+from .image import _blocks, _check_size, _finished, _load, _open_image
 
 # %% auto #0
 __all__ = ['is_animation', 'read_animation']
@@ -32,15 +32,6 @@ def _gif_frames(file:BinaryIO, most:int)->int: # its images, counted up to `most
         while at < len(data) and data[at]: at += data[at] + 1
         at += 1
     return count
-
-def _blocks(file:BinaryIO, at:int, order:str)->Iterator[tuple[bytes, int]]: # name and place of each block of a PNG or WebP
-    for _ in range(100_000): # more blocks than that are not looked at
-        file.seek(at)
-        if len(head := file.read(8)) < 8: return
-        name, size = (head[4:], head[:4]) if order == "big" else (head[:4], head[4:])
-        yield name, at
-        size = int.from_bytes(size, order)
-        at += size + 12 if order == "big" else size + size%2 + 8
 
 def _png_frames(file:BinaryIO, most:int)->int:
     count, moves = 0, False
