@@ -81,7 +81,7 @@ class _Player:
                 try: self._next(image)
                 except Exception as error: # decoders raise whatever they like
                     if self.index < 0: raise
-                    self.why = f"the rest is cut off or damaged ({error})"
+                    self.why = f"the rest is cut off or damaged ({getattr(error, 'found', error)})"
                 else:
                     if self.index in wanted: yield self.index, start, _finished(image.copy(), self.notes)
 
@@ -122,8 +122,8 @@ def read_animation(
     except MediaError: raise
     except Exception as error: raise MediaError(path, f"a truncated or damaged {found} animation ({error})", "a complete animation") from error
     media.indices, media.times, media.frames = map(list, zip(*taken))
-    media.duration, media.frame_count = player.time, count
-    media.notes += player.notes
     seen = player.index + 1
-    if seen < count: media.notes.append(f"Only the first {seen} of its {count} frames were looked at: {player.why or 'more are not looked at'}.")
+    media.duration, media.frame_count = player.time*count/seen, count # of frames that were not reached: as long as the others
+    media.notes += player.notes
+    if seen < count: media.notes.append(f"Only the first {seen} of its {count} frames were looked at: {player.why or 'more would take too long'}.")
     return media
