@@ -113,10 +113,11 @@ def read_animation(
     try:
         with _open_image(path, found, limits) as image: pixels = image.width*image.height
         count = _count_frames(path, found)
-        total = max(1, min(count, _most_pixels//pixels))
+        total, why = max(1, min(count, _most_pixels//pixels)), ""
         for attempt in range(2): # where it ends early, the second pass spreads the frames over what is there
             media, player = Media(str(path), "video", [], [], 0, 0, format=found, notes=_name_notes(path, "image", found)), _Player(path, found, limits, stop)
             taken = list(through(_sized(player.frames(total, evenly_spaced(total, frames)), media, limits)))
+            why = why or player.why
             if player.index + 1 == total or perf_counter() > stop or player.index + 1 >= total - total//(2*frames): break
             total = player.index + 1
     except MediaError: raise
@@ -125,5 +126,5 @@ def read_animation(
     seen = player.index + 1
     media.duration, media.frame_count = player.time*count/seen, count # of frames that were not reached: as long as the others
     media.notes += player.notes
-    if seen < count: media.notes.append(f"Only the first {seen} of its {count} frames were looked at: {player.why or 'more would take too long'}.")
+    if seen < count: media.notes.append(f"Only the first {seen} of its {count} frames were looked at: {why or 'more would take too long'}.")
     return media
