@@ -12,7 +12,7 @@ import cv2, numpy as np
 from PIL import Image
 from .core import MediaError
 from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _resize, evenly_spaced, sniff_format, sniff_kind
-from .film import _quiet, iter_frames, open_video, read_video, write_video
+from .film import iter_frames, open_video, read_video, write_video
 from .image import read_image
 
 # %% auto #0
