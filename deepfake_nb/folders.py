@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/folders.html.md"""
 
 # %% ../nbs/25_folders.ipynb #927873b5
 from __future__ import annotations
-import errno, os, stat
+import codecs, errno, os, stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,8 @@ IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .tif .ti
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .m2ts .vob .wmv .flv .ogv .3gp .3g2".split())
 
 def _is_text(head:bytes)->bool: # letters and nothing that a picture would hold
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")): return True # UTF-16
+    try: codecs.getincrementaldecoder("utf-8")().decode(head) # a last letter may be cut in two
+    except UnicodeDecodeError: return head.startswith((b"\xff\xfe", b"\xfe\xff")) # UTF-16
     return not set(head) & {*range(7), *range(14, 27), *range(28, 32), 127}
 
 def why_not_media(
