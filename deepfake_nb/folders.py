@@ -10,8 +10,8 @@ import codecs, errno, os, stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from .core import ManifestError, MediaError
-from .files import sniff_kind
+from .core import ManifestError, MediaError, clean_text
+from .media import sniff_kind
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'VIDEO_SUFFIXES', 'RESULTS', 'why_not_media', 'is_picture', 'is_result', 'Found', 'find_media']
@@ -78,8 +78,7 @@ class Found:
         "What was left out, in sentences."
         count, first = Counter(reason for _, reason in self.left_out), {}
         for path, reason in self.left_out: first.setdefault(reason, path)
-        name = lambda path: os.fsencode(path).decode("utf-8", "backslashreplace")
-        return [f"{n} left out ({reason}), for instance {name(first[reason])}." for reason, n in count.items()]
+        return [f"{n} left out ({reason}), for instance {clean_text(first[reason])}." for reason, n in count.items()]
 
 def find_media(
     root:str|Path, # A folder; that it holds results itself does not matter, since it was asked for
