@@ -10,7 +10,7 @@ STANDS_ON = dict(
     colour="",
     image="core files colour",
     animation="core files image",
-    film="core files",
+    film="core files decode encode",
     media="core files image animation film",
     faces="core",
     pipeline="media faces",
@@ -59,6 +59,8 @@ STANDS_ON = dict(
     folders="core media",
     pooling="metrics",
     verdict="core",
+    decode="files",
+    encode="core files",
 )
 ONLY_LEARNER = "fastai"  # wraps the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
