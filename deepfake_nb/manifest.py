@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Callable, Iterable
 import numpy as np, pandas as pd
 from .core import FAKE, LABELS, REAL, ManifestError, atomic_write, parse_label
+from .folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, find_media, is_picture
 
 # %% auto #0
-__all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'IMAGE_SUFFIXES', 'VIDEO_SUFFIXES', 'ADAPTERS', 'MARKS', 'BOX_COLUMNS',
-           'LANDMARK_COLUMNS', 'check_manifest', 'connect_groups', 'item_record', 'drop_missing', 'finish_manifest',
-           'media_files', 'adapter', 'manifest_from_folder', 'read_table', 'read_each', 'manifest_from_csv',
-           'identities_in', 'family_of', 'write_manifest', 'manifest_from_faces']
+__all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'ADAPTERS', 'MARKS', 'BOX_COLUMNS', 'LANDMARK_COLUMNS', 'check_manifest',
+           'connect_groups', 'item_record', 'drop_missing', 'finish_manifest', 'media_files', 'adapter',
+           'manifest_from_folder', 'read_table', 'read_each', 'manifest_from_csv', 'identities_in', 'family_of',
+           'write_manifest', 'manifest_from_faces']
 
 # %% ../nbs/26_manifest.ipynb #26752a97
 REQUIRED = ("path", "label", "split", "group", "dataset", "method")
@@ -99,22 +100,13 @@ def finish_manifest(
     return table
 
 # %% ../nbs/26_manifest.ipynb #b32454b1
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif .heic .heif".split())
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .mts .wmv .flv .ogv .3gp".split())
 _folder_labels = dict(real=REAL, original=REAL, genuine=REAL, fake=FAKE, forged=FAKE, deepfake=FAKE, synthesis=FAKE, manipulated=FAKE)
 
 def media_files(
     root:str|Path, # Any folder; links to folders are followed once
-)->list[Path]: # Images and videos by suffix, hidden ones left out, sorted by path
+)->list[Path]: # Images and videos by content, sorted by path; `find_media` also says what was left out
     "All images and videos below a folder."
-    found, seen = [], set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
-        if real in seen: continue
-        seen.add(real)
-        found += [Path(place)/f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not f.startswith(".")]
-    return sorted(found)
+    return find_media(root).files if os.path.isdir(root) else []
 
 ADAPTERS: dict[str, Callable] = {} # name -> function of a path that gives a manifest
 MARKS: dict[str, tuple[str, ...]] = {} # name -> patterns; one of them below a folder tells the data set
