@@ -6,12 +6,12 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/folders.html.md"""
 
 # %% ../nbs/25_folders.ipynb #927873b5
 from __future__ import annotations
-import errno, os, stat
+import codecs, errno, os, stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from .core import ManifestError, MediaError
-from .files import sniff_kind
+from .core import ManifestError, MediaError, clean_text
+from .media import sniff_kind
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'VIDEO_SUFFIXES', 'RESULTS', 'why_not_media', 'is_picture', 'is_result', 'Found', 'find_media']
@@ -21,7 +21,8 @@ IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .tif .ti
 VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .m2ts .vob .wmv .flv .ogv .3gp .3g2".split())
 
 def _is_text(head:bytes)->bool: # letters and nothing that a picture would hold
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")): return True # UTF-16
+    try: codecs.getincrementaldecoder("utf-8")().decode(head) # a last letter may be cut in two
+    except UnicodeDecodeError: return head.startswith((b"\xff\xfe", b"\xfe\xff")) # UTF-16
     return not set(head) & {*range(7), *range(14, 27), *range(28, 32), 127}
 
 def why_not_media(
@@ -77,8 +78,7 @@ class Found:
         "What was left out, in sentences."
         count, first = Counter(reason for _, reason in self.left_out), {}
         for path, reason in self.left_out: first.setdefault(reason, path)
-        name = lambda path: os.fsencode(path).decode("utf-8", "backslashreplace")
-        return [f"{n} left out ({reason}), for instance {name(first[reason])}." for reason, n in count.items()]
+        return [f"{n} left out ({reason}), for instance {clean_text(first[reason])}." for reason, n in count.items()]
 
 def find_media(
     root:str|Path, # A folder; that it holds results itself does not matter, since it was asked for

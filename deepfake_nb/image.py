@@ -6,7 +6,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/image.html.md"""
 
 # %% ../nbs/06_image.ipynb #4e8892b0
 from __future__ import annotations
-import importlib.util
+import importlib.util, os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
@@ -56,7 +58,61 @@ def _upright(image:Image.Image, notes:list[str])->Image.Image: # turned as its E
     if turned is not image and orientation in range(2, 9): notes.append(f"Turned upright (EXIF orientation {orientation}).")
     return turned
 
+# %% ../nbs/06_image.ipynb #c83cf2db
+_whole_in_memory = 1 << 29 # bytes of a file that Pillow reads as a whole
+
+def _check_size(path:str|Path, size:tuple[int, int], most:int, what:str="an image"): # before anything is decoded
+    if size[0]*size[1] > most: raise MediaError(path, f"{what} of {size[0]} x {size[1]} pixels", f"at most {most:,} pixels")
+
+def _webp_size(head:bytes)->tuple[int, int]: # width and height by the first 30 bytes
+    number = lambda at, n: int.from_bytes(head[at:at+n], "little")
+    if head[12:16] == b"VP8X": return number(24, 3) + 1, number(27, 3) + 1
+    if head[12:16] == b"VP8L": return (number(21, 4) & 0x3fff) + 1, (number(21, 4) >> 14 & 0x3fff) + 1
+    return number(26, 2) & 0x3fff, number(28, 2) & 0x3fff
+
+@contextmanager
+def _open_image(path:str|Path, found:str, limits:Limits)->Iterator[ImageFile.ImageFile]: # its header is read, its pixels are not
+    reader = _image_reader(path, found)
+    with open(path, "rb") as file:
+        if found in ("WEBP", "AVIF", "HEIF") and (size := os.fstat(file.fileno()).st_size) > _whole_in_memory:
+            raise MediaError(path, f"a {found} of {size:,} bytes", f"at most {_whole_in_memory:,} bytes")
+        if found == "WEBP": _check_size(path, _webp_size(file.read(30)), limits.max_pixels)
+        file.seek(0)
+        with reader(file) as image: yield image
+
+# %% ../nbs/06_image.ipynb #5a12c89b
+class _StrictDecoder(ImageFile.PyDecoder):
+    "One of Pillow's decoders; what is cut off or broken is an error."
+    def init(self, args:tuple): # the name of the decoder and what it is made with
+        super().init(args)
+        self.inner, self.complete = Image._getdecoder(self.mode, *args[:2], args[2:]), False
+    @property
+    def pulls_fd(self)->bool: return self.inner.pulls_fd
+    def setfd(self, fd): self.inner.setfd(fd)
+    def setimage(self, im, extents=None): self.inner.setimage(im, extents)
+    def decode(self, buffer)->tuple[int, int]:
+        consumed, error = self.inner.decode(buffer)
+        if error < 0: raise OSError(ImageFile.ERRORS.get(error, f"decoder error {error}"))
+        self.complete = consumed < 0 or self.pulls_fd
+        return consumed, error
+    def cleanup(self): # Pillow comes here at the end, also at an early one
+        self.inner.cleanup()
+        if not self.complete: raise OSError("image file is truncated")
+
+def _load(image:ImageFile.ImageFile): # decodes its pixels, all of them or none
+    Image.register_decoder("deepfake_nb_strict", _StrictDecoder)
+    if not getattr(image, "use_load_libtiff", False): # libtiff has no such switch
+        image.tile = [o._replace(codec_name="deepfake_nb_strict", args=(o.codec_name, o.args)) for o in image.tile]
+    if image.format in ("JPEG", "MPO"): image.load_read = lambda size: image.fp.read(size) # Pillow's would invent an end
+    image.load()
+
 # %% ../nbs/06_image.ipynb #7db36cf1
+def _finished(image:Image.Image, notes:list[str])->np.ndarray: # uint8 (H, W, 3) of a loaded picture
+    found = []
+    frame = _to_rgb(_upright(image, found), found)
+    notes += [o for o in found if o not in notes]
+    return frame
+
 def read_image(
     path:str|Path, # An image by its content, whatever its name
     limits:Limits=Limits(), # What it may cost
@@ -64,18 +120,15 @@ def read_image(
     "Read an image as it should be looked at."
     found = sniff_format(path, limits)
     if found not in IMAGE_FORMATS: raise MediaError(path, f"a video ({found})", "an image here; `read_media` takes both")
-    reader, notes = _image_reader(path, found), _name_notes(path, "image", found)
+    notes = _name_notes(path, "image", found)
     try:
-        with open(path, "rb") as file, reader(file, str(path)) as image:
-            width, height = image.size
-            if width*height > limits.max_pixels:
-                raise MediaError(path, f"an image of {width} x {height} pixels", f"at most {limits.max_pixels:,} pixels")
+        with _open_image(path, found, limits) as image:
+            _check_size(path, image.size, limits.max_pixels)
             if getattr(image, "is_animated", False) and image.format != "MPO": # MPO: a photo with previews behind it
                 notes.append("Only the first of its pages was looked at." if found == "TIFF" else "An animation: only its first frame was looked at.")
             if any(";16" in str(tile[3]) for tile in image.tile): notes.append("16 bits per colour were reduced to 8.")
-            ImageFile.LOAD_TRUNCATED_IMAGES = False # other libraries (WeasyPrint) switch it on for everybody, and grey fills what is missing
-            image.load()
-            frame = _to_rgb(_upright(image, notes), notes)
+            _load(image)
+            frame = _finished(image, notes)
     except MediaError: raise
     except Exception as error: # decoders raise whatever they like
         raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error

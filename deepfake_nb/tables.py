@@ -13,17 +13,19 @@ import pandas as pd
 from .core import ManifestError
 
 # %% auto #0
-__all__ = ['LARGEST_TABLE', 'TEXT', 'spell_name', 'unspell_name', 'text_column', 'read_table', 'read_each']
+__all__ = ['LARGEST_TABLE', 'TEXT', 'spell_name', 'unspell_name', 'read_table', 'read_each']
 
 # %% ../nbs/23_tables.ipynb #c65bf416
 def spell_name(
-    name:str|Path, # The name of a file or any other text, perhaps with bytes that are no UTF-8
+    name:str|Path, # The name of a file, perhaps with bytes that are no UTF-8
+    blanks:bool=True, # Spell control characters, and blanks at the ends, too?
 )->str: # Text that every table, JSON and terminal takes; most names as they are
     "A name as text, from which `unspell_name` makes the same name again."
-    text = re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", str(name))
-    text = re.sub("[\udc80-\udcff]", lambda m: f"\\x{ord(m[0]) - 0xdc00:02x}", text)
-    text = re.sub("[\ud800-\udfff]", lambda m: f"\\u{ord(m[0]):04x}", text) # half a character: no file is called that
-    return re.sub(r"[\x00-\x1f\x7f]|^ | $", lambda m: f"\\x{ord(m[0]):02x}", text)
+    text = _spell_bytes(re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", str(name)))
+    return re.sub(r"[\x00-\x1f\x7f]|^ | $", lambda m: f"\\x{ord(m[0]):02x}", text) if blanks else text
+
+def _spell_bytes(text:str)->str: # surrogates alone; others than those of bytes stand for half a character, and no file is called that
+    return re.sub("[\ud800-\udfff]", lambda m: f"\\x{ord(m[0]) - 0xdc00:02x}" if 0xdc80 <= ord(m[0]) <= 0xdcff else "\ufffd", text)
 
 def unspell_name(
     text:str, # From `spell_name`
@@ -33,15 +35,6 @@ def unspell_name(
         byte = int(match[1], 16)
         return chr(byte if byte < 128 else 0xdc00 + byte)
     return re.sub(r"\\x([0-9a-f]{2})", character, text)
-
-def text_column(
-    values:Iterable[str], # Texts, perhaps with surrogates
-    index=None, # Of the column
-)->pd.Series: # Plain objects where pandas' own text cannot hold them
-    "A column of names."
-    values = list(values)
-    plain = all(o.isascii() or not re.search("[\ud800-\udfff]", o) for o in values)
-    return pd.Series(values, index, dtype=None if plain and values else object)
 
 # %% ../nbs/23_tables.ipynb #1f33700a
 LARGEST_TABLE = 1 << 30 # bytes
@@ -54,7 +47,7 @@ def _decoded(path:Path)->str: # the text of a table; raises `ManifestError`
     except OSError as e: raise ManifestError(path, f"no readable table ({e.strerror or e})", "a CSV with a header line") from None
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if not wide and b"\0" in data[:1000]: raise ManifestError(path, "no table: bytes of zero in it", "a CSV in UTF-8, or in UTF-16 with a byte order mark")
-    try: return data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape")
+    try: return _spell_bytes(data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape"))
     except UnicodeDecodeError as e: raise ManifestError(path, f"no readable text ({e.reason} at byte {e.start})", "a CSV in UTF-8 or UTF-16") from None
 
 def _lines(path:Path, text:str, separator:str)->list[tuple[int, list[str]]]: # the number of each line that is not blank, and its fields
@@ -86,7 +79,7 @@ _number = re.compile(r"[+-]?(0|[1-9]\d*|0?\.\d+|(0|[1-9]\d*)\.\d*)([eE][+-]?\d+)
 
 def _typed(name:str, values:list[str], index)->pd.Series: # numbers where all are plainly numbers
     given = [o for o in values if o]
-    if name in TEXT or not given or not all(_number.fullmatch(o) for o in given): return text_column(values, index)
+    if name in TEXT or not given or not all(_number.fullmatch(o) for o in given): return pd.Series(values, index, dtype=None if values else object)
     return pd.to_numeric(pd.Series([o or None for o in values], index, dtype=object))
 
 def read_table(
@@ -117,5 +110,5 @@ def read_each(
     out = []
     for line, value in zip(lines, values):
         try: out.append(read(value))
-        except (ValueError, KeyError): raise ManifestError(path, f"line {line}: {spell_name(value)!r}", accepted) from None
+        except (ValueError, KeyError): raise ManifestError(path, f"line {line}: {value!r}", accepted) from None
     return out
