@@ -23,9 +23,9 @@ from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
 # %% auto #0
-__all__ = ['TEMPLATE', 'FORMAT', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError', 'software_versions',
-           'repeat_command', 'make_report', 'flatten', 'Check', 'Verification', 'read_record', 'verify_report',
-           'load_prediction']
+__all__ = ['TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError',
+           'software_versions', 'repeat_command', 'make_report', 'flatten', 'Check', 'Verification', 'read_record',
+           'verify_report', 'load_prediction']
 
 # %% ../nbs/88_report.ipynb #a6746228
 def jpeg_picture(
@@ -298,6 +298,7 @@ _export = to_html # the method above has the same name
 
 # %% ../nbs/88_report.ipynb #a8a07d66
 FORMAT = "deepfake_nb report 1"
+LARGEST_RECORD = 64_000_000 # bytes
 
 _beside = ("report.html", "report.pdf", "heatmap.png") # what a record holds the hashes of
 
@@ -328,7 +329,7 @@ def save(self:Report,
     files = {o: folder/f"report.{o}" for o in ("html", "pdf", "json")}
     files["pdf"].unlink(missing_ok=True) # of an earlier run
     with atomic_write(files["html"]) as temporary: temporary.write_text(page, encoding="utf-8")
-    try: to_pdf(page, files["pdf"]) if pdf else files.pop("pdf")
+    try: to_pdf(page, files["pdf"], self.notes) if pdf else files.pop("pdf")
     except PageError as e: self.notes.append(str(e)); del files["pdf"]
     record = self.to_dict() | dict(files={o: sha256_file(folder/o) for o in _beside if (folder/o).is_file()})
     with atomic_write(files["json"]) as temporary: temporary.write_text(_written(record), encoding="utf-8")
@@ -355,12 +356,17 @@ class Verification:
     def _repr_html_(self)->str: return f"<pre>{html.escape(str(self))}</pre>"
 
 # %% ../nbs/88_report.ipynb #8d8aac1b
+def _read_json(path:str|Path, accepted:str)->dict: # raises `ReportError`; a pipe would never end, and a device is no record
+    if not Path(path).is_file(): raise ReportError(path, "not a regular file" if Path(path).exists() else "no such file", accepted)
+    if (size := Path(path).stat().st_size) > LARGEST_RECORD: raise ReportError(path, f"a file of {size:,} bytes", f"{accepted}, of at most {LARGEST_RECORD:,} bytes")
+    try: return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e: raise ReportError(path, f"cannot be read as JSON ({e})", accepted) from None
+
 def read_record(
     path:str|Path, # A report.json
 )->dict: # What `Report.to_dict` gave and the hashes of the files; raises `ReportError`
     "Read the record of a report."
-    try: record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e: raise ReportError(path, f"cannot be read as JSON ({e})", "a report.json of this library") from None
+    record = _read_json(path, "a report.json of this library")
     usable = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("prediction"), dict) and isinstance(record.get("files"), dict)
     if not usable: raise ReportError(path, "not the record of a report", f"a JSON file with format {FORMAT!r}")
     return record
@@ -388,9 +394,9 @@ def load_prediction(
     path:str|Path, # A prediction.json; a heatmap.png beside it is found
 )->Prediction: # Without face clips; raises `ReportError`
     "Read a saved prediction."
-    try: prediction = prediction_from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
-        raise ReportError(path, f"not a saved prediction ({type(e).__name__})", "a prediction.json as deepfake-predict --out writes it") from None
+    accepted = "a prediction.json as deepfake-predict --out writes it"
+    try: prediction = prediction_from_dict(_read_json(path, accepted))
+    except (ValueError, TypeError, KeyError, AttributeError) as e: raise ReportError(path, f"not a saved prediction ({type(e).__name__})", accepted) from None
     beside = Path(path).parent/"heatmap.png"
     return dataclasses.replace(prediction, heatmap=str(beside) if beside.is_file() else None)
 
