@@ -88,6 +88,7 @@ def deepfake_predict(
     out:Annotated[str, dict(metavar="FOLDER")]=None, # Folder for the results: prediction.json and heatmap.png in a folder for each file. With --demo ./evidence by default
     threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
     frames:int=32, # Frames to look at in a video
+    max_people:int=64, # People to judge in one file, the largest faces; whoever is left out keeps it from being REAL
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
@@ -97,8 +98,9 @@ def deepfake_predict(
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
     out = out or ("evidence" if demo else None)
     check_usage(paths, demo, threshold, frames, out)
+    if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
-    detector = make_detector(weights, device, frames=frames, threshold=threshold, engine=engine)
+    detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine)
     from deepfake_nb.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
