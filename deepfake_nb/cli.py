@@ -277,7 +277,7 @@ def deepfake_app(
     if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0): raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
     try: import voila, anywidget
     except ImportError as e: raise UsageError(f"{e.name} is not installed. Accepted: pip install 'deepfake_nb[app]'") from None
-    from deepfake_nb.app import serve_app
+    from deepfake_nb.server import serve_app
     return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
 
 # %% ../nbs/99_cli.ipynb #2d56aecb
