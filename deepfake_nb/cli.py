@@ -118,7 +118,8 @@ def deepfake_report(
     verify:str=None, # A report.json to check against --input, instead of making a report
 )->int: # Exit code
     "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
-    from deepfake_nb.report import load_prediction, verify_report
+    from deepfake_nb.report import load_prediction
+    from deepfake_nb.verify import verify_report
     if verify:
         if not input or predictions: raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
         print(result := verify_report(verify, input))

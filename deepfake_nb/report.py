@@ -23,9 +23,9 @@ from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
 # %% auto #0
-__all__ = ['TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError',
-           'software_versions', 'repeat_command', 'make_report', 'flatten', 'Check', 'Verification', 'read_record',
-           'verify_report', 'load_prediction']
+__all__ = ['TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'BESIDE', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError',
+           'software_versions', 'repeat_command', 'make_report', 'flatten', 'evidence_hash', 'written', 'read_json',
+           'load_prediction']
 
 # %% ../nbs/88_report.ipynb #a6746228
 def jpeg_picture(
@@ -300,13 +300,20 @@ _export = to_html # the method above has the same name
 FORMAT = "deepfake_nb report 1"
 LARGEST_RECORD = 64_000_000 # bytes
 
-_beside = ("report.html", "report.pdf", "heatmap.png") # what a record holds the hashes of
+BESIDE = ("report.html", "report.pdf", "heatmap.png") # what a record holds the hashes of
 
-def _evidence_hash(record:dict)->str: # over everything but the hashes of files
+def evidence_hash(
+    record:dict, # From `Report.to_dict`
+)->str: # 64 hexadecimal digits
+    "The hash over everything in a record but the hashes of files."
     own = {k: v for k, v in record.items() if k not in ("files", "evidence_sha256")}
     return hashlib.sha256(json.dumps(own, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
-def _written(record:dict)->str: return json.dumps(record, indent=2) + "\n"
+def written(
+    record:dict, # From `Report.to_dict`
+)->str: # JSON; of another spelling, a record counts as changed
+    "A record as it is written into a file."
+    return json.dumps(record, indent=2) + "\n"
 
 @patch
 def to_dict(self:Report)->dict: # Plain values, ready for JSON
@@ -316,7 +323,7 @@ def to_dict(self:Report)->dict: # Plain values, ready for JSON
         pictures=[dict(name=p.name, caption=p.caption, mime=p.mime, sha256=p.sha256) for p in self.pictures],
         provenance=self.provenance and self.provenance.to_dict(), model=self.model, software=self.software, command=self.command, notes=self.notes)
     record = json.loads(json.dumps(record, allow_nan=False)) # the same values that a reader will see
-    return record | dict(evidence_sha256=_evidence_hash(record))
+    return record | dict(evidence_sha256=evidence_hash(record))
 
 @patch
 def save(self:Report,
@@ -331,71 +338,27 @@ def save(self:Report,
     with atomic_write(files["html"]) as temporary: temporary.write_text(page, encoding="utf-8")
     try: to_pdf(page, files["pdf"], self.notes) if pdf else files.pop("pdf")
     except PageError as e: self.notes.append(str(e)); del files["pdf"]
-    record = self.to_dict() | dict(files={o: sha256_file(folder/o) for o in _beside if (folder/o).is_file()})
-    with atomic_write(files["json"]) as temporary: temporary.write_text(_written(record), encoding="utf-8")
+    record = self.to_dict() | dict(files={o: sha256_file(folder/o) for o in BESIDE if (folder/o).is_file()})
+    with atomic_write(files["json"]) as temporary: temporary.write_text(written(record), encoding="utf-8")
     return files
 
-# %% ../nbs/88_report.ipynb #1a738198
-@dataclass
-class Check:
-    "One comparison of two hashes."
-    what: str # 'input file', 'evidence', 'report.html'...
-    expected: str # as recorded
-    found: str # as it is now; empty where the file is missing
-    @property
-    def ok(self)->bool: return bool(self.expected) and self.expected == self.found
-    def __str__(self)->str: return f"{'ok' if self.ok else 'DIFFERENT':9}  {self.what}" + ("" if self.ok else f": recorded {self.expected or 'nothing'}, found {self.found or 'nothing'}")
-
-@dataclass
-class Verification:
-    "Whether a report, its file and its evidence belong together."
-    checks: list[Check] # one for each file, the input first
-    @property
-    def ok(self)->bool: return all(o.ok for o in self.checks)
-    def __str__(self)->str: return "\n".join([*map(str, self.checks), "The report belongs to this file." if self.ok else "The report does NOT belong to this file as it is now, or was changed."])
-    def _repr_html_(self)->str: return f"<pre>{html.escape(str(self))}</pre>"
-
-# %% ../nbs/88_report.ipynb #8d8aac1b
-def _read_json(path:str|Path, accepted:str)->dict: # raises `ReportError`; a pipe would never end, and a device is no record
+# %% ../nbs/88_report.ipynb #7f0334a6
+def read_json(
+    path:str|Path, # A file of at most `LARGEST_RECORD` bytes
+    accepted:str, # What should be there, for the sentence
+)->object: # Raises `ReportError`: a pipe would never end, and a device is no record
+    "Read a file that should be JSON."
     if not Path(path).is_file(): raise ReportError(path, "not a regular file" if Path(path).exists() else "no such file", accepted)
     if (size := Path(path).stat().st_size) > LARGEST_RECORD: raise ReportError(path, f"a file of {size:,} bytes", f"{accepted}, of at most {LARGEST_RECORD:,} bytes")
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as e: raise ReportError(path, f"cannot be read as JSON ({e})", accepted) from None
 
-def read_record(
-    path:str|Path, # A report.json
-)->dict: # What `Report.to_dict` gave and the hashes of the files; raises `ReportError`
-    "Read the record of a report."
-    record = _read_json(path, "a report.json of this library")
-    usable = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("prediction"), dict) and isinstance(record.get("files"), dict)
-    if not usable: raise ReportError(path, "not the record of a report", f"a JSON file with format {FORMAT!r}")
-    return record
-
-def _picture_checks(record:dict, page:Path)->list[Check]: # the pictures inside the page against their recorded hashes
-    inside = {hashlib.sha256(base64.b64decode(o)).hexdigest() for o in re.findall(r'src="data:[\w/+]+;base64,([\w+/=]*)"', page.read_text(encoding="utf-8", errors="replace"))}
-    recorded = {str(o.get("name")): str(o.get("sha256")) for o in record.get("pictures") or []}
-    return [Check(f"{shown(k, 40)} in report.html", v, v if v in inside else "another picture or none") for k, v in recorded.items()]
-
-def verify_report(
-    report:str|Path, # A report.json; report.html, report.pdf (or, for NAME.json, NAME.html, NAME.pdf) and heatmap.png beside it are checked too
-    file:str|Path, # The file that the report is said to be about
-)->Verification: # `ok` is true where everything fits; raises `ReportError` where one of the two cannot be read
-    "Compare a report's hashes with what is there now."
-    record, beside = read_record(report), Path(report).parent
-    if not Path(file).is_file(): raise ReportError(file, "no such file", "the file that the report is about")
-    evidence = _evidence_hash(record) if Path(report).read_text(encoding="utf-8") == _written(record) else "a text that was changed"
-    checks = [Check("input file", str(record["prediction"].get("sha256", "")), sha256_file(file)), Check("evidence in report.json", str(record.get("evidence_sha256", "")), evidence)]
-    there = {o: beside/o.replace("report", Path(report).stem) for o in _beside}
-    checks += [Check(o, str(record["files"].get(o, "")), sha256_file(path)) for o, path in there.items() if path.is_file()]
-    return Verification(checks + (_picture_checks(record, there["report.html"]) if there["report.html"].is_file() else []))
-
-# %% ../nbs/88_report.ipynb #7f0334a6
 def load_prediction(
     path:str|Path, # A prediction.json; a heatmap.png beside it is found
 )->Prediction: # Without face clips; raises `ReportError`
     "Read a saved prediction."
     accepted = "a prediction.json as deepfake-predict --out writes it"
-    try: prediction = prediction_from_dict(_read_json(path, accepted))
+    try: prediction = prediction_from_dict(read_json(path, accepted))
     except (ValueError, TypeError, KeyError, AttributeError) as e: raise ReportError(path, f"not a saved prediction ({type(e).__name__})", accepted) from None
     beside = Path(path).parent/"heatmap.png"
     return dataclasses.replace(prediction, heatmap=str(beside) if beside.is_file() else None)
