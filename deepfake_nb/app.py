@@ -58,13 +58,14 @@ def verdict_html(
 )->str: # A box
     "The verdict in plain words."
     headline, *rest = verdict_sentences(prediction)
+    unseen = coverage_sentences(prediction.looked_at)
     reasons = "".join(f"<li>{html.escape(REASONS[o])}</li>" for o in prediction.reasons)
     decided = prediction.decision != INCONCLUSIVE
     gauge = gauge_html(prediction) if decided else ""
-    lines = "".join(f"<p>{html.escape(o)}</p>" for o in rest + trust_sentences(prediction)).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
-    notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)
+    lines = "".join(f"<p>{html.escape(o)}</p>" for o in [o for o in rest if o not in unseen] + trust_sentences(prediction)).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
+    notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes if o not in unseen)
     return (f"<section class=\"dn-verdict {prediction.decision}\" aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p class=\"dn-lead\">{headline}</p>"
-            + (f"<ul>{reasons}</ul>" if reasons else "") + gauge + lines + (f"<p>To note:</p><ul>{notes}</ul>" if notes else "") + "</section>")
+            + "".join(f"<p class=\"dn-unseen\">{html.escape(o)}</p>" for o in unseen) + (f"<ul>{reasons}</ul>" if reasons else "") + gauge + lines + (f"<p>To note:</p><ul>{notes}</ul>" if notes else "") + "</section>")
 
 # %% ../nbs/90_app.ipynb #fbdaf807
 _tones = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")
@@ -75,14 +76,15 @@ def timeline_html(
 )->str: # An SVG drawing
     "The estimate for each frame and person over time."
     lines = [o for o in prediction.faces if o.timeline]
-    end = max((o.time for face in lines for o in face.timeline), default=0) or 1
+    end = max([prediction.looked_at.get("seconds_in_file", 0), *(o.time for face in lines for o in face.timeline)]) or 1
     x, y = (lambda t: 60 + 630 * t / end), (lambda p: 24 + 120 * (1 - p))
     dots = lambda face: "".join(f"<circle cx='{x(o.time):.1f}' cy='{y(o.probability):.1f}' r='3.5'/>" for o in face.timeline)
     path = lambda face: " ".join(f"{x(o.time):.1f},{y(o.probability):.1f}" for o in face.timeline)
     grid = "".join(f"<text x='54' y='{y(o) + 5:.0f}' text-anchor='end'>{o:.0%}</text><line x1='60' x2='690' y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
     curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'><polyline points='{path(o)}' fill='none'/>{dots(o)}</g>" for o in lines)
+    bands = "".join(f"<rect x='{x(o.start):.1f}' width='{max(3, x(o.end) - x(o.start)):.1f}' y='20' height='128' fill='#b42318' opacity='.15'><title>{o.start:.1f} to {o.end:.1f} s: {percent(o.probability)}</title></rect>" for o in prediction.segments)
     level, seen = y(prediction.threshold), f"Estimated probability of a forgery over time, for {len(lines)} {'person' if len(lines) == 1 else 'people'}"
-    return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{grid}"
+    return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{bands}{grid}"
             f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/><text x='690' y='{level - 5 if level > 40 else 18:.1f}' text-anchor='end'>FAKE from here on</text>"
             f"{curves}<line x1='{x(time):.1f}' x2='{x(time):.1f}' y1='20' y2='148' stroke='#1d4f91' stroke-width='2'/>"
             f"<text x='60' y='170'>0 s</text><text x='690' y='170' text-anchor='end'>{end:.1f} s</text></svg>")

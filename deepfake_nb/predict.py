@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 import deepfake_nb
-from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Unreadable,
+from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Segment, Unreadable,
                               WeightsError, sha256_file)
 from .media import Limits, Media
 from .faces import FaceClip, extract_clips, load_face_detector
@@ -25,12 +25,12 @@ from .pipeline import film_detector, read_and_look
 from .model import Scorer, load_scorer
 from .export import InferenceEngine, engine_for
 from .verdict import UNSEEN, coverage_sentences, frames_looked_at, judge, people_looked_at
-from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings
+from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'CLOSE', 'KEY_FRAMES', 'MAX_PEOPLE', 'SMALLEST', 'logger', 'DeviceError', 'choose_device',
            'choose_precision', 'start_engine', 'keep_memory', 'cut_clips', 'frame_features', 'ClipScore', 'score_clips',
-           'person_verdict', 'Evidence', 'keep_evidence', 'Detector']
+           'person_verdict', 'segments_of', 'Evidence', 'keep_evidence', 'Detector']
 
 # %% ../nbs/70_predict.ipynb #45198e76
 class DeviceError(DeepfakeError, ValueError): "A device or precision that is not to be had here."
@@ -113,7 +113,7 @@ def frame_features(
 @dataclass
 class ClipScore:
     "What the scorer says about one person."
-    logit: float # of all frames together, before calibration
+    logit: float # of all frames together, pooled as the weights file says, before calibration
     frame_logits: np.ndarray # (T,) of each frame
     features: np.ndarray|None = None # (F,) mean over the frames, not mirrored
 
@@ -127,7 +127,8 @@ def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[
     clips = logits.float().cpu().numpy().astype(float)
     ends, parts = np.cumsum(lengths)[:-1], np.cumsum([len(o) for o in cuts])[:-1]
     means = [o.mean(0).cpu().numpy() for o in features.split(lengths)]
-    return [ClipScore(float(c.mean()), f, m) for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
+    pool = calibration_from_config(scorer.config).pool
+    return [ClipScore(pool(c.mean(), f), f, m) for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
 
 def score_clips(
     scorer:Scorer, # In evaluation mode
@@ -159,12 +160,24 @@ def person_verdict(
     "The verdict on one person."
     probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
     reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames, probability=probability,
-                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance)
+                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times)
     timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box))) for t, p, face in zip(clip.times, frames, clip.faces)]
     decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
     verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline, reasons,
                           float(clip.face_size), float(clip.sharpness), distance=distance)
     return dataclasses.replace(verdict, probability=None, timeline=[]) if set(reasons) & set(UNSEEN) else verdict
+
+# %% ../nbs/70_predict.ipynb #7faf0da9
+def segments_of(
+    faces:list[FaceVerdict], # The people of one film
+    rule:AbstentionRule, # Says what stands out
+    threshold:float, # Probability from which on a person is called FAKE
+)->list[Segment]: # In order of time; a film that is forged throughout has one from end to end
+    "The stretches in which somebody stands out."
+    def of(face):
+        p, times = np.array([o.probability for o in face.timeline]), [o.time for o in face.timeline]
+        return [Segment(face.person, times[o.start], times[o.stop - 1], sigmoid(logit(p[o]).mean()), o.stop - o.start) for o in rule.segments(p, threshold, times)]
+    return sorted((o for face in faces for o in of(face)), key=lambda o: (o.start, o.person))
 
 # %% ../nbs/70_predict.ipynb #5febdfc9
 KEY_FRAMES = 4
@@ -304,7 +317,7 @@ def predict_media(self:Detector,
     decision, probability, reasons = judge(faces, self.threshold, looked_at["streams_in_file"] - looked_at["streams"])
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
         media={k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")} | dict(frames=len(media.frames)),
-        notes=_notes(self, media, looked_at, dropped), looked_at=looked_at, threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
+        notes=_notes(self, media, looked_at, dropped), looked_at=looked_at, segments=segments_of(faces, rule, self.threshold), threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence, settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image
-from .core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Prediction, REASONS, atomic_write, prediction_from_dict,
+from .core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Prediction, REASONS, Segment, atomic_write, prediction_from_dict,
                               prediction_to_dict, sha256_file)
 from .media import read_media
+from .verdict import coverage_sentences
 from .weightsfile import default_weights, weights_info
 from .explain import COLOURS, Explanation, draw_box
 from .wording import error_sentence, miss_sentence, percent, shown, shown_name, tests_of, trust_sentences, verdict_sentences
@@ -23,7 +24,7 @@ from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
 # %% auto #0
-__all__ = ['TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'BESIDE', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError',
+__all__ = ['MOST', 'TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'BESIDE', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError',
            'software_versions', 'repeat_command', 'make_report', 'flatten', 'evidence_hash', 'written', 'read_json',
            'load_prediction']
 
@@ -45,6 +46,8 @@ def timeline_picture(
     face:FaceVerdict, # With a timeline
     threshold:float, # Probability in [0, 1]
     several:bool=False, # Are there other people in the file?
+    segments:list[Segment]=(), # Stretches that stand out
+    seconds:float=0., # Length of the film; 0.0: up to the last frame that was looked at
 )->Picture: # An SVG; the same input gives the same bytes
     "The estimate for each frame over time."
     from matplotlib import rc_context
@@ -56,7 +59,9 @@ def timeline_picture(
         axes = figure.subplots()
         axes.axhline(100 * threshold, color="#1c2430", linewidth=1, linestyle="--")
         axes.annotate("FAKE from here on", (1, 100 * threshold), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right", fontsize=8)
+        for o in segments: axes.axvspan(o.start, o.end, color=tuple(o / 255 for o in COLOURS["FAKE"]), alpha=.15, linewidth=0)
         axes.plot(times, scores, color=colour, linewidth=1, marker="o", markersize=4)
+        if seconds > times[-1]: axes.set_xlim(-.02 * seconds, 1.02 * seconds)
         axes.set(xlabel="seconds", ylabel="forgery, %", ylim=(-4, 104), yticks=range(0, 101, 25))
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(buffer := io.BytesIO(), format="svg", metadata=dict(Date=None, Creator=None))
@@ -65,6 +70,8 @@ def timeline_picture(
     return Picture(f"timeline-{face.person + 1}", caption, buffer.getvalue(), "image/svg+xml")
 
 # %% ../nbs/88_report.ipynb #a4d68d9d
+MOST = 8 # people with pictures of their own
+
 def _when(prediction:Prediction, time:float)->str: return f"at {time:.2f} seconds" if prediction.kind == "video" else ""
 def _explained_pictures(explanation:Explanation)->list[Picture]:
     prediction, first = explanation.prediction, explanation.people[0]
@@ -74,7 +81,7 @@ def _explained_pictures(explanation:Explanation)->list[Picture]:
     pictures = [jpeg_picture("picture", f"The picture {when}".strip() + " as it is.", plain), jpeg_picture("heatmap", caption, explanation.whole_picture())]
     if prediction.kind == "image": return pictures
     return pictures + [jpeg_picture(f"person-{o.face.person + 1}", f"Person {o.face.person + 1}: the frames rated highest, with the estimate for each alone.",
-                                    explanation.strip(o)) for o in explanation.people]
+                                    explanation.strip(o)) for o in explanation.people[:MOST]]
 
 def _plain_pictures(prediction:Prediction, file:Path)->list[Picture]: # read again from the file: boxes, no heat
     media, judged = read_media(file, frames=prediction.settings.get("frames", 32)), [o for o in prediction.faces if o.timeline]
@@ -132,7 +139,9 @@ def _model_facts(prediction:Prediction, weights)->dict: # from the file with the
 
 # %% ../nbs/88_report.ipynb #ab6ea4af
 def _timelines(prediction:Prediction)->list[Picture]:
-    return [timeline_picture(o, prediction.threshold, len(prediction.faces) > 1) for o in prediction.faces if len(o.timeline) > 1]
+    seen = sorted((o for o in prediction.faces if len(o.timeline) > 1), key=lambda o: -o.probability)[:MOST]
+    stretches = lambda face: [o for o in prediction.segments if o.person == face.person]
+    return [timeline_picture(o, prediction.threshold, len(prediction.faces) > 1, stretches(o), prediction.looked_at.get("seconds_in_file", 0.)) for o in sorted(seen, key=lambda o: o.person)]
 
 def make_report(
     prediction:Prediction, # What was found; `path` may be a name for people if `file` is given
@@ -181,7 +190,9 @@ def verdict(self:Report)->Html:
     "The verdict in a box."
     o, (headline, *rest) = self.prediction, verdict_sentences(self.prediction)
     gauge = _gauge(o) if o.probability is not None and o.decision != INCONCLUSIVE else ""
-    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{headline}</p>{gauge}{_lines(rest + trust_sentences(o))}</div>")
+    unseen = coverage_sentences(o.looked_at)
+    lines = [line for line in rest if line not in unseen] + trust_sentences(o)
+    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{headline}</p><div class=\"unseen\">{_lines(unseen)}</div>{gauge}{_lines(lines)}</div>")
 
 @patch
 def reasons(self:Report)->Html:
@@ -211,7 +222,11 @@ def people(self:Report)->Html:
 @patch
 def notes_list(self:Report)->Html:
     "What a checker should know."
-    return Html(f"<h3>To note</h3><ul>{_lines([shown(o, 600) for o in [*self.prediction.notes, *self.notes]], 'li')}</ul>")
+    notes = [shown(o, 600) for o in _noted(self)]
+    return Html(f"<h3>To note</h3><ul>{_lines(notes, 'li')}</ul>" if notes else "")
+
+def _noted(report:Report)->list[str]: # what does not stand beside the verdict already
+    return [o for o in [*report.prediction.notes, *report.notes] if o not in coverage_sentences(report.prediction.looked_at)]
 
 def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
     if not rate or rate.get("rate") is None: return "not measured"
@@ -284,7 +299,7 @@ TEMPLATE = ASSETS/"report"/"report.ipynb"
 def _flags(report:Report)->set[str]: # which of the tagged cells are wanted
     names, o = [p.name for p in report.pictures], report.prediction
     wanted = dict(inconclusive=o.reasons, pictures=names, heatmap="heatmap" in names, video=o.kind == "video", people=o.faces,
-                  timeline=any(p.startswith("timeline-") for p in names), notes=o.notes or report.notes)
+                  timeline=any(p.startswith("timeline-") for p in names), notes=_noted(report))
     return {k for k, v in wanted.items() if v}
 
 @patch

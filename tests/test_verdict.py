@@ -102,3 +102,53 @@ def test_the_number_of_people_is_an_option_of_the_command(monkeypatch, tmp_path)
     for option in ({}, dict(max_people=3), dict(max_people=0)):
         with pytest.raises(shell.UsageError): cli.deepfake_predict("a.jpg", **option)
     assert asked == [64, 3]
+
+
+def scored(scorer, monkeypatch, logits, threshold=.9037, rule=None):
+    "A film of one person whose frames get these scores."
+    from deepfake_nb import predict
+    from deepfake_nb.predict import ClipScore
+    x = np.array(logits, float)
+    monkeypatch.setattr(predict, "score_clips", lambda *a, **k: [ClipScore(float(x.mean()), x)])
+    return Detector(scorer, "cpu", face_detector=Told(large), threshold=threshold, abstention=rule).predict_media(a_media(len(x), 24 * len(x), 24.))
+
+
+def test_a_piece_of_a_film_that_stands_out_is_not_drowned_by_the_rest(scorer, monkeypatch):
+    "Five of 32 frames in a row at .997: their mean was REAL at .24."
+    logits = [-2.2] * 14 + [5.8] * 5 + [-2.2] * 13
+    prediction = scored(scorer, monkeypatch, logits)
+    assert (prediction.decision, prediction.reasons) == (INCONCLUSIVE, ["PIECES_STAND_OUT"])
+    piece, = prediction.segments
+    assert (piece.person, piece.frames) == (0, 5) and 10 < piece.start < piece.end < 15 and piece.probability > .99
+    record = json.loads(prediction.to_json())
+    assert record["segments"] == [dict(person=0, start=piece.start, end=piece.end, probability=piece.probability, frames=5)]
+    assert prediction_from_dict(record) == prediction
+    from deepfake_nb.wording import verdict_sentences
+    assert any("stands out" in o and "over 99%" in o for o in verdict_sentences(prediction))
+
+
+@pytest.mark.parametrize("high", [[7], [7, 8], [3, 9, 20], [0, 31]])
+def test_single_blurred_or_turned_frames_do_not_make_a_real_film_inconclusive(scorer, monkeypatch, high):
+    logits = np.full(32, -3.); logits[high] = 5.8
+    prediction = scored(scorer, monkeypatch, logits)
+    assert (prediction.decision, prediction.segments) == ("REAL", [])
+
+
+def test_a_forged_film_stays_forged_and_names_its_stretch(scorer, monkeypatch):
+    prediction = scored(scorer, monkeypatch, [5.] * 32)
+    assert prediction.decision == "FAKE" and [o.frames for o in prediction.segments] == [32]
+
+
+def test_the_weights_file_says_how_frames_become_a_film(scorer, tmp_path):
+    from deepfake_nb.model import load_scorer, save_scorer
+    from deepfake_nb.predict import score_clips
+    crops = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    plain, = score_clips(scorer.eval(), [crops], flip=False)
+    assert plain.logit == pytest.approx(plain.frame_logits.mean(), abs=1e-5)  # as ever where the file says nothing
+    other = load_scorer(save_scorer(scorer, tmp_path/"plain.safetensors"))
+    other.config.calibration = dict(pooling=dict(kind="soft maximum", sharpness=2., level=0.), power=dict(blended=dict(found=.4, n=300)))
+    other = load_scorer(save_scorer(other, tmp_path/"soft.safetensors")).eval()
+    soft, = score_clips(other, [crops], flip=False)
+    assert soft.logit == pytest.approx(np.log(np.exp(2 * plain.frame_logits).mean()) / 2, abs=1e-5)
+    for wrong in (dict(pooling=dict(kind=3)), dict(pooling=dict(kind="mean", sharpness=0)), dict(power=dict(blended=.4)), dict(mood=1)):
+        with pytest.raises(ValueError, match="calibration"): type(other.config)(**other.config.to_dict() | dict(calibration=wrong))
