@@ -25,15 +25,16 @@ INCONCLUSIVE = "INCONCLUSIVE"
 DECISIONS = (*LABELS, INCONCLUSIVE)
 
 # %% ../nbs/00_core.ipynb #3b1516c8
-_label_words = {"real": REAL, "original": REAL, "genuine": REAL, "fake": FAKE, "forged": FAKE, "deepfake": FAKE,
-                "synthesis": FAKE, "manipulated": FAKE, "0": REAL, "1": FAKE}
+_real_words = "real original genuine authentic pristine bonafide bona-fide live 0 0.0 false".split()
+_fake_words = "fake forged forgery deepfake synthesis synthetic generated manipulated altered spoof 1 1.0 true".split()
+_label_words = dict.fromkeys(_real_words, REAL) | dict.fromkeys(_fake_words, FAKE)
 
 def parse_label(
-    value:str|int|bool, # A word such as 'real' or 'FAKE', or 0 (real) / 1 (fake)
+    value:str|int|bool, # A word such as 'real' or 'FAKE', or 0 (real) / 1 (fake), also as 0.0 and 1.0 or False and True
 )->int: # `REAL` (0) or `FAKE` (1); raises `ValueError` for anything else
     "Read a label in this library's sense: 0 is real, 1 is fake."
-    key = str(int(value)) if isinstance(value, (bool, int, float)) and value in (0, 1) else str(value).strip().lower()
-    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_label_words)}")
+    key = str(value).strip().lower()
+    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_real_words)} for real; {', '.join(_fake_words)} for fake")
     return _label_words[key]
 
 # %% ../nbs/00_core.ipynb #1411ed11
