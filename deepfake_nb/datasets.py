@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 from .core import FAKE, REAL, ManifestError, parse_label
 from .manifest import SPLIT_WORDS, SPLITS, adapter, drop_missing, family_of, finish_manifest, identities_in, item_record, media_files
-from .tables import read_each, read_table
+from .tables import read_each, read_table, spell_name
 
 # %% auto #0
 __all__ = ['manifest_from_faceforensics', 'manifest_from_deepfakedetection', 'manifest_from_celeb_df', 'manifest_from_dfdc',
@@ -38,7 +38,7 @@ def _json(path:Path, kind:type, accepted:str): # parsed JSON of the expected kin
 def manifest_from_faceforensics(
     root:str|Path, # The folder with `original_sequences` and `manipulated_sequences`
     compression:str|None=None, # raw, c23 or c40; None: all that are there
-)->pd.DataFrame: # FaceForensics++ and, where present, DeepFakeDetection, in one manifest
+)->pd.DataFrame: # FaceForensics++ and, where present, DeepFakeDetection, in one manifest; `mask` where there are masks
     "Read FaceForensics++ by its published layout and its lists of pairs."
     root, records = Path(root).absolute(), []
     splits = _pair_splits(root)
@@ -48,8 +48,9 @@ def manifest_from_faceforensics(
         if compression not in (None, parts[2]): continue
         dataset = "DeepFakeDetection" if parts[1] in ("actors", "DeepFakeDetection") else "FaceForensics++"
         people = identities_in(path.stem, family_of(dataset))
-        decided = {splits.get(p, "") for p in people}
-        records.append(item_record(path, root, parts[0] == "manipulated_sequences", dataset, parts[1], decided.pop() if len(decided) == 1 else "", people, compression=parts[2]))
+        decided, mask = {splits.get(p, "") for p in people}, root.joinpath(*parts[:2], "masks", "videos", path.name)
+        more = dict(compression=parts[2]) | (dict(mask=spell_name(mask, blanks=False)) if mask.is_file() else {})
+        records.append(item_record(path, root, parts[0] == "manipulated_sequences", dataset, parts[1], decided.pop() if len(decided) == 1 else "", people, **more))
     undecided = sum(not r["split"] for r in records if r["dataset"] == "FaceForensics++")
     notes = [undecided and f"{undecided} items of FaceForensics++ have no split: they are in no list of train.json, val.json, test.json."]
     return finish_manifest(records, root, notes, "original_sequences/youtube/c23/videos/000.mp4, manipulated_sequences/<Method>/c23/videos/000_003.mp4")

@@ -164,7 +164,8 @@ def _said_elsewhere(table:pd.DataFrame)->dict[str, list]: # by the place in the 
         if name == "method" or None not in stated and (len(set(stated)) > 1 or not varied): said[f"the column {name}"] = stated
     if "source_path" not in table: # crops lie in folders of another kind
         words = [{_folder_labels.get(o.lower()) for o in re.split(r"[/\\\\]", o)[:-1]} - {None} if not os.path.isabs(o) else () for o in table.path]
-        said["the folder"] = [next(iter(o)) if len(o) == 1 else None for o in words]
+        boxes = set(BOX_COLUMNS) <= set(table) # a forged film may hold somebody who is real
+        said["the folder"] = [None if len(o) != 1 or boxes and FAKE in o else next(iter(o)) for o in words]
     return said
 
 def _or_none(read:Callable, value): # what was read, None where it cannot be
@@ -224,12 +225,17 @@ def manifest_from_csv(
     _compare_labels(path, table)
     names = table.path
     table["path"] = read_each(path, names, _placed(path.parent, must_exist), "the path of a file that exists, relative to the table's folder")
+    if "mask" in table:
+        here = _placed(path.parent, must_exist)
+        table["mask"] = read_each(path, table["mask"], lambda o: here(o) if o else "", "the path of a mask that exists, or nothing")
     return _described(path, table, names)
 
 def _described(path:Path, table:pd.DataFrame, names:pd.Series)->pd.DataFrame: # with all columns of a manifest
     for column, default in dict(dataset=spell_name(path.parent.name), method=[("real", "fake")[o] for o in table.label]).items():
         table[column] = table[column].mask(table[column] == "", default) if column in table else default
-    if "video_id" not in table: table["video_id"] = table.dataset + "/" + names
+    if "video_id" not in table:
+        turn = table.groupby("path").cumcount() # several faces of one file have a row each
+        table["video_id"] = table.dataset + "/" + names + [f"#{o}" if o and BOX_COLUMNS[0] in table else "" for o in turn]
     who = next((table[c] for c in ("identity", "pair", "source") if c in table), names)
     people = pd.Series([_who(*o) for o in zip(table.dataset, who, table.video_id)], table.index)
     given = table.group != "" if "group" in table else pd.Series(False, table.index)
