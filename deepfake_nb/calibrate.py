@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import numpy as np
 from .core import FAKE, REAL
+from .pooling import Pooling, stretches
 from .metrics import _checked, expected_calibration_error, reliability_bins, wilson_interval
 
 # %% auto #0
@@ -65,11 +66,14 @@ class Calibration:
     false_positive_rate: dict|None = None # what the threshold stands for: rate, n_real, dataset, low, high
     method: str = "temperature" # 'temperature' or 'isotonic'
     knots: list|None = None # of the isotonic curve: [logit, probability] pairs in rising order
+    pooling: dict|None = None # how frames become a film, as `Pooling.to_dict` gives it; None: the mean
+    power: dict|None = None # share of the forgeries found at the threshold, by kind: {'blended': {'found': .4, 'n': 300}}
 
     def __post_init__(self):
         if self.method not in ("temperature", "isotonic"): raise ValueError(f"method {self.method!r}; accepted: 'temperature', 'isotonic'")
         if not self.temperature > 0: raise ValueError(f"temperature {self.temperature!r}; accepted: a number above 0")
         if not 0 < self.threshold <= 1: raise ValueError(f"threshold {self.threshold!r}; accepted: a probability in (0, 1]")
+        self.pool = Pooling(**self.pooling or {}) # raises `ValueError` for one that is unknown
         if self.method == "isotonic" and not self.knots: raise ValueError("an isotonic calibration needs its knots; `fit_isotonic` gives them")
 
     def probability(self,
@@ -80,7 +84,7 @@ class Calibration:
         p = np.interp(logits, *np.array(self.knots, dtype=float).T)
         return float(p) if np.ndim(p) == 0 else p
 
-    def to_dict(self)->dict: return {k: v for k, v in dataclasses.asdict(self).items() if k != "knots" or v}
+    def to_dict(self)->dict: return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("knots", "pooling", "power") or v}
 
     @classmethod
     def from_dict(cls, d:dict)->Calibration: return cls(**d)
@@ -182,29 +186,17 @@ class AbstentionRule:
     real_below: float|None = None # P(fake) from which on a face is not called REAL either, where that is below the threshold
     stable: bool = True # must the verdict be the same after mild re-encodings (where they were scored)?
     max_distance: float|None = None # of the features from the training data, as `FeatureDistance` measures it
+    far: float = 1. # log odds above the threshold from which on a frame stands out
+    stretch: int|None = 3 # such frames in a row that keep a film from being REAL; see `pooling`
 
-    def reasons(self,
-        face_size:float|None=None, # Longer side of the face in pixels
-        sharpness:float|None=None, # As `faces.sharpness` measures it
-        frame_probabilities:Sequence[float]|None=None, # P(fake) of each frame
-        probability:float|None=None, # P(fake) of the whole clip
-        threshold:float=.5, # From here on the face is called FAKE
-        frames_available:int|None=None, # Frames read from the file; 1 for an image. None: as many as there are probabilities
-        reencoded:Sequence[float]|None=None, # P(fake) of the clip after mild re-encodings
-        distance:float|None=None, # Of the features from the training data
-    )->list[str]: # Codes from `core.REASONS`; empty: the face may be judged
-        "Why a face should not be judged."
-        frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
-        known, called = lambda limit, value: limit is not None and value is not None, lambda p: p >= threshold
-        tests = dict(
-            FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
-            TOO_FEW_FRAMES=known(self.min_frames, frames) and len(frames) < min(self.min_frames, frames_available or len(frames)),
-            LOW_QUALITY=known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness,
-            UNSTABLE=(known(self.max_spread, frames) and len(frames) > 1 and frames.std() > self.max_spread) or bool(
-                self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
-            NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (known(self.real_below, probability) and self.real_below <= probability < threshold),
-            UNFAMILIAR=known(self.max_distance, distance) and distance > self.max_distance)
-        return [code for code, failed in tests.items() if failed]
+    def segments(self,
+        frame_probabilities:Sequence[float], # P(fake) of each frame, in order of time
+        threshold:float, # From here on a face is called FAKE
+        times:Sequence[float]|None=None, # Seconds of these frames; None: evenly spaced
+    )->list[slice]: # Of the frames; empty where the test is off
+        "The stretches of a film that stand out."
+        if self.stretch is None: return []
+        return stretches(logit(np.asarray(frame_probabilities)), times, max(logit(threshold) + self.far, 0.), self.stretch)
 
     def to_dict(self)->dict: return dataclasses.asdict(self)
 
@@ -216,6 +208,36 @@ class AbstentionRule:
         names = [f.name for f in dataclasses.fields(cls)]
         if unknown := sorted(set(d or {}) - set(names)): raise ValueError(f"unknown fields {', '.join(unknown)}; accepted: {', '.join(names)}")
         return cls(**d or {})
+
+# %% ../nbs/65_calibrate.ipynb #b87f035a
+def _reasons(self:AbstentionRule,
+    face_size:float|None=None, # Longer side of the face in pixels
+    sharpness:float|None=None, # As `faces.sharpness` measures it
+    frame_probabilities:Sequence[float]|None=None, # P(fake) of each frame
+    probability:float|None=None, # P(fake) of the whole clip
+    threshold:float=.5, # From here on the face is called FAKE
+    frames_available:int|None=None, # Frames read from the file; 1 for an image. None: as many as there are probabilities
+    reencoded:Sequence[float]|None=None, # P(fake) of the clip after mild re-encodings
+    distance:float|None=None, # Of the features from the training data
+    times:Sequence[float]|None=None, # Seconds of the frames; None: evenly spaced
+    anonymised:bool|None=None, # Was the face made unrecognisable?
+)->list[str]: # Codes from `core.REASONS`; empty: the face may be judged
+    "Why a face should not be judged."
+    frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
+    known, called = lambda limit, value: limit is not None and value is not None, lambda p: p >= threshold
+    tests = dict(
+        FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
+        TOO_FEW_FRAMES=known(self.min_frames, frames) and len(frames) < min(self.min_frames, frames_available or len(frames)),
+        LOW_QUALITY=known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness,
+        ANONYMISED=bool(anonymised),
+        UNSTABLE=(known(self.max_spread, frames) and len(frames) > 1 and frames.std() > self.max_spread) or bool(
+            self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
+        NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (known(self.real_below, probability) and self.real_below <= probability < threshold),
+        PIECES_STAND_OUT=known(frames, probability) and probability < threshold and bool(self.segments(frames, threshold, times)),
+        UNFAMILIAR=known(self.max_distance, distance) and distance > self.max_distance)
+    return [code for code, failed in tests.items() if failed]
+
+AbstentionRule.reasons = _reasons
 
 # %% ../nbs/65_calibrate.ipynb #573e82b8
 def mild_reencodings(

@@ -17,36 +17,20 @@ from fastcore.basics import patch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 import deepfake_nb
-from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Unreadable,
+from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Segment, Unreadable,
                               WeightsError, sha256_file)
 from .media import Limits, Media
 from .faces import FaceClip, extract_clips, load_face_detector
 from .pipeline import film_detector, read_and_look
 from .model import Scorer, load_scorer
 from .export import InferenceEngine, engine_for
-from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings
+from .verdict import UNSEEN, coverage_sentences, frames_looked_at, judge, people_looked_at
+from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
 
 # %% auto #0
-__all__ = ['UNSEEN', 'PRECISIONS', 'CLOSE', 'KEY_FRAMES', 'SMALLEST', 'logger', 'judge', 'DeviceError', 'choose_device',
+__all__ = ['PRECISIONS', 'CLOSE', 'KEY_FRAMES', 'MAX_PEOPLE', 'SMALLEST', 'logger', 'DeviceError', 'choose_device',
            'choose_precision', 'start_engine', 'keep_memory', 'cut_clips', 'frame_features', 'ClipScore', 'score_clips',
-           'person_verdict', 'Evidence', 'keep_evidence', 'Detector']
-
-# %% ../nbs/70_predict.ipynb #07a4e014
-UNSEEN = ("NO_FACE", "FACE_TOO_SMALL", "TOO_FEW_FRAMES", "LOW_QUALITY") # not seen well enough for a probability
-
-def judge(
-    faces:list[FaceVerdict], # One per person, the main person first
-    threshold:float, # Probability in [0, 1] from which on a person is called FAKE
-)->tuple[str, float|None, list[str]]: # Decision, probability of the person it rests on, reason codes if it is INCONCLUSIVE
-    "The verdict on a file from the verdicts on its people."
-    if not faces: return INCONCLUSIVE, None, ["NO_FACE"]
-    suspicion = lambda face: -1. if face.probability is None else face.probability
-    most_suspicious = max((o for o in faces if o.credible), key=suspicion, default=None)
-    if most_suspicious and most_suspicious.probability >= threshold: return "FAKE", most_suspicious.probability, []
-    undecided = [o for o in faces if not o.credible and (o is faces[0] or o.probability is not None)]
-    if not undecided: return "REAL", most_suspicious.probability, []
-    reasons = [code for code in REASONS if any(code in o.reasons for o in undecided)]
-    return INCONCLUSIVE, max(undecided, key=suspicion).probability, reasons
+           'person_verdict', 'segments_of', 'Evidence', 'keep_evidence', 'Detector']
 
 # %% ../nbs/70_predict.ipynb #45198e76
 class DeviceError(DeepfakeError, ValueError): "A device or precision that is not to be had here."
@@ -129,7 +113,7 @@ def frame_features(
 @dataclass
 class ClipScore:
     "What the scorer says about one person."
-    logit: float # of all frames together, before calibration
+    logit: float # of all frames together, pooled as the weights file says, before calibration
     frame_logits: np.ndarray # (T,) of each frame
     features: np.ndarray|None = None # (F,) mean over the frames, not mirrored
 
@@ -143,7 +127,8 @@ def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[
     clips = logits.float().cpu().numpy().astype(float)
     ends, parts = np.cumsum(lengths)[:-1], np.cumsum([len(o) for o in cuts])[:-1]
     means = [o.mean(0).cpu().numpy() for o in features.split(lengths)]
-    return [ClipScore(float(c.mean()), f, m) for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
+    pool = calibration_from_config(scorer.config).pool
+    return [ClipScore(pool(c.mean(), f), f, m) for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
 
 def score_clips(
     scorer:Scorer, # In evaluation mode
@@ -175,12 +160,24 @@ def person_verdict(
     "The verdict on one person."
     probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
     reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames, probability=probability,
-                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance)
+                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times)
     timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box))) for t, p, face in zip(clip.times, frames, clip.faces)]
     decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
     verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline, reasons,
                           float(clip.face_size), float(clip.sharpness), distance=distance)
     return dataclasses.replace(verdict, probability=None, timeline=[]) if set(reasons) & set(UNSEEN) else verdict
+
+# %% ../nbs/70_predict.ipynb #7faf0da9
+def segments_of(
+    faces:list[FaceVerdict], # The people of one film
+    rule:AbstentionRule, # Says what stands out
+    threshold:float, # Probability from which on a person is called FAKE
+)->list[Segment]: # In order of time; a film that is forged throughout has one from end to end
+    "The stretches in which somebody stands out."
+    def of(face):
+        p, times = np.array([o.probability for o in face.timeline]), [o.time for o in face.timeline]
+        return [Segment(face.person, times[o.start], times[o.stop - 1], sigmoid(logit(p[o]).mean()), o.stop - o.start) for o in rule.segments(p, threshold, times)]
+    return sorted((o for face in faces for o in of(face)), key=lambda o: (o.start, o.person))
 
 # %% ../nbs/70_predict.ipynb #5febdfc9
 KEY_FRAMES = 4
@@ -208,6 +205,8 @@ def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `Feat
     except (TypeError, ValueError) as e:
         raise WeightsError(path, f"a calibration that cannot be used ({e})", "what deepfake_nb.calibrate writes") from e
 
+MAX_PEOPLE = 64 # judged in one file: a school class on its photo
+
 class Detector:
     "Judges images and videos."
     def __init__(self,
@@ -216,7 +215,7 @@ class Detector:
         frames:int=32, # Frames to look at in a video, evenly spaced
         threshold:float|None=None, # P(fake) in [0, 1] from which on a person is FAKE; None: that of the weights file
         face_detector=None, # A YuNet model file, or an object as from `load_face_detector`; None: found by itself
-        max_people:int=5, # People judged in one file, the largest faces
+        max_people:int=MAX_PEOPLE, # People judged in one file, the largest faces
         batch_size:int=32, # Crops that go through the backbone at once
         precision:str="auto", # One of `PRECISIONS`
         flip:bool=True, # Score the mirror image too, and take the mean?
@@ -288,14 +287,18 @@ def _dropped_person(number:int, dropped:dict)->FaceVerdict: # from what `extract
     box = tuple(map(float, dropped["box"]))
     return FaceVerdict(number, INCONCLUSIVE, None, box, reasons=[dropped["reason"]], face_size=float(dropped["face_size"]))
 
-def _notes(self:Detector, media:Media, people:list[FaceVerdict], dropped:list[dict])->list[str]:
-    judged = sum(o.probability is not None for o in people)
+def _looked_at(media:Media, people:list[FaceVerdict])->dict: # the record that `verdict` describes; what the reader knows counts
+    own = frames_looked_at(media.times, media.frame_count, media.duration) | getattr(media, "looked_at", {})
+    return own | people_looked_at(people)
+
+def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list[str]:
     notes = list(media.notes) + ([self.face_detector.note] if self.face_detector.note else [])
-    notes += sorted({o["text"] for o in dropped} - set(REASONS.values()))
-    if len(people) > 1: notes.append(f"{len(people)} people were found and {judged} of them judged; the verdict rests on the most suspicious credible one.")
+    notes += sorted({o["text"] for o in dropped} - set(REASONS.values())) + coverage_sentences(looked_at)
+    if looked_at["people_judged"] > 1: notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious credible one.")
     if self.false_positive_rate is None: notes.append(f"No false-positive rate is known for the threshold {self.threshold:g}.")
     return notes
 
+# %% ../nbs/70_predict.ipynb #506f01a2
 @patch
 def predict_media(self:Detector,
     media:Media, # From `read_media`
@@ -310,10 +313,11 @@ def predict_media(self:Detector,
     faces = self.predict_clips(clips, len(media.frames))
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
     faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
-    decision, probability, reasons = judge(faces, self.threshold)
+    looked_at = _looked_at(media, faces)
+    decision, probability, reasons = judge(faces, self.threshold, looked_at["streams_in_file"] - looked_at["streams"])
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
         media={k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")} | dict(frames=len(media.frames)),
-        notes=_notes(self, media, faces, dropped), threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
+        notes=_notes(self, media, looked_at, dropped), looked_at=looked_at, segments=segments_of(faces, rule, self.threshold), threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence, settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
