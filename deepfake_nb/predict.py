@@ -19,11 +19,12 @@ from tqdm import tqdm
 import deepfake_nb
 from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Segment, Unreadable,
                               WeightsError, sha256_file)
-from .media import Limits, Media
+from .media import Limits, Media, evenly_spaced
 from .faces import FaceClip, extract_clips, load_face_detector
 from .pipeline import film_detector, read_and_look
 from .model import Scorer, load_scorer
 from .export import InferenceEngine, engine_for
+from .hidden import hidden_reason, look_at_face
 from .verdict import UNSEEN, coverage_sentences, frames_looked_at, judge, people_looked_at
 from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
 
@@ -156,11 +157,12 @@ def person_verdict(
     frames_available:int, # Frames read from the file
     reencoded:list[float]|None=None, # P(fake) after mild re-encodings, where they were scored
     distance:float|None=None, # Of the features from those of known faces, where the weights know that
+    hidden:str|None=None, # Why there is nothing to see of the face, as `hidden_reason` says
 )->FaceVerdict: # With a timeline, unless the person was not seen well enough
     "The verdict on one person."
     probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
     reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames, probability=probability,
-                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times)
+                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times, hidden=hidden)
     timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box))) for t, p, face in zip(clip.times, frames, clip.faces)]
     decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
     verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline, reasons,
@@ -273,11 +275,13 @@ def _after_reencoding(self:Detector, clips:list[FaceClip])->list[list[float]|Non
 def predict_clips(self:Detector,
     clips:list[FaceClip], # One per person, crops of the size and margin the weights file asks for
     frames_available:int|None=None, # Frames read from the file; None: those of the longest clip
+    frames:list[np.ndarray]|None=None, # The frames themselves, to see whether a face was made unrecognisable; None: not looked at
 )->list[FaceVerdict]: # One per clip, in the same order
     "The verdicts on people whose crops are at hand."
     available = frames_available or max((len(o.times) for o in clips), default=0)
     away = lambda score: float(self.familiar(score.features)) if self.familiar else None
-    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again, away(score))
+    hidden = lambda clip: None if frames is None or not self.abstention.hidden else hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in evenly_spaced(len(clip), 5)])
+    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again, away(score), hidden(clip))
             for clip, score, again in zip(clips, _scores(self, [o.crops for o in clips]), _after_reencoding(self, clips))]
 
 # %% ../nbs/70_predict.ipynb #971cbf6d
@@ -310,7 +314,7 @@ def predict_media(self:Detector,
     looked = looked or (film_detector(self.face_detector) if media.kind == "video" else self.face_detector)
     clips, dropped = extract_clips(media, looked, config.image_size, config.margin, self.max_people,
                                    min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0))
-    faces = self.predict_clips(clips, len(media.frames))
+    faces = self.predict_clips(clips, len(media.frames), media.frames)
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
     faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
     looked_at = _looked_at(media, faces)
