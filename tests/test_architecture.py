@@ -5,7 +5,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, exported, imports, modules,
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
-    core="", files="core", image="core files", film="core files", media="core files image film", faces="core", pipeline="media faces", manifest="core", datasets="core manifest", data="core media manifest datasets",
+    core="", colour="", files="core", decode="files", image="core files colour", encode="core files", film="core files decode encode", animation="core files image", media="core files image animation film", faces="core", pipeline="media faces", manifest="core", datasets="core manifest", data="core media manifest datasets",
     extract="media faces data", augment="core", selfblend="core augment", redraw="core augment selfblend", swaps="core", weightsfile="core", model="core weightsfile",
     metrics="core", measure="core metrics", plots="core metrics", batches="core augment selfblend", learner="batches selfblend model metrics", recipe="data extract redraw learner model calibrate",
     pooling="metrics", calibrate="core metrics pooling", hidden="", verdict="core", predict="media faces pipeline model export calibrate hidden verdict", demo="media faces selfblend", explain="model predict", faithful="explain metrics model selfblend",
