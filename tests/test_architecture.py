@@ -23,13 +23,13 @@ STANDS_ON = dict(
     redraw="core augment selfblend",
     swaps="core",
     weightsfile="core",
-    model="core weightsfile",
+    model="core weightsfile pretrained",
     metrics="core",
     measure="core metrics",
     plots="core metrics",
     batches="core files image augment selfblend",
-    learner="batches selfblend model metrics",
-    recipe="data extract redraw learner model calibrate",
+    learner="loaders model metrics",
+    recipe="data extract redraw loaders learner model pretrained calibrate",
     calibrate="core metrics pooling",
     predict="media faces pipeline model scoring calibrate unchanged hidden verdict",
     demo="media faces selfblend",
@@ -67,8 +67,10 @@ STANDS_ON = dict(
     unchanged="core",
     hidden="",
     scoring="model export calibrate",
+    pretrained="core weightsfile",
+    loaders="batches selfblend",
 )
-ONLY_LEARNER = "fastai"  # wraps the training loop; everything else works without it
+ONLY_LEARNERS = "fastai", ("loaders", "learner")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
 by_module = pytest.mark.parametrize("module", list(modules()))
@@ -116,9 +118,9 @@ def test_imports_are_those_of_the_design(module):
 
 
 @by_module
-def test_only_the_learner_imports_fastai(module):
-    found = {o for o in imports(source(module)) if o.split(".")[0] == ONLY_LEARNER}
-    assert module == "learner" or not found, f"{module} imports {found}"
+def test_only_loaders_and_learner_import_fastai(module):
+    found = {o for o in imports(source(module)) if o.split(".")[0] == ONLY_LEARNERS[0]}
+    assert module in ONLY_LEARNERS[1] or not found, f"{module} imports {found}"
 
 
 def test_an_upward_arrow_would_be_seen():
