@@ -10,8 +10,8 @@ STANDS_ON = dict(
     extract="media faces data", augment="core", selfblend="core augment", redraw="core augment selfblend", swaps="core", weightsfile="core", model="core weightsfile",
     metrics="core", measure="core metrics", plots="core metrics", batches="core augment selfblend", learner="batches selfblend model metrics", recipe="data extract redraw learner model calibrate",
     pooling="metrics", calibrate="core metrics pooling", verdict="core", predict="media faces pipeline model export calibrate verdict", demo="media faces selfblend", explain="model predict", faithful="explain metrics model selfblend",
-    evaluate="data augment metrics measure plots predict", robustness="evaluate", mining="batches extract evaluate", finetune="mining data learner recipe evaluate", upload="core", wording="core verdict", provenance="media wording", page="core", report="predict explain wording provenance page",
-    engine="media predict explain wording page report", app="upload wording engine", capture="core media", follow="faces", stream="capture follow predict", live="stream explain", ledger="core wording", scan="ledger manifest predict", export="model", shell="core predict", cli="*")
+    journal="core", scored="core journal tables", evaluate="data augment metrics measure plots predict scored", robustness="evaluate", mining="batches extract evaluate", finetune="mining data learner recipe evaluate", upload="core", wording="core verdict", provenance="media wording", page="core", report="predict explain wording provenance page",
+    engine="media predict explain wording page report", app="upload wording engine", capture="core media", follow="faces", stream="capture follow predict", live="stream explain", ledger="core tables journal wording", lists="core folders tables", scan="ledger lists predict", export="model", shell="core predict", cli="*")
 ONLY_LEARNER = "fastai"  # wraps the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
