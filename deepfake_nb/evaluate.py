@@ -15,9 +15,10 @@ import numpy as np, pandas as pd
 from .core import FAKE, INCONCLUSIVE, LABELS, REAL, DeepfakeError, FileError, ManifestError, atomic_write, clean_text
 from .calibrate import plot_reliability
 from .data import join_manifests, read_manifest
+from .figure import figure_html
 from .measure import Metrics, MetricsTable, html_table, measure, measure_by
 from .metrics import auc, mcnemar, paired_bootstrap, video_id, wilson_interval
-from .plots import figure_html, plot_confusion, plot_det, plot_roc, plot_scores
+from .plots import plot_confusion, plot_det, plot_roc, plot_scores
 from .scored import item_row, score_items
 
 # %% auto #0

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/lists.html.md"""
 
 # %% ../nbs/93_lists.ipynb #e3a00004
 from __future__ import annotations
-import codecs, csv, functools, json, os, shutil, sys, tempfile
+import codecs, functools, json, os, shutil, sys, tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from .core import ManifestError
@@ -54,10 +54,8 @@ def _listed(path:str)->Iterator[str]: # what a list names; in a table relative t
         if not isinstance(items, list): raise ValueError(f"JSON that is no list but {type(items).__name__}")
         yield from (beside(_cell(o["path"] if isinstance(o, dict) else o, f"item {i}")) for i, o in enumerate(items, 1))
     elif suffix == ".csv":
-        with open(path, newline="", **_encoding(path)) as file:
-            rows = csv.DictReader(_lines(file), skipinitialspace=True)
-            if "path" not in (rows.fieldnames or ()): raise KeyError("path")
-            for row in rows: yield beside(_cell(row["path"], f"line {rows.line_num}"))
+        from deepfake_nb.tables import read_table
+        yield from (beside(_cell(o, f"line {line}")) for line, o in read_table(path, "path").path.items())
     else:
         with open(path, **_encoding(path)) as file: yield from (_unquoted(o) for line in _lines(file) if (o := line.rstrip("\r\n")))
 

@@ -14,7 +14,7 @@ from .core import DeepfakeError
 from .evaluate import _as_manifest
 from .measure import html_table
 from .metrics import auc, bootstrap_interval, false_positive_rate, paired_bootstrap, recall_of_fakes
-from .plots import figure_html, new_figure
+from .figure import figure_html, new_figure
 from .predict import judge
 from .tables import unspell_name
 

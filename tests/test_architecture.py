@@ -5,12 +5,12 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, exported, imports, modules,
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
-    core="", files="core", image="core files", animation="core files image", film="core files", media="core files image animation film", faces="core", pipeline="media faces",
+    core="", figure="", files="core", image="core files", animation="core files image", film="core files", media="core files image animation film", faces="core", pipeline="media faces",
     tables="core", folders="core media", manifest="core tables folders", datasets="core manifest", data="core media manifest datasets",
     extract="media faces data", augment="core", selfblend="core augment", redraw="core augment selfblend", swaps="core", weightsfile="core", model="core weightsfile",
-    metrics="core", measure="core metrics", plots="core metrics", batches="core augment selfblend", learner="batches selfblend model metrics", recipe="data extract redraw learner model calibrate",
-    pooling="metrics", calibrate="core metrics pooling", verdict="core", predict="media faces pipeline model export calibrate verdict", demo="media faces selfblend", explain="model predict", faithful="explain metrics model selfblend",
-    journal="core", scored="core journal tables", evaluate="data augment metrics measure plots predict scored", robustness="evaluate", mining="batches extract evaluate", finetune="mining data learner recipe evaluate", upload="core", wording="core verdict", provenance="media wording", page="core", report="predict explain wording provenance page",
+    metrics="core", measure="core metrics", plots="core figure metrics", batches="core augment selfblend", learner="batches selfblend model metrics", recipe="data extract redraw learner model calibrate",
+    pooling="metrics", calibrate="core figure metrics pooling", verdict="core", predict="media faces pipeline model export calibrate verdict", demo="media faces selfblend", explain="model predict", faithful="explain metrics model selfblend",
+    journal="core", scored="core journal tables", evaluate="data augment metrics measure plots predict scored", scores="evaluate tables", robustness="evaluate", mining="batches extract evaluate", finetune="mining data learner recipe evaluate", upload="core", wording="core verdict", provenance="media wording", page="core", report="predict explain wording provenance page",
     engine="media predict explain wording page report", app="upload wording engine", capture="core media", follow="faces", stream="capture follow predict", live="stream explain", ledger="core tables journal wording", lists="core folders tables", scan="ledger lists predict", export="model", shell="core predict", cli="*")
 ONLY_LEARNER = "fastai"  # wraps the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
