@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from .core import MediaError
 from .files import Limits, Media, _frame_size, _name_notes, _resize, _set_scale, evenly_spaced, sniff_format
-from .image import _check_size, _finished, _load, _open_image
+from .image import _blocks, _check_size, _finished, _load, _open_image
 
 # %% auto #0
 __all__ = ['is_animation', 'read_animation']
@@ -32,15 +32,6 @@ def _gif_frames(file:BinaryIO, most:int)->int: # its images, counted up to `most
         while at < len(data) and data[at]: at += data[at] + 1
         at += 1
     return count
-
-def _blocks(file:BinaryIO, at:int, order:str)->Iterator[tuple[bytes, int]]: # name and place of each block of a PNG or WebP
-    for _ in range(100_000): # more blocks than that are not looked at
-        file.seek(at)
-        if len(head := file.read(8)) < 8: return
-        name, size = (head[4:], head[:4]) if order == "big" else (head[:4], head[4:])
-        yield name, at
-        size = int.from_bytes(size, order)
-        at += size + 12 if order == "big" else size + size%2 + 8
 
 def _png_frames(file:BinaryIO, most:int)->int:
     count, moves = 0, False
@@ -90,7 +81,7 @@ class _Player:
                 try: self._next(image)
                 except Exception as error: # decoders raise whatever they like
                     if self.index < 0: raise
-                    self.why = f"the rest is cut off or damaged ({error})"
+                    self.why = f"the rest is cut off or damaged ({getattr(error, 'found', error)})"
                 else:
                     if self.index in wanted: yield self.index, start, _finished(image.copy(), self.notes)
 
@@ -122,17 +113,18 @@ def read_animation(
     try:
         with _open_image(path, found, limits) as image: pixels = image.width*image.height
         count = _count_frames(path, found)
-        total = max(1, min(count, _most_pixels//pixels))
+        total, why = max(1, min(count, _most_pixels//pixels)), ""
         for attempt in range(2): # where it ends early, the second pass spreads the frames over what is there
             media, player = Media(str(path), "video", [], [], 0, 0, format=found, notes=_name_notes(path, "image", found)), _Player(path, found, limits, stop)
             taken = list(through(_sized(player.frames(total, evenly_spaced(total, frames)), media, limits)))
+            why = why or player.why
             if player.index + 1 == total or perf_counter() > stop or player.index + 1 >= total - total//(2*frames): break
             total = player.index + 1
     except MediaError: raise
     except Exception as error: raise MediaError(path, f"a truncated or damaged {found} animation ({error})", "a complete animation") from error
     media.indices, media.times, media.frames = map(list, zip(*taken))
-    media.duration, media.frame_count = player.time, count
-    media.notes += player.notes
     seen = player.index + 1
-    if seen < count: media.notes.append(f"Only the first {seen} of its {count} frames were looked at: {player.why or 'more are not looked at'}.")
+    media.duration, media.frame_count = player.time*count/seen, count # of frames that were not reached: as long as the others
+    media.notes += player.notes
+    if seen < count: media.notes.append(f"Only the first {seen} of its {count} frames were looked at: {why or 'more would take too long'}.")
     return media

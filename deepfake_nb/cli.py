@@ -118,7 +118,8 @@ def deepfake_report(
     verify:str=None, # A report.json to check against --input, instead of making a report
 )->int: # Exit code
     "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
-    from deepfake_nb.report import load_prediction, verify_report
+    from deepfake_nb.report import load_prediction
+    from deepfake_nb.verify import verify_report
     if verify:
         if not input or predictions: raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
         print(result := verify_report(verify, input))
@@ -277,7 +278,7 @@ def deepfake_app(
     if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0): raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
     try: import voila, anywidget
     except ImportError as e: raise UsageError(f"{e.name} is not installed. Accepted: pip install 'deepfake_nb[app]'") from None
-    from deepfake_nb.app import serve_app
+    from deepfake_nb.server import serve_app
     return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
 
 # %% ../nbs/99_cli.ipynb #2d56aecb

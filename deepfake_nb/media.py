@@ -15,7 +15,7 @@ from .core import MediaError
 from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _resize, evenly_spaced, sniff_format
 from .image import read_image
 from .animation import is_animation, read_animation
-from .film import _quiet, iter_frames, open_video, read_video, write_video
+from .film import iter_frames, open_video, read_video, write_video
 
 # %% auto #0
 __all__ = ['sniff_kind', 'read_media', 'contact_sheet']
