@@ -16,7 +16,7 @@ from .datasets import (manifest_from_celeb_df, manifest_from_deeperforensics, ma
                                   manifest_from_dfdc, manifest_from_dfdc_preview, manifest_from_faceforensics, manifest_from_ffiw)
 from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS, check_labels, check_manifest, check_pairs, connect_groups, drop_doubles, media_files,
                                   manifest_from_csv, manifest_from_faces, manifest_from_folder, write_manifest)
-from .tables import read_table, unspell_name
+from .tables import table_columns, unspell_name
 
 # %% auto #0
 __all__ = ['read_manifest', 'join_manifests', 'split_by_group', 'Leaks', 'picture_hash', 'check_leaks', 'summarize_manifest',
@@ -29,7 +29,7 @@ def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to 
         if path.name == "dataset.json": return "dfdc-preview", path.parent
         if path.name == "metadata.json": return "dfdc", path.parent
         if path.suffix.lower() == ".json": return "deepfakebench", path
-        header = set(read_table(path).columns)
+        header = set(table_columns(path))
         return ("faces" if {"file", *BOX_COLUMNS} <= header and {"identity", "pair"} & header else "csv"), path
     words = [o.name.lower() for o in (*path.glob("*/"), *path.glob("*/*/"))]
     if {"train", "val", "test"} & set(words) and {"real", "fake"} <= set(words): return "folder", path # whatever else lies beside it

@@ -13,7 +13,7 @@ from typing import Callable, Iterable
 import numpy as np, pandas as pd
 from .core import FAKE, LABELS, REAL, ManifestError, atomic_write, parse_label
 from .folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, find_media, is_picture
-from .tables import read_each, read_table, spell_name, unspell_name
+from .tables import read_each, read_table, spell_name, table_columns, unspell_name
 
 # %% auto #0
 __all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'BOX_COLUMNS', 'LANDMARK_COLUMNS', 'ADAPTERS', 'MARKS', 'check_manifest',
@@ -108,9 +108,13 @@ _folder_labels = dict(real=REAL, original=REAL, genuine=REAL, fake=FAKE, forged=
 
 def media_files(
     root:str|Path, # Any folder; links to folders are followed once
-)->list[Path]: # Images and videos by content, sorted by path; `find_media` also says what was left out
+    notes:list[str]|None=None, # Sentences about what was left out are added here
+)->list[Path]: # Images and videos by content, sorted by path; empty where there is no such folder
     "All images and videos below a folder."
-    return find_media(root).files if os.path.isdir(root) else []
+    if not os.path.isdir(root): return []
+    found = find_media(root)
+    if notes is not None: notes += found.notes()
+    return found.files
 
 ADAPTERS: dict[str, Callable] = {} # name -> function of a path that gives a manifest
 MARKS: dict[str, tuple[str, ...]] = {} # name -> patterns; one of them below a folder tells the data set
@@ -159,12 +163,14 @@ _counted = re.compile(r"(is_?)?(fake|forged|deepfake)", re.I) # columns in which
 def _said_elsewhere(table:pd.DataFrame)->dict[str, list]: # by the place in the table: what each row states there, None where it states nothing
     said, varied = {}, table.label.nunique() > 1
     for name in [o for o in table if o not in ("path", "label", "split", "group", "dataset", "video_id", "identities", "identity", "pair")]:
+        if pd.api.types.is_numeric_dtype(table[name]) and not _counted.fullmatch(name): continue
         read = parse_label if _counted.fullmatch(name) else lambda o: _folder_labels[str(o).lower()]
         stated = [_or_none(read, o) for o in table[name]]
         if name == "method" or None not in stated and (len(set(stated)) > 1 or not varied): said[f"the column {name}"] = stated
     if "source_path" not in table: # crops lie in folders of another kind
         words = [{_folder_labels.get(o.lower()) for o in re.split(r"[/\\\\]", o)[:-1]} - {None} if not os.path.isabs(o) else () for o in table.path]
-        said["the folder"] = [next(iter(o)) if len(o) == 1 else None for o in words]
+        boxes = set(BOX_COLUMNS) <= set(table) # a forged film may hold somebody who is real
+        said["the folder"] = [None if len(o) != 1 or boxes and FAKE in o else next(iter(o)) for o in words]
     return said
 
 def _or_none(read:Callable, value): # what was read, None where it cannot be
@@ -202,10 +208,10 @@ def drop_doubles(
 # %% ../nbs/26_manifest.ipynb #f3ffa6c5
 def _placed(root:Path, must_exist:bool)->Callable[[str], str]: # finds the file that a table names
     def place(name:str)->str:
-        options = [name, unspell_name(name), name.replace("\\", "/")] # as it stands, as `write_manifest` spells it, as Windows writes it
-        there = next((o for o in options if o and os.path.isfile(root/o)), None)
-        if not name or must_exist and there is None: raise ValueError
-        return spell_name(root/(options[1] if there is None else there), blanks=False)
+        options = (o for o in (name, unspell_name(name), name.replace("\\", "/")) if o and os.path.isfile(os.path.join(root, o))) # as it stands, as `write_manifest` spells it, as Windows writes it
+        there = next(options, None if must_exist else unspell_name(name))
+        if not there: raise ValueError
+        return spell_name(os.path.normpath(os.path.join(root, there)), blanks=False)
     return place
 
 @adapter("csv", "manifest.csv")
@@ -224,12 +230,17 @@ def manifest_from_csv(
     _compare_labels(path, table)
     names = table.path
     table["path"] = read_each(path, names, _placed(path.parent, must_exist), "the path of a file that exists, relative to the table's folder")
+    if "mask" in table:
+        here = _placed(path.parent, must_exist)
+        table["mask"] = read_each(path, table["mask"], lambda o: here(o) if o else "", "the path of a mask that exists, or nothing")
     return _described(path, table, names)
 
 def _described(path:Path, table:pd.DataFrame, names:pd.Series)->pd.DataFrame: # with all columns of a manifest
     for column, default in dict(dataset=spell_name(path.parent.name), method=[("real", "fake")[o] for o in table.label]).items():
         table[column] = table[column].mask(table[column] == "", default) if column in table else default
-    if "video_id" not in table: table["video_id"] = table.dataset + "/" + names
+    if "video_id" not in table:
+        turn = table.groupby("path").cumcount() # several faces of one file have a row each
+        table["video_id"] = table.dataset + "/" + names + [f"#{o}" if o and BOX_COLUMNS[0] in table else "" for o in turn]
     who = next((table[c] for c in ("identity", "pair", "source") if c in table), names)
     people = pd.Series([_who(*o) for o in zip(table.dataset, who, table.video_id)], table.index)
     given = table.group != "" if "group" in table else pd.Series(False, table.index)
@@ -315,13 +326,14 @@ def manifest_from_faces(
 )->pd.DataFrame: # A manifest of faces: `dataset` is the source, `group` identity or pair; further columns are kept, among them `pair`; without `label` all are real
     "Read a table of faces to train on."
     path = Path(path).absolute()
-    who = "pair" if "pair" in read_table(path) else "identity"
+    who = "pair" if "pair" in table_columns(path) else "identity"
     table = read_table(path, "file", who, "split", "source", *BOX_COLUMNS)
+    labelled = "label" in table
     if not len(table): raise ManifestError(path, "no rows below the header", "one line per face")
     for column in (*BOX_COLUMNS, *(o for o in LANDMARK_COLUMNS if o in table)):
         if table[column].dtype == object or not pd.api.types.is_numeric_dtype(table[column]): read_each(path, table[column], float, f"a number of pixels in the column {column}")
     root = path.parent if (path.parent/table.file.iloc[0]).is_file() else path.with_suffix("")
-    labels = read_each(path, table.label, parse_label, "a label: real, fake, 0 (real) or 1 (fake)") if "label" in table else REAL
+    labels = read_each(path, table.label, parse_label, "a label: real, fake, 0 (real) or 1 (fake)") if labelled else REAL
     groups = table.source + "/" + table[who]
     table = table.assign(path=read_each(path, table.file, _placed(root, True), f"a file below {root}"), label=labels, dataset=table.source,
                          split=read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o], "a split: train, val or test"),
@@ -330,4 +342,4 @@ def manifest_from_faces(
     _compare_labels(path, table.assign(path=table.file))
     table, notes = drop_doubles(table[[*REQUIRED, *(c for c in table if c not in (*REQUIRED, "file"))]].reset_index(drop=True), path)
     table.attrs.update(root=str(root), notes=notes)
-    return check_manifest(check_pairs(table, path) if who == "pair" and "label" in read_table(path) else table, str(path))
+    return check_manifest(check_pairs(table, path) if who == "pair" and labelled else table, str(path))

@@ -13,7 +13,7 @@ import pandas as pd
 from .core import ManifestError
 
 # %% auto #0
-__all__ = ['LARGEST_TABLE', 'TEXT', 'spell_name', 'unspell_name', 'read_table', 'read_each']
+__all__ = ['LARGEST_TABLE', 'TEXT', 'spell_name', 'unspell_name', 'table_columns', 'read_table', 'read_each']
 
 # %% ../nbs/23_tables.ipynb #c65bf416
 def spell_name(
@@ -40,10 +40,11 @@ def unspell_name(
 LARGEST_TABLE = 1 << 30 # bytes
 _separators = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
-def _decoded(path:Path)->str: # the text of a table; raises `ManifestError`
+def _decoded(path:Path, most:int=LARGEST_TABLE)->str: # the text of a table, or its first bytes; raises `ManifestError`
     try:
         if path.stat().st_size > LARGEST_TABLE: raise ManifestError(path, f"a table of {path.stat().st_size:,} bytes", f"at most {LARGEST_TABLE:,}")
-        data = path.read_bytes()
+        with path.open("rb") as file: data = file.read(most)
+        if len(data) == most: data = data[:data.rfind(b"\n") + 1] or data # whole lines
     except OSError as e: raise ManifestError(path, f"no readable table ({e.strerror or e})", "a CSV with a header line") from None
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     if not wide and b"\0" in data[:1000]: raise ManifestError(path, "no table: bytes of zero in it", "a CSV in UTF-8, or in UTF-16 with a byte order mark")
@@ -58,16 +59,16 @@ def _lines(path:Path, text:str, separator:str)->list[tuple[int, list[str]]]: # t
     except csv.Error as e: raise ManifestError(path, f"line {reader.line_num}: {e}", "one line per file; a name with a separator or a quote in it in quotes") from None
     return out
 
-def _header(path:Path, text:str, needed:tuple[str, ...])->tuple[str, list[str]]: # the separator, and the columns as they are called here
+def _header(path:Path, text:str, needed:tuple[str, ...], strict:bool=True)->tuple[str, list[str]]: # the separator, and the columns as they are called here
     first = next((o for o in text.splitlines() if o.strip()), "")
     if not first: raise ManifestError(path, "no readable table: it is empty", "a CSV with a header line")
     tried = {}
     for separator in _separators:
         names = [o.strip() for o in next(csv.reader([first], delimiter=separator, skipinitialspace=True))]
         tried[separator] = [o.lower() if o.lower() in (*needed, *TEXT) and o.lower() not in names else o for o in names]
-    best = max(tried, key=lambda o: (len(set(needed) & set(tried[o])), len(tried[o]) if not needed else 0))
+    best = max(tried, key=lambda o: (len(set(needed) & set(tried[o])), len(tried[o])))
     names = tried[best]
-    if missing := [o for o in needed if o not in names]:
+    if strict and (missing := [o for o in needed if o not in names]):
         raise ManifestError(path, f"no column {', '.join(missing)} among {', '.join(names)}",
             f"a CSV whose first line names the columns {', '.join(needed)}, separated by {', '.join(_separators.values())}; further ones are read where they are there: {', '.join(TEXT)}")
     if double := {o for o in names if o and names.count(o) > 1}: raise ManifestError(path, f"several columns called {', '.join(sorted(double))}", "one of each")
@@ -78,9 +79,15 @@ TEXT = ("path", "label", "split", "group", "dataset", "method", "video_id", "ide
 _number = re.compile(r"[+-]?(0|[1-9]\d*|0?\.\d+|(0|[1-9]\d*)\.\d*)([eE][+-]?\d+)?")
 
 def _typed(name:str, values:list[str], index)->pd.Series: # numbers where all are plainly numbers
-    given = [o for o in values if o]
-    if name in TEXT or not given or not all(_number.fullmatch(o) for o in given): return pd.Series(values, index, dtype=None if values else object)
+    given = set(values) - {""}
+    if name in TEXT or not given or not all(map(_number.fullmatch, given)): return pd.Series(values, index, dtype=None if values else object)
     return pd.to_numeric(pd.Series([o or None for o in values], index, dtype=object))
+
+def table_columns(
+    path:str|Path, # A table, as `read_table` takes it
+)->list[str]: # Raises `ManifestError`
+    "What the columns of a table are called."
+    return _header(Path(path), _decoded(Path(path), 1 << 16), ("path",), strict=False)[1]
 
 def read_table(
     path:str|Path, # A table with a header line: CSV, or separated by semicolons, tabs or bars; UTF-8 or UTF-16
