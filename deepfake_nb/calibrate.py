@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from .core import FAKE, REAL
 from .pooling import Pooling, stretches
+from .figure import empty_figure, new_figure
 from .metrics import _checked, expected_calibration_error, reliability_bins, wilson_interval
 
 # %% auto #0
@@ -162,8 +163,8 @@ def plot_reliability(
     bins:int=10, # Number of bins of equal width
 ): # The matplotlib figure
     "Reliability diagram, with the expected calibration error of each curve."
-    import matplotlib.pyplot as plt
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.2, 4.8), sharex=True, height_ratios=(3, 1), dpi=65)
+    figure = empty_figure(4.2, 4.8)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for i, (name, p) in enumerate(probabilities.items()):
         count, said, so = reliability_bins(y_true, p, bins=bins)
@@ -171,7 +172,6 @@ def plot_reliability(
         bottom.bar((np.arange(bins) + .5)/bins + (i - (len(probabilities) - 1)/2)*.4/bins, count, width=.4/bins)
     top.set(ylabel="share of fakes"); top.legend()
     bottom.set(xlabel="probability of a forgery", ylabel="items", xlim=(0, 1))
-    plt.close(figure)
     return figure
 
 # %% ../nbs/65_calibrate.ipynb #93eba9f0
@@ -338,11 +338,9 @@ def plot_risk_coverage(
     curves:list[RiskCoverage], # One for each sign of doubt
 ): # The matplotlib figure
     "The curves over each other, with the best there can be."
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(figsize=(4.6, 3.2), dpi=65)
+    figure, axes = new_figure(4.6, 3.2)
     for curve in curves: axes.plot(curve.coverage, curve.risk, label=f"{curve.name} (mean {curve.area:.3f})")
     axes.plot(curves[0].coverage, curves[0].best, color="0.6", linestyle=":", label="best possible")
     axes.set(xlabel="share of items answered", ylabel="share of answers that are wrong", xlim=(0, 1), ylim=(0, None))
     axes.legend()
-    plt.close(figure)
     return figure

@@ -17,7 +17,7 @@ from .measure import FIGURES, html_table, measure
 from .metrics import accuracy, auc, balanced_accuracy, false_positive_rate, paired_bootstrap, recall_of_fakes
 from .mining import ROLES, as_faces, divide_pool, read_part, refuse_overlap, score_faces
 from .model import Scorer, default_weights, load_scorer, save_scorer
-from .plots import new_figure
+from .figure import new_figure
 from .recipe import calibrate_weights, validation_logits
 
 # %% auto #0

@@ -6,18 +6,19 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/ledger.html.md"""
 
 # %% ../nbs/93_ledger.ipynb #0f3cdec4
 from __future__ import annotations
-import errno, hashlib, html, json, os, re
+import hashlib, html, json, os, re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from .core import DECISIONS, DeepfakeError, FileError, Prediction, Unreadable, WriteError, atomic_write, clean_text, sha256_file
+from .core import DECISIONS, DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, sha256_file
+from .journal import append_line, file_state, json_line, read_lines
 from .wording import shown
 
 # %% auto #0
-__all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_state', 'file_row', 'sound_row', 'rows_table', 'differences',
-           'Ledger', 'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan',
+__all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_row', 'sound_row', 'rows_table', 'differences', 'Ledger',
+           'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan',
            'ScanSummary', 'summarise', 'save_html']
 
 # %% ../nbs/93_ledger.ipynb #8a1b1e84
@@ -29,20 +30,12 @@ COLUMNS = dict(path="text", kind="text", decision="text", probability="number", 
 
 def plain_path(
     path:str|Path, # Any path, relative or absolute
-)->str: # Absolute; as it is where it is valid Unicode, else with the other bytes written as `\xff`
-    "The name under which a file stands in the table."
+)->str: # Absolute; as it is where it is valid Unicode, else with the other bytes written as `\xff`, as in manifests
+    "The name under which a file stands in the table: no two files have the same."
     path = os.path.abspath(path)
-    try: path.encode()
-    except UnicodeEncodeError: return clean_text(path)
-    return path
-
-def file_state(
-    path:str|Path, # Any path
-)->str|None: # For instance '48213 bytes, 1764275000123456789 ns'; None: there is no such file
-    "Size and time of the last change: other content nearly always has others."
-    try: found = os.stat(path)
-    except (OSError, ValueError): return None
-    return f"{found.st_size} bytes, {found.st_mtime_ns} ns"
+    if not re.search(r"\\x[0-9a-f]{2}|[\ud800-\udfff]", path): return path
+    from deepfake_nb.tables import spell_name
+    return spell_name(path, blanks=False)
 
 # %% ../nbs/93_ledger.ipynb #5c11e0d1
 def file_row(
@@ -70,7 +63,8 @@ def sound_row(
     row:dict, # `path` and other values of `COLUMNS`, from anywhere
 )->dict: # All of `COLUMNS`, as the table takes them; a row that cannot be taken becomes one with an error
     "A row that is never in the way of the others."
-    path = plain_path(str(row["path"]))
+    path = str(row["path"])
+    if re.search("[\ud800-\udfff]", path): path = plain_path(path)
     try: return {k: _read[kind](row[k]) if row.get(k) is not None else [] if kind == "texts" else None for k, kind in COLUMNS.items()} | dict(path=path)
     except (TypeError, ValueError, OverflowError) as e:
         return dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[], error=clean_text(f"{path}: its row cannot be kept ({e})"))
@@ -146,13 +140,8 @@ def _tidy(folder:Path): # what a kill may leave behind
     for path in set(folder.glob("part-*.jsonl")) - set(_journals(folder)): path.unlink()
 
 # %% ../nbs/93_ledger.ipynb #cd56a5c8
-def _journal_row(line:bytes)->dict|None: # None for a line that is none: its file is judged again
-    try: return sound_row(json.loads(line))
-    except (ValueError, TypeError, KeyError): return None
-
-def _journal_rows(path:Path)->list[dict]: # whole lines only
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    return [row for o in lines if (row := _journal_row(o))]
+def _journal_rows(path:Path)->list[dict]: # of a damaged journal, what can be read
+    return [sound_row(o) for o in read_lines(path) if isinstance(o, dict) and "path" in o]
 
 def _key(path:str)->bytes: return hashlib.blake2b(path.encode(), digest_size=16).digest()
 
@@ -213,23 +202,13 @@ def _write_part(path:Path, table):
         _arrow().parquet.write_table(table, temporary)
         with open(temporary, "rb") as file: os.fsync(file.fileno()) # a power cut must not leave a name without content
 
-def _line(row:dict)->bytes: return json.dumps(row).encode() + b"\n"
-
-def _append(path:Path, file, line:bytes): # the whole line or nothing; raises `WriteError`
-    start = file.seek(0, os.SEEK_END)
-    try:
-        while line: line = line[file.write(line):]
-    except OSError as e:
-        file.truncate(start)
-        raise WriteError(path, f"cannot be written ({e.strerror or e})", errno=e.errno) from e
-
 # %% ../nbs/93_ledger.ipynb #5c11e0d3
 def add(self:Ledger, row:dict)->bool: # False: the file has its row already
     "Keep a row."
     row = sound_row(row)
     if (key := _key(row["path"])) in self.done: return False
     if self._file is None: self._file = open(self.journal, "ab", buffering=0)
-    _append(self.journal, self._file, _line(row))
+    append_line(self.journal, self._file, json_line(row))
     self.done[key] = _mark(row["file_state"], row["sha256"])
     self.rows.append(row)
     if len(self.rows) >= self.part_size: self.flush()
@@ -249,7 +228,7 @@ def _close_file(self:Ledger):
 
 def _rewrite_journal(self:Ledger):
     self._close_file()
-    with atomic_write(self.journal) as temporary: temporary.write_bytes(b"".join(map(_line, self.rows)))
+    with atomic_write(self.journal) as temporary: temporary.write_bytes(b"".join(map(json_line, self.rows)))
 
 def close(self:Ledger)->None:
     "Give the folder back; what is in the journal stays there."

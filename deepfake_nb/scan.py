@@ -6,90 +6,21 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/scan.html.md"""
 
 # %% ../nbs/94_scan.ipynb #3dcc2d74
 from __future__ import annotations
-import codecs, csv, functools, json, logging, os, queue, shutil, signal, subprocess, sys, tempfile, threading, time
+import json, logging, os, queue, signal, subprocess, sys, tempfile, threading, time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 import deepfake_nb
-from .core import DeepfakeError, ManifestError, Unreadable, available_cores, available_memory, clean_text
-from .ledger import Ledger, ScanError, ScanSummary, differences, file_row, file_state, plain_path, summarise
+from .core import DeepfakeError, Unreadable, available_cores, available_memory, clean_text
+from .journal import file_state
+from .ledger import Ledger, ScanError, ScanSummary, differences, file_row, plain_path, summarise
+from .lists import FileList
 
 # %% auto #0
-__all__ = ['LISTS', 'CRASHES', 'BLOCK', 'ROUND', 'ROUNDS', 'PAUSE', 'list_files', 'judge_file', 'describe_detector',
-           'serve_worker', 'Worker', 'judge', 'close', 'default_workers', 'judge_in_processes', 'RayJudge',
-           'judge_on_ray', 'scan', 'estimate']
-
-# %% ../nbs/94_scan.ipynb #6d6b7ce9
-LISTS = (".txt", ".lst", ".list", ".csv", ".json", ".parquet")
-
-def _encoding(path:str)->dict: # how a text file is opened: by the mark at its beginning, else UTF-8, in which a name may have other bytes
-    with open(path, "rb") as file: head = file.read(4)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): return dict(encoding="utf-16")
-    return dict(encoding="utf-8-sig", errors="surrogateescape")
-
-def _lines(file)->Iterator[str]: # of an open text file; raises `ValueError`
-    for number, line in enumerate(file, 1):
-        if "\0" in line: raise ValueError(f"line {number} holds a NUL byte")
-        yield line
-
-def _unquoted(line:str)->str: # "C:\\a b.jpg", as Windows copies a path; a file whose name has the quotes is taken at its word
-    quoted = len(line) > 2 and line[0] == line[-1] == '"'
-    return line[1:-1] if quoted and not os.path.lexists(line) else line
-
-def _cell(value, where:str)->str: # a path from a table; raises `ValueError`
-    if not isinstance(value, str) or not (value := value.strip()) or "\0" in value: raise ValueError(f"{where} holds no path: {value!r}")
-    return value
-
-# %% ../nbs/94_scan.ipynb #60aa11c1
-def _listed(path:str)->Iterator[str]: # what a list names; in a table relative to its folder, in a text file to the current one
-    suffix, beside = Path(path).suffix.lower(), functools.partial(os.path.join, os.path.dirname(os.path.abspath(path)))
-    if suffix == ".parquet":
-        from pyarrow.parquet import ParquetFile
-        with ParquetFile(path) as table:
-            yield from (beside(_cell(o, "a row")) for part in table.iter_batches(columns=["path"]) for o in part["path"].to_pylist())
-    elif suffix == ".json":
-        items = json.loads(Path(path).read_bytes()) # UTF-8 or UTF-16, with a mark at its beginning or without
-        if not isinstance(items, list): raise ValueError(f"JSON that is no list but {type(items).__name__}")
-        yield from (beside(_cell(o["path"] if isinstance(o, dict) else o, f"item {i}")) for i, o in enumerate(items, 1))
-    elif suffix == ".csv":
-        with open(path, newline="", **_encoding(path)) as file:
-            rows = csv.DictReader(_lines(file), skipinitialspace=True)
-            if "path" not in (rows.fieldnames or ()): raise KeyError("path")
-            for row in rows: yield beside(_cell(row["path"], f"line {rows.line_num}"))
-    else:
-        with open(path, **_encoding(path)) as file: yield from (_unquoted(o) for line in _lines(file) if (o := line.rstrip("\r\n")))
-
-# %% ../nbs/94_scan.ipynb #9f59819c
-def list_files(
-    sources:Iterable[str|Path], # Folders, lists (a text file, or a CSV, JSON or Parquet table with the column `path`), single files
-    found:list|None=None, # What `find_media` says of each folder is added, for what was left out
-)->Iterator[str]: # Paths, one by one; raises `ManifestError` for a source that cannot be read
-    "All files of all sources."
-    from deepfake_nb.folders import find_media
-    for source in map(str, sources):
-        if os.path.isdir(source):
-            here = find_media(source)
-            if found is not None: found.append(here)
-            yield from map(str, here.files)
-        elif not source.lower().endswith(LISTS): yield source
-        else:
-            try: yield from _listed(source)
-            except OSError as e: raise ManifestError(source, f"cannot be read ({e.strerror or e})", "an existing folder, list or file") from None
-            except (ValueError, KeyError, TypeError, AttributeError) as e:
-                raise ManifestError(source, f"no list of files ({type(e).__name__}: {e})", "lines of paths in UTF-8 or UTF-16, or a table with the column path") from None
-
-def _check_sources(sources, spool)->list[str]: # a folder misspelled is no missing file; '-' is read to the end
-    sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    for i, source in enumerate(map(str, sources)):
-        if source == "-":
-            shutil.copyfileobj(sys.stdin.buffer, spool)
-            spool.flush()
-            sources[i] = spool.name
-        elif not os.path.lexists(source) and not Path(source).suffix:
-            raise ManifestError(source, "there is no such folder, list or file", "existing ones, or - for a list on standard input")
-    return sources
+__all__ = ['CRASHES', 'BLOCK', 'ROUND', 'ROUNDS', 'PAUSE', 'judge_file', 'describe_detector', 'serve_worker', 'Worker', 'judge',
+           'close', 'default_workers', 'judge_in_processes', 'RayJudge', 'judge_on_ray', 'scan', 'estimate']
 
 # %% ../nbs/94_scan.ipynb #c29c6fe9
 def judge_file(
@@ -338,18 +269,6 @@ def _ray(job:dict, workers:int|None, seconds:float, address:str|None, gpus:float
         if ours: ray.shutdown()
 
 # %% ../nbs/94_scan.ipynb #cc6cc90a
-class _Paths:
-    "All paths of the sources, gone through once and kept in a temporary file; a context manager."
-    def __init__(self, sources:list[str]):
-        self._file, self.found, self.total = tempfile.TemporaryFile("w+"), [], 0
-        for self.total, path in enumerate(list_files(sources, self.found), 1): print(json.dumps(os.path.abspath(path)), file=self._file)
-
-    def __iter__(self)->Iterator[str]: # one at a time; a second pass begins anew
-        self._file.seek(0)
-        return map(json.loads, self._file)
-
-    def close(self): self._file.close()
-
 def _todo(paths:Iterable[str], ledger:Ledger)->Iterator[str]: # absolute paths without a row, each once
     given, limit = set(), 100_000 # those under way; the ledger knows the rest
     for path in paths:
@@ -360,12 +279,12 @@ def _todo(paths:Iterable[str], ledger:Ledger)->Iterator[str]: # absolute paths w
             given = {o for o in given if o not in ledger}
             limit = max(100_000, 2*len(given))
 
-def _prepare(paths:_Paths, ledger:Ledger)->None: # makes room for what changed, and tells what a reader of the summary should know
-    changed = list(dict.fromkeys(o for o in paths if ledger.outdated(o)))
+def _prepare(files:FileList, ledger:Ledger)->None: # makes room for what changed, and tells what a reader of the summary should know
+    changed = list(dict.fromkeys(o for o in files if ledger.outdated(o)))
     ledger.forget(changed)
-    notes = ledger.notes + [o for found in paths.found for o in found.notes()]
+    notes = ledger.notes + files.notes
     if changed: notes.append(f"{len(changed)} files had changed since they were judged and were judged anew, for instance {changed[0]}.")
-    ledger.tell(notes, [o for found in paths.found for o in found.left_out])
+    ledger.tell(notes, files.left_out)
     for line in notes: print(clean_text(line), file=sys.stderr)
 
 # %% ../nbs/94_scan.ipynb #60aa11c5
@@ -406,14 +325,13 @@ def scan(
     engine = engine or ("ray" if address else "processes")
     if engine not in ("ray", "processes"): raise ScanError(f"engine {engine!r} is unknown. Accepted: processes, ray.")
     if (workers or 1) < 1 or seconds <= 0 or part_size < 1: raise ScanError("accepted: workers and part_size from 1, seconds above 0")
-    with tempfile.NamedTemporaryFile(suffix=".txt") as spool:
-        sources, job = _check_sources(sources, spool), _job(weights, settings)
+    with FileList(sources) as files:
+        job = _job(weights, settings)
         started = _ray(job, workers, seconds, address, gpus) if engine == "ray" else _processes(job, workers, seconds)
         with started as (setup, judge_paths), Ledger(out, setup, part_size, restart) as ledger:
             try:
-                with closing(_Paths(sources)) as paths:
-                    _prepare(paths, ledger)
-                    _judge_all(judge_paths(_todo(paths, ledger)), ledger, paths.total, progress)
+                _prepare(files.read(), ledger)
+                _judge_all(judge_paths(_todo(files, ledger)), ledger, files.total, progress)
             except KeyboardInterrupt:
                 print(f"Stopped. {len(ledger):,} files have their row in {out}; started again, the scan goes on.", file=sys.stderr)
                 raise
