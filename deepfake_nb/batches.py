@@ -6,21 +6,24 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/batches.html.md"""
 
 # %% ../nbs/58_batches.ipynb #7915769e
 from __future__ import annotations
-import math, random
+import hashlib, json, math, random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
 from .augment import degrade_in_the_wild, resample, sometimes, uniform
-from .core import FAKE, LABELS, REAL, DeepfakeError, ManifestError
+from .core import FAKE, LABELS, REAL, DeepfakeError, ManifestError, MediaError, sha256_file
+from .files import Limits
+from .image import read_image
 from .selfblend import SelfBlend, landmarks_from_geometry, motion_from_still, shallow_focus, uneven_light
 
 # %% auto #0
-__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'image', 'fits',
-           'cut', 'scramble', 'ForgedBatch', 'LabelledBatch', 'BalanceError', 'balance_keys', 'balance_weights',
-           'effective_counts']
+__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'WHOLE', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'image',
+           'fits', 'cut', 'check_pictures', 'scramble', 'ForgedBatch', 'LabelledBatch', 'BalanceError', 'balance_keys',
+           'balance_weights', 'effective_counts']
 
 # %% ../nbs/58_batches.ipynb #fa587242
 LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"]
@@ -116,12 +119,11 @@ class Faces:
         return clip, torch.from_numpy(np.mean(points, 0)).float(), int(self.labels[i])
 
 # %% ../nbs/58_batches.ipynb #ea42c56e
+WHOLE = Limits(max_image_side=1 << 20) # boxes are in pixels of the file: it is not shrunk
+
 def image(self:Faces, row:dict)->np.ndarray:
-    "The picture of one row, `uint8 (H, W, 3)` in RGB; raises `ManifestError`."
-    path = self.root/row["path"]
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if image is None: raise ManifestError(path, "a missing file or no picture" , "a picture that OpenCV reads")
-    return image
+    "The whole picture of one row, `uint8 (H, W, 3)` in RGB; raises `MediaError` for one that is missing or damaged."
+    return read_image(self.root/row["path"], WHOLE).frames[0]
 
 def _boxed(row): return not pd.isna(row.get(BOX[0], math.nan))
 
@@ -140,6 +142,27 @@ def cut(self:Faces, row:dict, image:np.ndarray, jitter:tuple)->tuple[np.ndarray,
     else: points = landmarks_from_geometry(1, max(box[2:]), 1. if boxed else self.margin)[0].numpy() + np.array(box[:2])
     return crop(image, matrix, self.size), move_landmarks(points, matrix)
 Faces.image, Faces.fits, Faces.cut = image, fits, cut
+
+# %% ../nbs/58_batches.ipynb #76604806
+def check_pictures(
+    manifest:pd.DataFrame, # Faces; relative paths start at `root`
+    root:str|Path|None=None, # Folder; by default `manifest.attrs['root']`
+    progress:bool=False, # Show a bar?
+)->str: # 64 hexadecimal digits that change with any picture, label, split, box or landmark; raises `ManifestError`
+    "Read every picture once, whole, and say which data this is."
+    from tqdm.auto import tqdm
+    root, columns = Path(root or manifest.attrs.get("root", ".")), ["label", "split", "group", "pair", *BOX, *LANDMARKS]
+    def look(path): # its hash, or what is wrong with it
+        try: read_image(root/path, WHOLE)
+        except MediaError as error: return error
+        return sha256_file(root/path)
+    paths = list(dict.fromkeys(manifest.path))
+    with ThreadPoolExecutor(4) as pool: found = dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress, leave=False)))
+    if faults := [o for o in found.values() if isinstance(o, MediaError)]:
+        others = f", and {len(faults) - 1} further pictures of the table cannot be read either" if len(faults) > 1 else ""
+        raise ManifestError(faults[0].path, faults[0].found + others, "whole pictures")
+    rows = [[found[o["path"]], *(str(o.get(c, "")) for c in columns)] for o in manifest.to_dict("records")]
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
 
 # %% ../nbs/58_batches.ipynb #db2b0fda
 def scramble(

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/capture.html.md"""
 
 # %% ../nbs/91_capture.ipynb #abfcd609
 from __future__ import annotations
-import logging, random, re, socket, threading
+import contextlib, logging, os, random, re, socket, threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from time import monotonic
 from urllib.parse import urlsplit
 import cv2, numpy as np
 from .core import DeepfakeError, MediaError
-from .media import IMAGE_FORMATS, Limits, _quiet, sniff_format
+from .media import IMAGE_FORMATS, Limits, sniff_format
 
 # %% auto #0
 __all__ = ['PORTS', 'ACCEPTED_SOURCES', 'logger', 'SourceError', 'hide_credentials', 'Source', 'parse_source', 'Backoff',
@@ -83,6 +83,18 @@ class Backoff:
         "The pause before the next attempt."
         whole = min(self.most, self.first * self.factor**min(failures - 1, 64))
         return whole * (1 - self.jitter * random.random())
+
+# %% ../nbs/91_capture.ipynb #a5e02a71
+@contextlib.contextmanager
+def _quiet()->"Iterator[None]":
+    name, level = "OPENCV_FFMPEG_LOGLEVEL", cv2.utils.logging.getLogLevel()
+    ours = name not in os.environ and "OPENCV_FFMPEG_DEBUG" not in os.environ
+    if ours: os.environ[name] = "-8" # AV_LOG_QUIET
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try: yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+        if ours: os.environ.pop(name, None)
 
 # %% ../nbs/91_capture.ipynb #db9ab847
 def _open(source:Source, timeout:float)->cv2.VideoCapture: # maybe not opened

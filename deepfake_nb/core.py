@@ -6,17 +6,17 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/core.html.md"""
 
 # %% ../nbs/00_core.ipynb #affbc357
 from __future__ import annotations
-import dataclasses, hashlib, html, json, os, tempfile
-from contextlib import contextmanager
+import dataclasses, errno, functools, hashlib, html, json, math, os, re, tempfile, threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Iterator
 
 # %% auto #0
-__all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'parse_label', 'explain_reasons', 'DeepfakeError',
-           'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'FrameScore', 'Segment', 'FaceVerdict',
-           'Prediction', 'prediction_to_dict', 'prediction_from_dict', 'confidence_sentence', 'to_dict', 'to_json',
-           'Unreadable', 'sha256_file', 'atomic_write']
+__all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'parse_label', 'explain_reasons', 'clean_text',
+           'DeepfakeError', 'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'WriteError', 'FrameScore',
+           'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict', 'confidence_sentence',
+           'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write', 'available_cores', 'available_memory']
 
 # %% ../nbs/00_core.ipynb #2b302fa8
 REAL, FAKE = 0, 1
@@ -25,15 +25,16 @@ INCONCLUSIVE = "INCONCLUSIVE"
 DECISIONS = (*LABELS, INCONCLUSIVE)
 
 # %% ../nbs/00_core.ipynb #3b1516c8
-_label_words = {"real": REAL, "original": REAL, "genuine": REAL, "fake": FAKE, "forged": FAKE, "deepfake": FAKE,
-                "synthesis": FAKE, "manipulated": FAKE, "0": REAL, "1": FAKE}
+_real_words = "real original genuine authentic pristine bonafide bona-fide live 0 0.0 false".split()
+_fake_words = "fake forged forgery deepfake synthesis synthetic generated manipulated altered spoof 1 1.0 true".split()
+_label_words = dict.fromkeys(_real_words, REAL) | dict.fromkeys(_fake_words, FAKE)
 
 def parse_label(
-    value:str|int|bool, # A word such as 'real' or 'FAKE', or 0 (real) / 1 (fake)
+    value:str|int|bool, # A word such as 'real' or 'FAKE', or 0 (real) / 1 (fake), also as 0.0 and 1.0 or False and True
 )->int: # `REAL` (0) or `FAKE` (1); raises `ValueError` for anything else
     "Read a label in this library's sense: 0 is real, 1 is fake."
-    key = str(int(value)) if isinstance(value, (bool, int, float)) and value in (0, 1) else str(value).strip().lower()
-    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_label_words)}")
+    key = str(value).strip().lower()
+    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_real_words)} for real; {', '.join(_fake_words)} for fake")
     return _label_words[key]
 
 # %% ../nbs/00_core.ipynb #1411ed11
@@ -58,6 +59,19 @@ def explain_reasons(
     "Reason codes with their plain sentences."
     return [dict(code=code, text=REASONS[code]) for code in codes]
 
+# %% ../nbs/00_core.ipynb #1778ac08
+_unsafe = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]") # control, direction, lone surrogates
+
+def clean_text(
+    text:str, # Any, for instance the name of a file or an error that quotes it
+)->str: # One line that every table, JSON file and terminal takes
+    "Text with what could break a table or a terminal made visible."
+    def visible(found):
+        code = ord(found[0])
+        if 0xdc80 <= code <= 0xdcff: code -= 0xdc00 # a byte of a name that is not UTF-8
+        return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    return _unsafe.sub(visible, str(text))
+
 # %% ../nbs/00_core.ipynb #5c4f1d39
 class DeepfakeError(Exception):
     "The base of all errors that this library raises on purpose; its message is a sentence for people."
@@ -70,13 +84,26 @@ class FileError(DeepfakeError):
         accepted:str, # What would have been accepted
     ):
         self.path, self.found, self.accepted = str(path), found, accepted
-        super().__init__(f"{self.path}: {found}. Accepted: {accepted}.")
+        super().__init__(clean_text(f"{self.path}: {found}. Accepted: {accepted}."))
 
     def __reduce__(self): return type(self), (self.path, self.found, self.accepted) # travels between processes
 
 class MediaError(FileError): "An image or video that cannot be read."
 class WeightsError(FileError): "A weights file that cannot be loaded."
 class ManifestError(FileError): "A table, folder or list of data that cannot be understood."
+
+class WriteError(FileError, OSError):
+    "A file that cannot be written, for instance on a full disk; an `OSError` too."
+    def __init__(self,
+        path:str|Path, # The file that was to appear
+        found:str, # Why it could not
+        accepted:str="a folder that can be written to, with enough room", # What would have been accepted
+        errno:int|None=None, # Of the operating system
+    ):
+        super().__init__(path, found, accepted)
+        self.errno = errno
+
+    def __reduce__(self): return type(self), (self.path, self.found, self.accepted, self.errno)
 
 # %% ../nbs/00_core.ipynb #35a56896
 @dataclass
@@ -220,20 +247,107 @@ def _digest(f)->str: # Python 3.10
     while chunk := f.read(1 << 20): h.update(chunk)
     return h.hexdigest()
 
+# %% ../nbs/00_core.ipynb #c7a9a19b
+_umask_lock = threading.Lock()
+
+@functools.lru_cache(1)
+def _asked_umask()->int: # where it cannot be read, it is set and set back, once
+    with _umask_lock:
+        umask = os.umask(0o077)
+        os.umask(umask)
+    return umask
+
+def _umask()->int: # what new files shall not allow; reading it changes nothing for other threads
+    with suppress(OSError, ValueError), open("/proc/self/status", encoding="ascii", errors="replace") as f:
+        for line in f:
+            if line.startswith("Umask:"): return int(line.split()[1], 8)
+    return _asked_umask()
+
+def _check_room(path:str|Path)->None: # raises `OSError` where not another block can be added: the last one may be cut off too
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+    try:
+        size = os.fstat(handle).st_size
+        block = bytes(max(4096, getattr(os.fstat(handle), "st_blksize", 0)))
+        if os.write(handle, block) < len(block): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.ftruncate(handle, size)
+    finally: os.close(handle) # shares tell only now that they are full
+
+# %% ../nbs/00_core.ipynb #373379dd
+def _write_error(path:Path, temporary:str, e:BaseException)->BaseException: # the error to raise in place of e
+    if isinstance(e, OSError) and (isinstance(e, WriteError) or e.filename not in (None, temporary, str(path), str(path.parent))): return e # about another file
+    if not isinstance(e, (OSError, DeepfakeError)) and isinstance(e, Exception):
+        try: _check_room(temporary)
+        except OSError as full: e = full # writers have many words for a full disk
+    return WriteError(path, f"cannot be written ({e.strerror or e})", errno=e.errno) if isinstance(e, OSError) else e
+
 @contextmanager
 def atomic_write(
     path:str|Path, # Where the file shall appear; missing folders are made
-)->Iterator[Path]: # A temporary path beside it, with the same suffix, to write to
+)->Iterator[Path]: # A temporary path beside it, with the same suffix, to write to; raises `WriteError`
     "Write a file completely or not at all: it appears under its name only when the block ends without an error."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
+    except OSError as e: raise WriteError(path, f"cannot be written ({e.strerror or e})", errno=e.errno) from e
     os.close(handle)
     try:
         yield Path(name)
-        umask = os.umask(0); os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        _check_room(name)
+        with suppress(OSError): os.chmod(name, 0o666 & ~_umask()) # not every share knows rights
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    except BaseException as e:
+        error = _write_error(path, name, e)
+        with suppress(OSError): os.unlink(name)
+        if error is e: raise
+        raise error from e
+
+# %% ../nbs/00_core.ipynb #ab6fe3f2
+def _text_of(path:Path)->str: # of one of the kernel's small files, '' where there is none
+    try: return path.read_text(encoding="ascii", errors="replace")
+    except OSError: return ""
+
+def _control_groups(controller:str, root:Path)->Iterator[Path]: # the folders of this process's groups and of those above them
+    for line in _text_of(root/"proc/self/cgroup").splitlines():
+        _, controllers, place = line.split(":", 2)
+        if controllers and controller not in controllers.split(","): continue
+        for mount in (root/"sys/fs/cgroup"/o for o in ((controllers, controller) if controllers else ("unified", ""))):
+            own = Path(os.path.normpath(mount/place.lstrip("/")))
+            yield from (o for o in (own, *own.parents) if o == mount or mount in o.parents)
+
+def _number(path:Path)->int|None: # None where there is no such file, or where it says that there is no limit
+    text = _text_of(path).strip()
+    return int(text) if text.isdigit() else None
+
+# %% ../nbs/00_core.ipynb #a79e2d27
+def _core_limit(root:Path)->int|None: # cores that the control groups allow, rounded up
+    shares = []
+    for o in _control_groups("cpu", root):
+        quota, period = (*_text_of(o/"cpu.max").split(), "", "")[:2]
+        if quota.isdigit() and period.isdigit(): shares.append(int(quota)/int(period))
+        quota, period = _number(o/"cpu.cfs_quota_us"), _number(o/"cpu.cfs_period_us")
+        if quota and period: shares.append(quota/period)
+    return math.ceil(min(shares)) if shares else None
+
+def available_cores(
+)->int: # At least 1
+    "Processor cores that this process may use, by affinity and by the limits of its container."
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, _core_limit(Path("/")) or cores))
+
+# %% ../nbs/00_core.ipynb #15244705
+def _memory_limit(root:Path)->int|None: # bytes that the control groups and the kernel still give
+    rooms = [int(line.split()[1]) * 1024 for line in _text_of(root/"proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
+    for o in _control_groups("memory", root):
+        for most, now, old in (("memory.max", "memory.current", "inactive_file"), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):
+            limit, used = _number(o/most), _number(o/now) or 0
+            given_up = [int(line.split()[1]) for line in _text_of(o/"memory.stat").splitlines() if line.startswith(f"{old} ")] # copies of files
+            if limit is not None: rooms.append(max(0, limit - max(0, used - sum(given_up))))
+    return min(rooms) if rooms else None
+
+def available_memory(
+)->int|None: # Bytes that this process may still take; where only that is known, those of the whole machine; None: unknown
+    "Memory that can be had, by the kernel and by the limits of the container."
+    if (found := _memory_limit(Path("/"))) is not None: return found
+    try: return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError): return None

@@ -11,7 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 import pandas as pd
 from .core import FAKE, REAL, ManifestError, parse_label
-from .manifest import SPLIT_WORDS, SPLITS, adapter, drop_missing, family_of, finish_manifest, identities_in, item_record, media_files, read_each, read_table
+from .manifest import SPLIT_WORDS, SPLITS, adapter, drop_missing, family_of, finish_manifest, identities_in, item_record, media_files
+from .tables import read_each, read_table
 
 # %% auto #0
 __all__ = ['manifest_from_faceforensics', 'manifest_from_deepfakedetection', 'manifest_from_celeb_df', 'manifest_from_dfdc',

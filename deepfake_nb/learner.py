@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learner.html.md"""
 
 # %% ../nbs/60_learner.ipynb #a6534a2a
 from __future__ import annotations
-import copy, functools, math, os
+import copy, functools, math, os, shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,16 +19,16 @@ from fastai.distributed import DistributedTrainer
 from fastcore.foundation import L
 from torch import Tensor, nn
 from .batches import CLIP_COLUMNS, CropJitter, Faces, ForgedBatch, LabelledBatch, balance_weights
-from .core import REAL, DeepfakeError, atomic_write
+from .core import LABELS, REAL, DeepfakeError, atomic_write, sha256_file
 from .metrics import auc
 from .model import Scorer, create_scorer, load_scorer, save_scorer, splitter
 from .selfblend import SelfBlend
 
 # %% auto #0
 __all__ = ['world', 'BatchLoader', 'forged_loaders', 'labelled_loaders', 'TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare',
-           'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint', 'GradualUnfreezing', 'FrozenStatistics',
-           'has_fast_bfloat16', 'HalfPrecision', 'training_splitter', 'adamw', 'face_learner', 'Distributed',
-           'join_processes', 'leave_processes', 'fit']
+           'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint', 'FiniteLoss', 'GradualUnfreezing',
+           'FrozenStatistics', 'has_fast_bfloat16', 'HalfPrecision', 'training_splitter', 'adamw', 'face_learner',
+           'Distributed', 'join_processes', 'leave_processes', 'fit']
 
 # %% ../nbs/60_learner.ipynb #6b4ce8c3
 def world()->tuple[int, int]: # rank of this process, number of processes
@@ -46,6 +46,22 @@ class BatchLoader(DataLoader):
         self.total, self.rank, self.size = bs, rank, size
         super().__init__(dataset, bs=bs//size if kwargs.get("shuffle") else bs, **kwargs)
 
+    def create_batches(self, samples): # in a worker
+        try: yield from super().create_batches(samples)
+        except DeepfakeError as error: yield error # as it is: one that is raised in a worker arrives as a traceback
+
+    def __iter__(self): # raises `DeepfakeError` where a batch is missing
+        count = 0
+        try:
+            for batch in super().__iter__():
+                if isinstance(batch, DeepfakeError): raise batch
+                count += 1
+                yield batch
+        except RuntimeError as error: # a worker that died
+            if "DataLoader worker" not in str(error): raise
+            raise _lost(self, count) from error
+        if count < len(self): raise _lost(self, count)
+
     def get_idxs(self):
         if not self.shuffle: return list(range(self.n))
         self.epoch += 1
@@ -57,6 +73,12 @@ class BatchLoader(DataLoader):
     def __len__(self): return self.n//self.total if self.shuffle else math.ceil(self.n/self.bs)
     def new(self, *args, **kwargs): return self # fastai asks for copies; the epoch must be counted in one place
 
+def _lost(loader:BatchLoader, count:int)->DeepfakeError: # what to say of batches that never came
+    place = Path("/dev/shm")
+    memory = f"; shared memory has {shutil.disk_usage(place).total >> 20} MiB" if place.is_dir() else ""
+    return DeepfakeError(f"{len(loader) - count} of {len(loader)} batches of {loader.bs} clips never came from the {loader.fake_l.num_workers} worker processes{memory}. "
+                         "Accepted: more shared memory (Docker: --shm-size=2g), smaller batches, or no workers (--workers 0)")
+
 # %% ../nbs/60_learner.ipynb #572b5228
 def _parts(manifest:pd.DataFrame)->dict[str, pd.DataFrame]: # train and val; raises `DeepfakeError` where one is missing
     parts = {s: manifest[manifest.split == s] for s in ("train", "val")}
@@ -64,6 +86,11 @@ def _parts(manifest:pd.DataFrame)->dict[str, pd.DataFrame]: # train and val; rai
         if not len(part): raise DeepfakeError(f"the manifest has no rows with split {name!r}; found {sorted(set(manifest.split))}")
         part.attrs = dict(manifest.attrs)
     return parts
+
+def _fitting(wanted:int, available:int)->int: # clips of a batch: no more than there are, and as many for each process
+    size = world()[1]
+    if available < size: raise DeepfakeError(f"{available} training clips for {size} processes. Accepted: at least one for each")
+    return min(wanted, available//size*size)
 
 def forged_loaders(
     manifest:pd.DataFrame, # Real faces with a `split` of 'train' and 'val'; rows labelled FAKE are left out
@@ -79,14 +106,14 @@ def forged_loaders(
     root:str|Path|None=None, # Folder that relative paths start from
     seed:int=0, # Of order and crops
 )->DataLoaders: # Batches: clips `(2*pairs, T, 3, S, S)`, labels `(2*pairs,)`, masks
-    "Loaders that forge what they read."
+    "Loaders that forge what they read. Batches are smaller where there are fewer faces."
     parts, work_size = _parts(manifest[manifest.label == REAL]), work_size or round(size*1.25)
     parts["val"] = pd.concat([parts["val"]]*repeats, ignore_index=True)
     jitter = dict(train=CropJitter(), val=None)
     stills = CLIP_COLUMNS[0] not in manifest # else the clips are there and need not be made
     faces = {s: Faces(d, work_size, 1 if stills else clip_length, margin, jitter[s], root or manifest.attrs.get("root"), seed) for s, d in parts.items()}
     batch = ForgedBatch(size, selfblend or SelfBlend(), clip_length)
-    train = BatchLoader(faces["train"], pairs, seed=seed, shuffle=True, drop_last=True, create_batch=replace(batch, twins=twins), num_workers=workers)
+    train = BatchLoader(faces["train"], _fitting(pairs, len(faces["train"])), seed=seed, shuffle=True, drop_last=True, create_batch=replace(batch, twins=twins), num_workers=workers)
     valid = BatchLoader(faces["val"], pairs, create_batch=replace(batch, repeatable=True), num_workers=workers)
     return DataLoaders(train, valid)
 
@@ -103,10 +130,12 @@ def labelled_loaders(
     root:str|Path|None=None, # Folder that relative paths start from
     seed:int=0, # Of order and crops
 )->DataLoaders: # Batches: clips `(B, T, 3, S, S)`, labels `(B,)`
-    "Loaders of labelled clips."
+    "Loaders of labelled clips. Batches are smaller where there are fewer clips."
     parts, jitter = _parts(manifest), dict(train=CropJitter(), val=None)
+    for name, part in parts.items():
+        if part.label.nunique() < 2: raise DeepfakeError(f"the {name} split has nothing but {len(part)} {LABELS[part.label.iloc[0]]} items. Accepted: both classes in train and in val")
     faces = {s: Faces(d, size, clip_length, margin, jitter[s], root or manifest.attrs.get("root"), seed) for s, d in parts.items()}
-    train = BatchLoader(faces["train"], batch_size, balance_weights(faces["train"], balance) if balance else None, seed,
+    train = BatchLoader(faces["train"], _fitting(batch_size, len(faces["train"])), balance_weights(faces["train"], balance) if balance else None, seed,
                         shuffle=True, drop_last=True, create_batch=LabelledBatch(size, severity), num_workers=workers)
     valid = BatchLoader(faces["val"], batch_size, create_batch=LabelledBatch(size, severity, repeatable=True), num_workers=workers)
     return DataLoaders(train, valid)
@@ -181,7 +210,7 @@ class KeepBest(Callback):
     def __init__(self,
         path:str|Path, # Weights file
         training:dict|None=None, # What the weights file shall say about its training
-    ): self.path, self.training, self.best = Path(path), training or {}, -math.inf
+    ): self.path, self.training, self.best, self.saved = Path(path), training or {}, -math.inf, "" # saved: sha256 of what this training has written
     def after_epoch(self):
         value = dict(zip(self.recorder.metric_names[1:], self.recorder.log[1:])).get("auc")
         if value is None or not value > self.best: return
@@ -191,12 +220,21 @@ class KeepBest(Callback):
         if hasattr(self.learn, "weight_averaging"): model.load_state_dict(self.learn.weight_averaging.average)
         model.scorer.config.metrics = dict(validation_auc=round(self.best, 4), epoch=self.epoch)
         model.scorer.config.training = self.training
-        save_scorer(model.scorer, self.path)
+        self.saved = sha256_file(save_scorer(model.scorer, self.path))
+
+    def result(self)->Path: # the best weights of this training; raises `DeepfakeError` where there are none
+        if not self.saved: raise DeepfakeError(f"{self.path}: no epoch of this training had a validation AUC, so that nothing was kept. Accepted: validation clips of both classes")
+        if not self.path.is_file() or sha256_file(self.path) != self.saved: raise DeepfakeError(f"{self.path}: not the weights that this training kept. Accepted: a folder that nobody else writes to")
+        return self.path
 
 class EpochLog(Callback):
     "A CSV file with one line per epoch; a run that is continued goes on in the same file."
     order = 75
     def __init__(self, path:str|Path): self.path = Path(path)
+    def before_fit(self): # an epoch that was written down and then lost will come again
+        if hasattr(self.learn, "checkpoint") and self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)
+            self.path.write_text("".join(lines[:1 + self.learn.checkpoint.done]))
     def after_epoch(self):
         names, values = self.recorder.metric_names, self.recorder.log
         if len(values) != len(names): return # an epoch that was already done
@@ -217,21 +255,34 @@ class Checkpoint(Callback):
         if world()[0] or self.epoch < self.done: return # fastai walks through the epochs that are done
         state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()), torch_rng=torch.get_rng_state())
         for o in self.learn.cbs: # what callbacks remember from epoch to epoch
-            state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait") if k in vars(o)}
+            state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait", "saved") if k in vars(o)}
         with atomic_write(self.path) as temporary: torch.save(state, temporary)
 
     def resume(self, learn:Learner)->int:
         "Load the checkpoint if there is one; gives the number of epochs already done."
         if not self.path.exists(): return 0
-        state = torch.load(self.path, weights_only=True)
-        learn.model.load_state_dict(state["model"])
-        if learn.opt is None: learn.create_opt()
-        learn.opt.load_state_dict(state["opt"])
+        try:
+            state = torch.load(self.path, weights_only=True, map_location="cpu")
+            learn.model.load_state_dict(state["model"])
+            if learn.opt is None: learn.create_opt()
+            learn.opt.load_state_dict(state["opt"])
+            torch.set_rng_state(state["torch_rng"])
+        except Exception as error: # a torn file provokes anything
+            told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise DeepfakeError(f"{self.path}: a checkpoint that cannot be continued ({told}). Accepted: the one that this training wrote; without that file it begins anew") from error
         for o in learn.cbs:
             for k, v in state.get(o.name, {}).items(): setattr(o, k, v)
         learn.dls.train.epoch = self.done = state["epoch"]
-        torch.set_rng_state(state["torch_rng"])
         return state["epoch"]
+
+class FiniteLoss(Callback):
+    "End the training in a sentence where a loss is not a number, before anything of that epoch is kept."
+    order = 55
+    def before_train(self): self.broken = 0
+    def after_loss(self):
+        if self.training: self.broken = self.broken + (~self.learn.loss_grad.detach().isfinite()).int() # counted where it is: no waiting for the device
+    def after_train(self):
+        if int(self.broken): raise DeepfakeError(f"epoch {self.epoch}: the loss of {int(self.broken)} of {self.n_iter} batches is not a number, so that the training ends. Accepted: a smaller learning rate, or other data")
 
 # %% ../nbs/60_learner.ipynb #5663c2d5
 class GradualUnfreezing(Callback):
@@ -303,7 +354,7 @@ def face_learner(
     batch = dls.one_batch()
     scorer = scorer or create_scorer(arch, temporal, image_size=batch[0].shape[-1], clip_length=batch[0].shape[1], **kwargs)
     model = TrainingScorer(scorer.to(memory_format=torch.channels_last), 16 if mask_weight and len(batch) > 2 else None)
-    mine = [WeightAveraging(decay)]*bool(decay) + [GradualUnfreezing(frozen_epochs)]*bool(frozen_epochs)
+    mine = [FiniteLoss()] + [WeightAveraging(decay)]*bool(decay) + [GradualUnfreezing(frozen_epochs)]*bool(frozen_epochs)
     if frozen_statistics: mine.append(FrozenStatistics())
     if has_fast_bfloat16(dls.device or "cpu") if half is None else half: mine.append(HalfPrecision())
     mine += [EarlyStoppingCallback("auc", patience=patience)]*bool(patience) + ([EpochLog(log)] if log and not world()[0] else [])

@@ -13,7 +13,7 @@ from time import monotonic
 import cv2, numpy as np
 from .core import DeepfakeError, MediaError, atomic_write
 from .faces import _shrink
-from .media import _quiet
+from .capture import _quiet
 from .explain import COLOURS
 from .stream import LiveResult, LiveVerdict, Stream
 

@@ -108,7 +108,7 @@ def _fixed_size(arch:str)->bool: # is this architecture built for one size of pi
 def _build_backbone(config:ScorerConfig, pretrained:bool=False)->nn.Module: # raises `ScorerError`, whatever timm raises
     _check_arch(config.arch)
     size = dict(img_size=config.image_size) if _fixed_size(config.arch) else {}
-    try: return timm.create_model(config.arch, pretrained=pretrained, num_classes=0, **config.arch_args, **size)
+    try: return timm.create_model(config.arch, pretrained=pretrained, num_classes=0, **config.arch_args, **size).float()
     except Exception as e:
         if not pretrained: raise ScorerError(f"architecture {config.arch} cannot be built for {config.image_size} px with {config.arch_args}: {_line(e)}") from e
         raise ScorerError(f"timm could not fetch pretrained weights of {config.arch} ({_line(e)}); accepted without network: "
@@ -130,11 +130,11 @@ class Scorer(nn.Module):
         features = getattr(self.backbone, "head_hidden_size", self.backbone.num_features) # some widen their features after pooling
         if feature_count(config.familiar) not in (0, features):
             raise ScorerError(f"familiar is about {feature_count(config.familiar)} features; accepted: the {features} of {config.arch}")
-        try: self.head = HEADS[config.temporal](features, dropout=config.dropout, **config.temporal_args)
+        try: self.head = HEADS[config.temporal](features, dropout=config.dropout, **config.temporal_args).float()
         except Exception as e:
             raise ScorerError(f"head {config.temporal} cannot be built with {config.temporal_args}: {_line(e)}") from e
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(self,
         x:Tensor, # (B, T, 3, S, S) RGB, uint8 or float in [0, 1], not normalised
@@ -215,10 +215,11 @@ def create_scorer(
     if dropout is None: dropout = .5 if temporal == "cnn_lstm" else .2
     config = ScorerConfig(arch, arch_args or {}, temporal, temporal_args or {}, dropout, clip_length, image_size, margin,
                           name=name, library_version=deepfake_nb.__version__)
-    backbone = _build_backbone(config, pretrained is True)
-    if not isinstance(pretrained, bool): _load_backbone(backbone, Path(pretrained), arch)
-    cfg = backbone.pretrained_cfg
-    return Scorer(dataclasses.replace(config, mean=tuple(mean or cfg["mean"]), std=tuple(std or cfg["std"])), backbone)
+    with torch.device("cpu"):
+        backbone = _build_backbone(config, pretrained is True)
+        if not isinstance(pretrained, bool): _load_backbone(backbone, Path(pretrained), arch)
+        cfg = backbone.pretrained_cfg
+        return Scorer(dataclasses.replace(config, mean=tuple(mean or cfg["mean"]), std=tuple(std or cfg["std"])), backbone)
 
 # %% ../nbs/50_model.ipynb #890fb006
 _pickled = ".pth", ".pt", ".bin"
@@ -299,7 +300,7 @@ def _fill(path:Path, config:ScorerConfig, tensors:dict, device)->Scorer: # raise
     try:
         with torch.device("meta"): expected = Scorer(config).state_dict() # names and shapes, before any memory is taken
         if wrong := _mismatch(tensors, expected): raise WeightsError(path, wrong, accepted)
-        scorer = Scorer(config)
+        with torch.device("cpu"), torch.random.fork_rng(devices=()): scorer = Scorer(config) # its random numbers are nobody's business
         scorer.load_state_dict(tensors)
     except (ScorerError, RuntimeError) as e: raise WeightsError(path, f"a scorer that cannot be built: {_line(e)}", ACCEPTED) from e
     return scorer.eval().to(device)

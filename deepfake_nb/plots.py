@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/plots.html.md"""
 
 # %% ../nbs/78_plots.ipynb #9dab6304
 from __future__ import annotations
-import base64, html, io
+import base64, contextlib, functools, html, io, os, sys
 from collections.abc import Sequence
 from statistics import NormalDist
 import numpy as np
@@ -14,28 +14,41 @@ from .core import FAKE, REAL
 from .metrics import auc, operating_points
 
 # %% auto #0
-__all__ = ['new_figure', 'figure_html', 'plot_roc', 'plot_det', 'plot_confusion', 'plot_scores']
+__all__ = ['figure_class', 'new_figure', 'figure_html', 'plot_roc', 'plot_det', 'plot_confusion', 'plot_scores']
 
 # %% ../nbs/78_plots.ipynb #b5850f68
+def figure_class(
+): # matplotlib's `Figure`
+    "What figures are made from, whatever back end MPLBACKEND asks for."
+    if "matplotlib" not in sys.modules and (asked := os.environ.pop("MPLBACKEND", None)):
+        try: import matplotlib
+        finally: os.environ["MPLBACKEND"] = asked
+        with contextlib.suppress(ValueError): matplotlib.rcParams["backend"] = asked # as matplotlib does, but that an unknown name is no error
+    from matplotlib.figure import Figure
+    return Figure
+
+def _png(figure)->bytes:
+    figure.savefig(buffer := io.BytesIO(), format="png")
+    return buffer.getvalue()
+
 def new_figure(
     width:float=3.6, # In inches
     height:float=3.2, # In inches
     columns:int=1, # Number of plots side by side
     dpi:int=65, # Dots per inch: small, for notebooks and reports
+    layout:str="constrained", # How matplotlib arranges the plots: 'constrained' or 'tight'
 ): # The matplotlib figure and its axes
-    "A figure that is not shown twice by a notebook."
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, columns, figsize=(width*columns, height), dpi=dpi, layout="constrained")
-    plt.close(figure)
-    return figure, axes
+    "A figure that a notebook shows once, with or without pyplot."
+    figure = figure_class()(figsize=(width*columns, height), dpi=dpi, layout=layout)
+    figure._repr_png_ = functools.partial(_png, figure)
+    return figure, figure.subplots(1, columns)
 
 def figure_html(
     figure, # A matplotlib figure
     alt:str="", # What it shows, for those who cannot see it
 )->str: # An `img` element with the picture inside
     "A figure as part of a page, without any file beside it."
-    figure.savefig(buffer := io.BytesIO(), format="png")
-    return f"<img alt=\"{html.escape(alt)}\" src=\"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}\">"
+    return f"<img alt=\"{html.escape(alt)}\" src=\"data:image/png;base64,{base64.b64encode(_png(figure)).decode()}\">"
 
 # %% ../nbs/78_plots.ipynb #7eec2e1b
 def plot_roc(

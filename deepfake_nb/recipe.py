@@ -6,11 +6,12 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/recipe.html.md"""
 
 # %% ../nbs/66_recipe.ipynb #daaf0f58
 from __future__ import annotations
-import json
+import json, sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Callable
 import numpy as np, pandas as pd, torch
-from .batches import Faces
+from .batches import Faces, check_pictures
 from .calibrate import feature_distance_from_dict, feature_distance_to_dict, fit_calibration, fit_feature_distance
 from .core import REAL, DeepfakeError, atomic_write
 from .data import read_manifest, split_by_group
@@ -62,6 +63,11 @@ class Recipe:
             forger = SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=load_redraw(self.redraw) if self.redraw else None)
             return forged_loaders(manifest, pairs=self.batch_size//2, selfblend=forger, twins=self.begun, **common)
         return labelled_loaders(manifest, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
+
+    def learner(self, dls, scorer:Scorer|None, name:str, cbs:list, log:Path): # fastai `Learner` of a scorer, or of a new one with that name
+        channels = lambda value: value and [value]*3
+        return face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs, margin=self.margin, frozen_statistics=self.from_real_only and self.begun,
+                            pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std), patience=self.patience, log=log, cbs=cbs)
 
 # %% ../nbs/66_recipe.ipynb #08906aab
 def prepare_crops(
@@ -119,34 +125,37 @@ def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises 
 # %% ../nbs/66_recipe.ipynb #ee1142fc
 def train(
     data:str|Path|pd.DataFrame, # What `read_manifest` reads, or a manifest of face crops
-    out:str|Path, # Weights file to write
+    out:str|Path, # Weights file to write; what lies there before stays until the new weights are done
     recipe:Recipe|None=None, # How to train
     workers:int=1, # Processes that cut out faces and make batches; 0: all in this one
     scorer:Scorer|None=None, # A scorer to go on with
     progress:bool=True, # Show bars and the log?
+    say:Callable[[str], None]|None=None, # Takes what people should know, a sentence at a time; None: it goes to standard error
 )->Path: # The weights file; raises `DeepfakeError`
     "Train, or go on with a training that was killed."
-    recipe, out = recipe or Recipe(), Path(out)
+    recipe, out, say = recipe or Recipe(), Path(out), say or _to_standard_error
     work = out.with_suffix("")
     scorer = scorer or (_begin(recipe, out.stem) if recipe.weights else None)
-    _same_recipe(recipe, work/"recipe.json")
+    _same_recipe(recipe, work)
     manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length, workers)
+    manifest = manifest[manifest.split.isin(("train", "val"))]
+    which = check_pictures(manifest, progress=progress)
     join_processes()
     if recipe.redraw:
         if not world()[0] and not Path(recipe.redraw).exists(): make_redraw(manifest, recipe.redraw, seed=recipe.seed)
         if world()[1] > 1: torch.distributed.barrier()
     torch.manual_seed(recipe.seed)
     dls = recipe.loaders(manifest, workers)
-    with atomic_write(work/"recipe.json") as temporary: temporary.write_text(json.dumps(vars(recipe), indent=1)) # now that all of it could be read
-    used = manifest[manifest.split.isin(("train", "val"))]
-    told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in used.groupby(["dataset", "split"]).size().items()})
-    learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, name=out.stem, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
-                         frozen_statistics=recipe.from_real_only and recipe.begun,
-                         pretrained=recipe.pretrained, arch_args=recipe.arch_args, mean=recipe.mean and [recipe.mean]*3, std=recipe.std and [recipe.std]*3, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
+    told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in manifest.groupby(["dataset", "split"]).size().items()}, data_sha256=which)
+    keep = KeepBest(work/"best.safetensors", told)
+    learn = recipe.learner(dls, scorer, out.stem, [keep, Checkpoint(work/"state.pth")], work/"log.csv")
+    _settle(recipe, which, work, say)
+    if (clips := dls.train.total*(2 if recipe.from_real_only else 1)) < recipe.batch_size//2*2: say(f"Batches of {clips} clips and not {recipe.batch_size}: there are no more to train on.")
     fit(learn, recipe.epochs, recipe.learning_rate, progress, recipe.early_rate)
     if not leave_processes():
-        plot_log(work/"log.csv").savefig(work/"curves.png")
-        calibrate_weights(out, dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(used.dataset.unique())), dls.train)
+        calibrate_weights(keep.result(), dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(manifest.dataset.unique())), dls.train, out)
+        try: plot_log(work/"log.csv").savefig(work/"curves.png")
+        except Exception as error: say(f"{work/'curves.png'}: the curves could not be drawn ({type(error).__name__}: {error}).") # the weights are there
     return out
 
 # %% ../nbs/66_recipe.ipynb #e44cf985
@@ -198,11 +207,12 @@ def fit_familiar(
 
 # %% ../nbs/66_recipe.ipynb #68cb02d4
 def calibrate_weights(
-    path:str|Path, # Weights file; it is written again
+    path:str|Path, # Weights file
     batches, # Loader of validation clips and labels
     rate:float, # False-positive rate that the threshold shall stand for
     dataset:str, # Name of the validation split, for the record
     training=None, # Loader of training clips and labels; None: nothing will be unfamiliar
+    out:str|Path|None=None, # Weights file to write; None: the same one again
 )->None:
     "Put temperature, threshold and what it stands for, and what is familiar, into a weights file; one class alone leaves the former as they are."
     scorer = load_scorer(path)
@@ -213,30 +223,48 @@ def calibrate_weights(
         config.temperature, config.threshold, config.false_positive_rate, config.calibration = fitted.temperature, fitted.threshold, fitted.false_positive_rate, {}
     config.familiar, limit = {}, None # what an earlier network found familiar says nothing about this one
     fresh = features[np.array(labels) == REAL]
-    if training is not None and len(fresh) >= FEWEST:
-        try: config.familiar, limit = fit_familiar(scorer, training, fresh)
-        except ValueError: pass # too few real clips to train on: nothing is unfamiliar
+    known = _real_features(scorer, training, 512) if training is not None and len(fresh) >= FEWEST else ()
+    if len(known) >= FEWEST: config.familiar, limit = fit_familiar(scorer, known, fresh) # of fewer, nothing is known about the familiar
     config.abstention = {k: v for k, v in config.abstention.items() if k != "max_distance"} | (dict(max_distance=limit) if limit else {})
-    save_scorer(scorer, path)
+    save_scorer(scorer, out or path)
 
 # %% ../nbs/66_recipe.ipynb #1dff13ed
-def _same_recipe(recipe:Recipe, path:Path): # raises `DeepfakeError` where the folder belongs to another recipe
-    if path.exists() and (before := vars(Recipe()) | json.loads(path.read_text())) != vars(recipe): # what the file lacks is newer than it
-        changed = ", ".join(f"{k} was {before.get(k)!r} and is {v!r}" for k, v in vars(recipe).items() if before.get(k) != v)
-        raise DeepfakeError(f"{path.parent}: an earlier training lies here and {changed}. Accepted: the same settings (it goes on), or another name for the weights.")
+_made = "state.pth", "best.safetensors", "log.csv", "curves.png" # by a run, beside recipe.json and crops/
+
+def _to_standard_error(line:str): print(line, file=sys.stderr)
+
+def _earlier(work:Path)->dict: # recipe and data of a training that can be continued; empty where there is none
+    if not ((work/"state.pth").exists() and (work/"recipe.json").exists()): return {}
+    try: return dict(json.loads((work/"recipe.json").read_text()))
+    except (ValueError, TypeError) as error: raise DeepfakeError(f"{work/'recipe.json'}: no recipe ({error}). Accepted: what a training wrote, or another name for the weights") from error
+
+def _same_recipe(recipe:Recipe, work:Path): # raises `DeepfakeError` where a training by another recipe can be continued
+    if not (earlier := _earlier(work)): return
+    before = vars(Recipe()) | earlier # what the file lacks is newer than it
+    if changed := ", ".join(f"{k} was {before[k]!r} and is {v!r}" for k, v in vars(recipe).items() if before[k] != v):
+        raise DeepfakeError(f"{work}: an earlier training lies here and {changed}. Accepted: the same settings (it goes on), or another name for the weights.")
+
+def _settle(recipe:Recipe, which:str, work:Path, say:Callable): # the folder is that of this training; `which`: sha256 of its data
+    before = _earlier(work).get("data_sha256", which)
+    if not world()[0]:
+        if before != which: say(f"{work}: the earlier training that lies here is of other data (sha256 {before[:12]}, now {which[:12]}). A new training begins.")
+        if before != which or not (work/"state.pth").exists():
+            for name in _made: (work/name).unlink(missing_ok=True)
+        with atomic_write(work/"recipe.json") as temporary: temporary.write_text(json.dumps(dict(vars(recipe), data_sha256=which), indent=1))
+    if world()[1] > 1: torch.distributed.barrier()
 
 def plot_log(
     path:str|Path, # `log.csv` of a training
-)->"plt.Figure": # Losses and validation AUC by epoch
+)->"Figure": # Losses and validation AUC by epoch
     "The curves of a training."
-    import matplotlib.pyplot as plt
-    log = pd.read_csv(path)
-    fig, axes = plt.subplots(1, 2, figsize=(7, 2.5), dpi=80)
+    from matplotlib.figure import Figure # without pyplot, which wants a back end to show windows
+    log, fig = pd.read_csv(path), Figure(figsize=(7, 2.5), dpi=80)
+    axes = fig.subplots(1, 2)
     axes[0].plot(log.epoch, log.train_loss, label="training"); axes[0].plot(log.epoch, log.valid_loss, label="validation")
     axes[1].plot(log.epoch, log.auc, color="tab:green")
     axes[0].set_ylabel("loss"); axes[0].legend(); axes[1].set_ylabel("validation AUC")
     for ax in axes: ax.set_xlabel("epoch"); ax.grid(alpha=.3)
-    fig.tight_layout(); plt.close(fig)
+    fig.tight_layout()
     return fig
 
 # %% ../nbs/66_recipe.ipynb #a7e3b102
