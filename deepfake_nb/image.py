@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 from .core import MediaError
 from .colour import to_srgb
-from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _frame_size, _name_notes, _resize, _set_scale, sniff_format
+from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _a, _frame_size, _name_notes, _resize, _set_looked_at, _set_scale, sniff_format
 
 # %% auto #0
 __all__ = ['read_image', 'verify_image']
@@ -143,7 +143,7 @@ def _open_image(path:str|Path, found:str, limits:Limits)->Iterator[ImageFile.Ima
             with _raw_photo(path, file, pages, limits) as image: yield image
             return
         if found in ("WEBP", "AVIF", "HEIF") and (size := os.fstat(file.fileno()).st_size) > _whole_in_memory:
-            raise MediaError(path, f"a {found} of {size:,} bytes", f"at most {_whole_in_memory:,} bytes")
+            raise MediaError(path, f"{_a(found)} of {size:,} bytes", f"at most {_whole_in_memory:,} bytes")
         if found == "WEBP": _check_size(path, _webp_size(file.read(30)), limits.max_pixels)
         file.seek(0)
         with reader(file) as image:
@@ -248,6 +248,7 @@ def read_image(
     width, height = size if frame.shape[1::-1] == decoded else size[::-1]
     media = Media(str(path), "image", [], [0.], width, height, format=found, notes=notes, indices=[0])
     _set_scale(media, limits.max_image_side)
+    _set_looked_at(media)
     media.frames.append(_resize(frame, _frame_size(media)))
     return media
 
