@@ -121,6 +121,11 @@ def find_browser()->str|None: # Path of a program; None where there is none
     found = (shutil.which(o) for o in ([named] if named else _browsers))
     return next((o for o in found if o), None) or (None if named else next((o for o in _places if os.path.exists(o)), None))
 
+def _browser_folder()->str: # for profile and temporary files; a browser makes a socket there, whose path may not be long
+    folder = tempfile.gettempdir()
+    short = "/tmp" if os.name == "posix" and len(os.fsencode(folder)) > 36 and os.access("/tmp", os.W_OK) else folder
+    return tempfile.mkdtemp(prefix="deepfake-press-", dir=short)
+
 def _switches(folder:str)->list[str]: # of a browser with a profile of its own
     sandbox = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
     return ["--headless", *sandbox, "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={folder}/profile"]
@@ -129,8 +134,8 @@ def _end(process:subprocess.Popen)->None: # with its children, which a browser h
     with suppress(ProcessLookupError): os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
     process.wait()
 
-def _run(command:list[str], seconds:float)->None: # to its end; raises `OSError` or `subprocess.TimeoutExpired`
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=os.name == "posix")
+def _run(command:list[str], env:dict, seconds:float)->None: # to its end; raises `OSError` or `subprocess.TimeoutExpired`
+    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=os.name == "posix")
     try: process.wait(seconds)
     finally: _end(process)
 
@@ -143,15 +148,17 @@ def print_with_browser(
     seconds:float=60., # Longest time to wait
 )->None: # Raises `PageError`
     "Print a page as PDF."
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    folder = _browser_folder()
+    try:
         source, target = Path(folder)/"page.html", Path(folder)/"page.pdf"
         source.write_text(page, encoding="utf-8")
         command = [browser, *_switches(folder), "--no-pdf-header-footer", f"--print-to-pdf={target}", source.as_uri()]
-        try: _run(command, seconds)
+        try: _run(command, os.environ | dict(TMPDIR=folder), seconds)
         except OSError as e: raise PageError(f"{browser} cannot print: {e}.") from None
         except subprocess.TimeoutExpired: raise BrowserHangs(f"{browser} did not print within {seconds:g} seconds.") from None
         if not target.is_file(): raise PageError(f"{browser} printed nothing. Accepted: a browser that can print headless.")
         shutil.copyfile(target, path)
+    finally: shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/87_page.ipynb #8216b2b5
 class Press:
@@ -160,10 +167,10 @@ class Press:
         browser:str, # Path of a program, as from `find_browser`
     ): # Raises `PageError`
         self.browser, self.pages, self.asked, self._buffer, self._events = browser, 0, 0, bytearray(), set()
-        self.folder = tempfile.mkdtemp(prefix="deepfake-press-")
+        self.folder = _browser_folder()
         command = [browser, *_switches(self.folder), "--remote-debugging-pipe"] # reads from 3, writes to 4
         shell = ["/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null', "sh", *command]
-        self._process = subprocess.Popen(shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, bufsize=0)
+        self._process = subprocess.Popen(shell, env=os.environ | dict(TMPDIR=self.folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, bufsize=0)
 
     def close(self)->None:
         _end(self._process)

@@ -104,12 +104,14 @@ def run_engine(
     key, address = os.environ["DEEPFAKE_NB_ENGINE"].split(" ", 1)
     engine = Engine(weights, device)
     threading.Thread(target=_warm_up, args=(engine, Path(ready)), daemon=True).start()
-    threading.Thread(target=_end_with_parent, args=(lambda: os._exit(0),), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)) # and what it started ends too
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     serve_engine(engine, Listener(address, authkey=bytes.fromhex(key)))
 
-def _end_with_parent(end)->None: # the pipe closes when the process that started this one is gone, however it went
-    with suppress(OSError): sys.stdin.buffer.read()
-    end()
+def _end_with_parent()->None: # the pipe closes when the process that started this one is gone, however it went
+    with suppress(OSError):
+        while os.read(sys.stdin.fileno(), 1024): pass # not `sys.stdin.read`: it holds a lock that Python wants at its end
+    os.kill(os.getpid(), signal.SIGTERM)
 
 def _warm_up(engine:Engine, ready:Path)->None: # so that the first visitor does not wait for torch
     try: engine.examine(_sample, "sample")
@@ -147,7 +149,7 @@ def why_not(
 
 def run_voila()->None: # Does not return
     "The web server's process, which ends with the one that started it."
-    threading.Thread(target=_end_with_parent, args=(lambda: os.kill(os.getpid(), signal.SIGTERM),), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     from voila.app import main
     main()
 
