@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/core.html.md"""
 
 # %% ../nbs/00_core.ipynb #affbc357
 from __future__ import annotations
-import dataclasses, errno, functools, hashlib, html, json, math, os, re, tempfile, threading
+import atexit, dataclasses, errno, functools, hashlib, html, json, math, os, re, shutil, tempfile, threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,8 @@ from typing import Iterator
 __all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'parse_label', 'explain_reasons', 'clean_text',
            'DeepfakeError', 'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'WriteError', 'FrameScore',
            'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict', 'confidence_sentence',
-           'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write', 'available_cores', 'available_memory']
+           'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write', 'cache_folder', 'available_cores',
+           'available_memory']
 
 # %% ../nbs/00_core.ipynb #2b302fa8
 REAL, FAKE = 0, 1
@@ -25,15 +26,16 @@ INCONCLUSIVE = "INCONCLUSIVE"
 DECISIONS = (*LABELS, INCONCLUSIVE)
 
 # %% ../nbs/00_core.ipynb #3b1516c8
-_label_words = {"real": REAL, "original": REAL, "genuine": REAL, "fake": FAKE, "forged": FAKE, "deepfake": FAKE,
-                "synthesis": FAKE, "manipulated": FAKE, "0": REAL, "1": FAKE}
+_real_words = "real original genuine authentic pristine bonafide bona-fide live 0 0.0 false".split()
+_fake_words = "fake forged forgery deepfake synthesis synthetic generated manipulated altered spoof 1 1.0 true".split()
+_label_words = dict.fromkeys(_real_words, REAL) | dict.fromkeys(_fake_words, FAKE)
 
 def parse_label(
-    value:str|int|bool, # A word such as 'real' or 'FAKE', or 0 (real) / 1 (fake)
+    value:str|int|bool, # A word such as 'real' or 'FAKE', or 0 (real) / 1 (fake), also as 0.0 and 1.0 or False and True
 )->int: # `REAL` (0) or `FAKE` (1); raises `ValueError` for anything else
     "Read a label in this library's sense: 0 is real, 1 is fake."
-    key = str(int(value)) if isinstance(value, (bool, int, float)) and value in (0, 1) else str(value).strip().lower()
-    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_label_words)}")
+    key = str(value).strip().lower()
+    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_real_words)} for real; {', '.join(_fake_words)} for fake")
     return _label_words[key]
 
 # %% ../nbs/00_core.ipynb #1411ed11
@@ -300,6 +302,21 @@ def atomic_write(
         with suppress(OSError): os.unlink(name)
         if error is e: raise
         raise error from e
+
+# %% ../nbs/00_core.ipynb #77697040
+@functools.lru_cache(1)
+def _passing_folder()->Path: # private to this process, removed at its end
+    folder = tempfile.mkdtemp(prefix="deepfake_nb-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+def cache_folder(
+)->Path: # Need not exist
+    "The user's cache folder of this library; without a home, one for this process only."
+    from platformdirs import user_cache_dir
+    try: folder = Path(user_cache_dir("deepfake_nb"))
+    except (RuntimeError, KeyError): return _passing_folder() # nobody's home is known
+    return folder if folder.is_absolute() else _passing_folder() # '~' that could not be resolved
 
 # %% ../nbs/00_core.ipynb #ab6fe3f2
 def _text_of(path:Path)->str: # of one of the kernel's small files, '' where there is none
