@@ -6,7 +6,8 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/encode.html.md"""
 
 # %% ../nbs/07_encode.ipynb #7ae7bf40
 from __future__ import annotations
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
 import av, numpy as np
@@ -22,35 +23,39 @@ class FilmWriter:
     def __init__(self,
         path:str|Path, # Where the MP4 shall appear; an existing one is replaced
         fps:float=25., # Frames per second
+        quick:bool=False, # Take less time for each picture, and more room?
     ): # Raises `ValueError` for another ending
-        self.path, self.fps, self.size, self.frames = Path(path), fps, None, 0
+        self.path, self.fps, self.quick, self.size, self.frames = Path(path), fps, quick, None, 0
         if self.path.suffix.lower() != ".mp4": raise ValueError(f"{self.path.name!r} cannot be written; accepted: a name that ends in .mp4")
-        self._files, self._container = ExitStack(), None
+        self._files, self._container, self._thread = ExitStack(), None, ThreadPoolExecutor(1)
 
     def _open(self, width:int, height:int):
         self._temporary = self._files.enter_context(atomic_write(self.path))
         self._file = self._files.enter_context(open(self._temporary, "wb"))
         self._container = av.open(self._file, "w", format="mp4")
-        self._stream = _add_stream(self._container, width, height, self.fps)
+        self._stream = _add_stream(self._container, width, height, self.fps, self.quick)
 
     def add(self,
         picture:np.ndarray, # uint8 (H, W, 3) RGB, as large as the first one; an odd side is made even by repeating its edge
     )->None: # Raises `MediaError`, or `OSError` for a full disk
         "Write the next picture."
+        try: self._thread.submit(self._write, picture).result()
+        except Exception as error: self._give_up(error)
+
+    def _write(self, picture:np.ndarray):
         height, width = picture.shape[:2]
-        try:
-            if self._container is None: self.size = width, height; self._open(width + width%2, height + height%2)
-            if (width, height) != self.size: raise ValueError(f"a picture of {width} x {height} pixels; accepted here: {self.size[0]} x {self.size[1]}")
-            frame = av.VideoFrame.from_ndarray(np.pad(picture, ((0, height%2), (0, width%2), (0, 0)), "edge"), format="rgb24")
-            frame.pts = self.frames
-            for packet in self._stream.encode(frame): self._container.mux(packet)
-            self.frames += 1
-        except BaseException as error: self._give_up(error)
+        if self._container is None: self.size = width, height; self._open(width + width%2, height + height%2)
+        if (width, height) != self.size: raise ValueError(f"a picture of {width} x {height} pixels; accepted here: {self.size[0]} x {self.size[1]}")
+        frame = av.VideoFrame.from_ndarray(np.pad(picture, ((0, height%2), (0, width%2), (0, 0)), "edge"), format="rgb24")
+        frame.pts = self.frames
+        for packet in self._stream.encode(frame): self._container.mux(packet)
+        self.frames += 1
 
 # %% ../nbs/07_encode.ipynb #63595024
-def _add_stream(container, width:int, height:int, fps:float):
+def _add_stream(container, width:int, height:int, fps:float, quick:bool):
     codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(10_000), options=dict(crf="18") if codec == "libx264" else dict(qscale="2"))
+    options = dict(crf="18", preset="veryfast" if quick else "medium") if codec == "libx264" else dict(qscale="2")
+    stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(10_000), options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.thread_count = min(4, available_cores())
     return stream
@@ -58,30 +63,39 @@ def _add_stream(container, width:int, height:int, fps:float):
 def _give_up(self:FilmWriter, error:BaseException): # nothing stays; raises the error, naming the file
     container, self._container, self._files, files = self._container, None, ExitStack(), self._files
     if isinstance(error, av.FFmpegError): error = MediaError(self.path, f"cannot be written ({error.strerror or error})", "a place with room, and pictures of one size")
+    self._end_thread()
     with files:
         if container is not None:
-            try: container.close()
-            except (OSError, av.FFmpegError): pass # the first error is the one to tell
+            with suppress(OSError, av.FFmpegError): container.close() # the first error is the one to tell
         raise error
 
 def close(self:FilmWriter)->None: # no picture: no file; raises `MediaError`, or `OSError` for a full disk
     "Finish the film, read it back, and give it its name."
-    if self._container is None: return
-    try:
-        for packet in self._stream.encode(None): self._container.mux(packet)
-        self._container.close()
-        self._file.close() # what is still in Python's buffer
-        found = _count_frames(self._temporary)
-        if found != self.frames: raise MediaError(self.path, f"{found} of {self.frames} frames were written", "a disk with room for all of them")
+    if self._thread is None: return
+    try: self._thread.submit(self._finish).result()
     except BaseException as error: self._give_up(error)
-    self._container = None
+    self._end_thread()
     self._files.close()
+
+def _end_thread(self:FilmWriter)->None:
+    if self._thread is not None: self._thread.shutdown()
+    self._thread = None
+
+def _finish(self:FilmWriter)->None: # after whatever was still being written
+    if self._container is None: return
+    for packet in self._stream.encode(None): self._container.mux(packet)
+    self._container.close()
+    self._file.close() # what is still in Python's buffer
+    found = _count_frames(self._temporary)
+    if found != self.frames: raise MediaError(self.path, f"{found} of {self.frames} frames were written", "a disk with room for all of them")
+    self._container = None
 
 def _exit(self:FilmWriter, kind, error, trace)->None:
     if error is None or isinstance(error, KeyboardInterrupt): self.close() # who interrupts wants what there is
-    elif self._container is not None: self._give_up(error)
+    elif self._thread is not None: self._give_up(error)
 
-FilmWriter._give_up, FilmWriter.close, FilmWriter.__enter__, FilmWriter.__exit__ = _give_up, close, lambda self: self, _exit
+FilmWriter._give_up, FilmWriter.close, FilmWriter._finish, FilmWriter._end_thread = _give_up, close, _finish, _end_thread
+FilmWriter.__enter__, FilmWriter.__exit__ = lambda self: self, _exit
 
 # %% ../nbs/07_encode.ipynb #d077ceba
 def _count_frames(path:Path)->int: # in a film that was written just now; 0: it cannot be read
