@@ -6,20 +6,22 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/capture.html.md"""
 
 # %% ../nbs/91_capture.ipynb #abfcd609
 from __future__ import annotations
-import logging, random, re, socket, threading
+import contextlib, logging, random, re, socket, threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from urllib.parse import urlsplit
-import cv2, numpy as np
-from .core import DeepfakeError, MediaError
-from .media import IMAGE_FORMATS, Limits, _quiet, sniff_format
+import av, cv2, numpy as np
+from .core import DeepfakeError, MediaError, available_cores
+from .decode import Pictures, Unwritten
+from .files import FILM_FORMATS, film_streams, open_container
+from .media import IMAGE_FORMATS, Limits, open_video, sniff_format
 
 # %% auto #0
 __all__ = ['PORTS', 'ACCEPTED_SOURCES', 'logger', 'SourceError', 'hide_credentials', 'Source', 'parse_source', 'Backoff',
-           'why_closed', 'Frame', 'Event', 'Capture', 'read', 'take_events']
+           'frames', 'why_closed', 'Frame', 'Event', 'Capture', 'read', 'take_events']
 
 # %% ../nbs/91_capture.ipynb #88052b9b
 PORTS = dict(rtsp=554, rtsps=322, rtmp=1935, rtmps=443, http=80, https=443)
@@ -84,13 +86,97 @@ class Backoff:
         whole = min(self.most, self.first * self.factor**min(failures - 1, 64))
         return whole * (1 - self.jitter * random.random())
 
-# %% ../nbs/91_capture.ipynb #db9ab847
-def _open(source:Source, timeout:float)->cv2.VideoCapture: # maybe not opened
-    with _quiet():
-        if source.kind == "camera": return cv2.VideoCapture(source.address, cv2.CAP_ANY, [cv2.CAP_PROP_BUFFERSIZE, 1])
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000*timeout), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(1000*timeout), cv2.CAP_PROP_N_THREADS, 2]
-        return cv2.VideoCapture(source.address, cv2.CAP_FFMPEG, limits)
+# %% ../nbs/91_capture.ipynb #f8d8f46f
+_live_formats = (*FILM_FORMATS, "rtsp", "rtp", "sdp", "live_flv", "mpjpeg", "mjpeg")
+_protocols = "tcp,tls,udp,rtp,srtp,rtsp,http,https,httpproxy,rtmp,rtmps,rtmpt,ffrtmphttp"
 
+class _FilmReader:
+    "A file or an address: frames as they are decoded, pictures of those that somebody wants."
+    def __init__(self, source:Source, timeout:float, limits:Limits): # raises `OSError` or `av.FFmpegError` where nothing can be opened
+        self._files, self.limits, self._before = contextlib.ExitStack(), limits, None
+        options = dict(format_whitelist=",".join(_live_formats), protocol_whitelist=_protocols, rtsp_transport="tcp")
+        opened = open_container(source.address, timeout) if source.kind == "file" else av.open(source.address, options=options, timeout=timeout, metadata_errors="replace")
+        self._container = self._files.enter_context(opened)
+        with contextlib.ExitStack() as failing:
+            failing.push(self._files)
+            streams = film_streams(self._container)
+            if not streams: raise OSError("no picture stream")
+            self._stream, self._others = streams[0], len(streams) - 1
+            if self._stream.width*self._stream.height > limits.max_video_pixels: raise SourceError(_too_large(source, self._stream.width, self._stream.height, limits))
+            failing.pop_all()
+        self.whole = source.kind == "file" or bool(self._container.duration and self._container.duration > 0)
+        self._pictures = Pictures(float(self._stream.sample_aspect_ratio or 1), limits.max_frame_side, limits.max_video_pixels)
+    def size(self, item)->tuple[int, int]: return self._pictures.size(item[0]) # width, height in pixels
+    def picture(self, item)->np.ndarray: return self._pictures.picture(*item) # uint8 (H, W, 3) RGB; raises `Unwritten`
+    def close(self)->None: self._files.close()
+    def notes(self, item)->list[str]: # what a frame is, in sentences
+        self._pictures.describe(item[0])
+        others = f"Only the first of its {self._others + 1} picture streams is watched."
+        return self._pictures.notes + [others]*(self._others > 0)
+
+def _too_large(source:Source, width:int, height:int, limits:Limits)->str:
+    return f"{source.name}: a picture of {width} x {height} pixels. Accepted: at most {limits.max_video_pixels:,} pixels."
+
+# %% ../nbs/91_capture.ipynb #b81c2a1c
+def frames(self:_FilmReader)->Iterator[tuple[float, tuple]]: # Seconds from its beginning, rising; a frame and the one before it
+    "All frames, until the source ends (or, when it is live, is lost)."
+    context, rate = self._stream.codec_context, float(self._stream.average_rate or 25)
+    context.thread_type, context.thread_count = "AUTO", min(2, available_cores())
+    context.options = dict(max_pixels=str(self.limits.max_video_pixels))
+    step, shift, last, before = 1/rate if 1 <= rate <= 1000 else .04, None, None, None
+    for packet in self._container.demux(self._stream):
+        try: found = context.decode(packet if packet.size else None)
+        except (av.FFmpegError, ValueError): continue # a damaged packet
+        for frame in found:
+            if frame.is_corrupt: continue
+            stamp = None if frame.pts is None else float(frame.pts*self._stream.time_base)
+            if stamp is None: position = 0. if last is None else last + step
+            else:
+                if shift is None or not last < stamp - shift < last + 3600: shift = stamp - (0. if last is None else last + step)
+                position = stamp - shift
+            yield position, (frame, before)
+            last, before = position, frame
+
+_FilmReader.frames = frames
+
+# %% ../nbs/91_capture.ipynb #19e1e962
+_log_lock = threading.Lock()
+
+@contextlib.contextmanager
+def _quiet_log()->Iterator[None]:
+    log = getattr(cv2.utils, "logging", None) # not in every OpenCV
+    with _log_lock:
+        level = log and log.getLogLevel()
+        if log: log.setLogLevel(log.LOG_LEVEL_SILENT)
+        try: yield
+        finally:
+            if log: log.setLogLevel(level)
+
+class _CameraReader:
+    "A camera of this machine, by OpenCV."
+    whole = False
+    def __init__(self, source:Source, timeout:float, limits:Limits): # raises `OSError` where there is none
+        with _quiet_log(): self._capture = cv2.VideoCapture(source.address, cv2.CAP_ANY, [cv2.CAP_PROP_BUFFERSIZE, 1])
+        self._pictures, self.limits = None, limits
+        if not self._capture.isOpened(): self.close(); raise OSError("no such camera")
+    def frames(self)->Iterator[tuple[None, np.ndarray]]:
+        while self._capture.grab():
+            ok, image = self._capture.retrieve()
+            if ok and image is not None: yield None, image
+    def size(self, image)->tuple[int, int]: return image.shape[1], image.shape[0]
+    def notes(self, image)->list[str]: return []
+    def close(self)->None: self._capture.release()
+    def picture(self, image)->np.ndarray: # uint8 (H, W, 3) RGB
+        height, width = image.shape[:2]
+        if width*height > self.limits.max_video_pixels: raise Unwritten(f"a picture of {width} x {height} pixels")
+        scale = min(1., self.limits.max_frame_side/max(height, width))
+        image = cv2.resize(image, (max(1, round(width*scale)), max(1, round(height*scale))), interpolation=cv2.INTER_AREA) if scale < 1 else image
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+def _open(source:Source, timeout:float, limits:Limits): # a reader; raises `OSError` or `av.FFmpegError`
+    return (_CameraReader if source.kind == "camera" else _FilmReader)(source, timeout, limits)
+
+# %% ../nbs/91_capture.ipynb #0dac424c
 def why_closed(
     source:Source, # That could not be opened
     timeout:float=3., # Seconds
@@ -103,7 +189,7 @@ def why_closed(
     except socket.gaierror: return f"the name {parts.hostname} is not known"
     except TimeoutError: return "no answer"
     except OSError as e: return (e.strerror or "no connection").lower()
-    return "it answers, but not with a video (wrong path, wrong password, or not a stream)"
+    return "a server is there, but no video comes from it (wrong path, wrong password, a playlist, or not a stream)"
 
 # %% ../nbs/91_capture.ipynb #f34d3ac3
 logger = logging.getLogger(__name__)
@@ -134,7 +220,7 @@ class Capture:
         give_up:float|None=None, # Seconds without a picture, later on, after which it is an error; None: never
         backoff:Backoff=Backoff(), # Pauses between attempts
         limits:Limits=Limits(), # Pixels of a frame, and the side to which larger ones are scaled down
-        opener:Callable|None=None, # Given source and timeout, gives something like a `cv2.VideoCapture`; None: OpenCV
+        opener:Callable|None=None, # Given source and timeout, and limits, gives a reader as above; None: by the kind of source
     ): # Raises `SourceError`, `MediaError`, `ValueError`
         self.source = parse_source(source)
         if every_frame and self.source.kind != "file": raise SourceError(f"{self.source.name}: a live source cannot wait. Accepted with every frame: a video file.")
@@ -176,9 +262,10 @@ def _run(self:Capture): # the thread
     failures = 0
     try:
         while not self._stop.is_set():
-            capture, before, start = self._opener(self.source, self.timeout), self.received, monotonic()
-            try: over = capture.isOpened() and self._read_all(capture)
-            finally: capture.release()
+            before, start, over = self.received, monotonic(), False
+            try:
+                with contextlib.closing(self._opener(self.source, self.timeout, self.limits)) as reader: over = self._read_all(reader)
+            except (OSError, av.FFmpegError) as e: self._why = type(e).__name__ # `_lost` tells it, after another attempt or for good
             if over or self._stop.is_set(): break
             steady = self.received > before and monotonic() - start >= self.backoff.steady
             failures = 1 if steady else failures + 1
@@ -193,6 +280,7 @@ def _lost(self:Capture, failures:int, was_there:bool): # waits; raises `SourceEr
     why = "the picture was lost" if was_there else "no picture"
     away = monotonic() - self._last
     vain = self.source.kind == "file" or (not self.received and failures >= self.attempts)
+    if self.source.kind == "file": open_video(self.source.address, self.limits) # raises a sentence that says more
     if vain or (self.received and self.give_up is not None and away > self.give_up):
         raise SourceError(f"{self.source.name}: no picture, because {why_closed(self.source, min(3, self.timeout))}. Accepted: {ACCEPTED_SOURCES}.")
     pause = self.backoff.delay(failures)
@@ -202,32 +290,23 @@ def _lost(self:Capture, failures:int, was_there:bool): # waits; raises `SourceEr
 Capture._tell, Capture._run, Capture._lost = _tell, _run, _lost
 
 # %% ../nbs/91_capture.ipynb #6dda7767
-def _read_all(self:Capture, capture)->bool: # Is the source over?
-    size = [capture.get(o) for o in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
-    if size[0]*size[1] > self.limits.max_video_pixels:
-        raise SourceError(f"{self.source.name}: a picture of {size[0]:.0f} x {size[1]:.0f} pixels. Accepted: at most {self.limits.max_video_pixels:,} pixels.")
-    whole = self.source.kind == "file" or (self.source.kind == "address" and 0 < capture.get(cv2.CAP_PROP_FRAME_COUNT) < 1e9)
-    wide, high = (capture.get(o) for o in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN))
-    self._ratio = wide/high if wide > 0 and high > 0 and .2 < wide/high < 5 else 1. # of a pixel
-    fps, start, first = capture.get(cv2.CAP_PROP_FPS), monotonic(), self.received
-    step, position = 1/fps if 1 <= fps <= 1000 else .04, 0.
-    while not self._stop.is_set() and capture.grab():
-        if whole:
-            stamp = capture.get(cv2.CAP_PROP_POS_MSEC)/1000
-            position = stamp if stamp > position else position + step*(self.received > first)
-            if not self.every_frame: self._stop.wait(max(0., start + position - monotonic()))
-        ok, image = capture.retrieve()
-        if ok and image is not None: self._offer(image, position if whole else None, self.received == first)
-    return whole and self.received > first
+def _read_all(self:Capture, reader)->bool: # Is the source over?
+    start, first = monotonic(), self.received
+    for position, item in reader.frames():
+        if self._stop.is_set(): return False
+        if reader.whole and not self.every_frame: self._stop.wait(max(0., start + position - monotonic()))
+        self._offer(reader, item, position if reader.whole else None, self.received == first)
+    return reader.whole and self.received > first
 
-def _offer(self:Capture, image:np.ndarray, position:float|None, new:bool): # puts a frame in its place
+def _offer(self:Capture, reader, item, position:float|None, new:bool): # puts a frame in its place
     if new:
         self.reconnects += self.received > 0
-        self._tell("connected", f"connected, {image.shape[1]} x {image.shape[0]} pixels", "live")
+        (width, height), notes = reader.size(item), reader.notes(item)
+        self._tell("connected", " ".join([f"connected, {width} x {height} pixels" + "."*bool(notes), *notes]).removesuffix("."), "live")
     with self._news:
         if self.every_frame: self._news.wait_for(lambda: self._slot is None or self._stop.is_set())
         self._last = monotonic()
-        self._slot = self.received, self.clock() if position is None else position, self._last, image
+        self._slot = self.received, self.clock() if position is None else position, self._last, reader, item
         self.received += 1
         self._news.notify_all()
 
@@ -244,7 +323,9 @@ def read(self:Capture,
         self.given += slot is not None
         self._news.notify_all()
     if slot is None and self.error is not None: raise self.error
-    return None if slot is None else Frame(*slot[:3], _upright_rgb(slot[3], self._ratio, self.limits.max_frame_side))
+    if slot is None: return None
+    try: return Frame(*slot[:3], slot[3].picture(slot[4]))
+    except Unwritten as e: raise SourceError(f"{self.source.name}: {e}. Accepted: a picture that can be converted, of at most {self.limits.max_video_pixels:,} pixels.") from e
 
 def take_events(self:Capture)->list[Event]: # At most 100, the newest
     "What happened since it was asked last."
@@ -252,13 +333,5 @@ def take_events(self:Capture)->list[Event]: # At most 100, the newest
         events = list(self.events)
         self.events.clear()
     return events
-
-def _upright_rgb(image:np.ndarray, ratio:float, most:int)->np.ndarray: # square pixels, bounded size
-    if image.ndim == 2: image = cv2.merge([image]*3)
-    height, width = image.shape[0], image.shape[1]*ratio
-    scale = min(1., most/max(height, width))
-    size = max(1, round(width*scale)), max(1, round(height*scale))
-    if size != image.shape[1::-1]: image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 Capture.read, Capture.take_events = read, take_events

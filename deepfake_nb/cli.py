@@ -92,6 +92,7 @@ def deepfake_predict(
     out:Annotated[str, dict(metavar="FOLDER")]=None, # Folder for the results: prediction.json and heatmap.png in a folder for each file. With --demo ./evidence by default
     threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
     frames:int=32, # Frames to look at in a video
+    max_people:int=64, # People to judge in one file, the largest faces; whoever is left out keeps it from being REAL
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
@@ -101,9 +102,10 @@ def deepfake_predict(
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
     out = out or ("evidence" if demo else None)
     check_usage(paths, demo, threshold, frames, out)
+    if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
-    detector = make_detector(weights, device, frames=frames, threshold=threshold, engine=engine)
+    detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine)
     from deepfake_nb.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
@@ -122,7 +124,8 @@ def deepfake_report(
 )->int: # Exit code
     "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
     if not verify: need("nbformat", "nbconvert", task="report")
-    from deepfake_nb.report import load_prediction, verify_report
+    from deepfake_nb.report import load_prediction
+    from deepfake_nb.verify import verify_report
     if verify:
         if not input or predictions: raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
         print(result := verify_report(verify, input))
@@ -281,7 +284,7 @@ def deepfake_app(
     if missing := [o for o in files or [] if not Path(o).is_file()]: raise UsageError(f"--weights: no such file: {', '.join(missing)}. Accepted: weights files, with commas between them")
     if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0): raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
     need("voila", "anywidget", "ipywidgets", "ipykernel", "nbconvert", task="app")
-    from deepfake_nb.app import serve_app
+    from deepfake_nb.server import serve_app
     return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
 
 # %% ../nbs/99_cli.ipynb #2d56aecb

@@ -6,14 +6,18 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/files.html.md"""
 
 # %% ../nbs/04_files.ipynb #9fdfb9e1
 from __future__ import annotations
-import html, mimetypes, os, stat
+import html, os, stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-import cv2, numpy as np
+from time import monotonic
+import av, cv2, numpy as np
 from .core import MediaError
 
 # %% auto #0
-__all__ = ['IMAGE_FORMATS', 'ACCEPTED', 'Limits', 'Media', 'sniff_format', 'sniff_kind', 'evenly_spaced']
+__all__ = ['FILM_FORMATS', 'IMAGE_FORMATS', 'ACCEPTED', 'Limits', 'Media', 'open_container', 'film_streams', 'sniff_format',
+           'sniff_kind', 'evenly_spaced']
 
 # %% ../nbs/04_files.ipynb #ba7b68ee
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Media:
     notes: list[str] = field(default_factory=list) # sentences
     scale: float = 1. # size of a frame / size of the file's picture
     indices: list[int] = field(default_factory=list) # which of the file's frames these are, from 0
+    looked_at: dict = field(default_factory=dict) # how much of the file these frames are, as `_set_looked_at` puts it
 
     def summary(self)->dict: # Plain values for the JSON of a prediction
         "The facts without the frames."
@@ -54,6 +59,14 @@ class Media:
         notes = "".join(f"<li>{html.escape(o)}</li>" for o in self.notes)
         return f"<b>{html.escape(self.path)}</b> ({self.kind})<table>{rows}</table><ul>{notes}</ul>"
 
+# %% ../nbs/04_files.ipynb #95ac8dca
+def _set_looked_at(media:Media, streams:int=1, streams_in_file:int=1): # sets `looked_at` from times, frame_count and duration
+    times, last = media.times, max([media.duration, *media.times])
+    edges = [0., *times, last]
+    gap = max(b - a for a, b in zip(edges, edges[1:])) if len(times) < media.frame_count else 0.
+    media.looked_at = dict(frames=len(times), frames_in_file=max(media.frame_count, len(times)), seconds=round(times[-1] - times[0], 3) if times else 0.,
+                           seconds_in_file=round(last, 3), longest_gap=round(gap, 3), streams=streams, streams_in_file=streams_in_file)
+
 # %% ../nbs/04_files.ipynb #72f6458c
 _magic = [(0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG\r\n\x1a\n", "PNG"), (0, b"GIF87a", "GIF"), (0, b"GIF89a", "GIF"),
     (0, b"BM", "BMP"), (0, b"II*\0", "TIFF"), (0, b"MM\0*", "TIFF"), (8, b"WEBP", "WEBP"), (8, b"AVI ", "AVI"),
@@ -62,6 +75,8 @@ _magic = [(0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG\r\n\x1a\n", "PNG"), (0, b"
 _brands = dict(heic="HEIF", heix="HEIF", hevc="HEIF", heim="HEIF", heis="HEIF", mif1="HEIF", msf1="HEIF", avif="AVIF", avis="AVIF")
 _others = [(0, b"%PDF", "a PDF document"), (0, b"PK\3\4", "a ZIP archive"), (8, b"WAVE", "WAV audio"), (0, b"ID3", "MP3 audio"),
     (0, b"fLaC", "FLAC audio"), (0, b"\x7fELF", "a program")]
+FILM_FORMATS = {"mov": "MP4", "matroska": "Matroska/WebM", "avi": "AVI", "mpegts": "MPEG-TS", "mpeg": "MPEG", "mpegvideo": "MPEG", "flv": "FLV", "asf": "WMV",
+    "ogg": "Ogg", "mxf": "MXF", "dv": "DV", "ivf": "IVF", "h264": "H.264", "hevc": "HEVC"} # FFmpeg's name of a format and ours
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")
 ACCEPTED = "images (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) and videos (MP4, MOV, MKV, WebM, AVI, MPEG, FLV, WMV, Ogg)"
 
@@ -80,6 +95,46 @@ def _describe(head:bytes)->str: # what a file of no use is, in words
     if text.startswith(("<!doctype html", "<html")): return "a web page, not a picture or video"
     return "text, not a picture or video" if text and all(o.isprintable() or o.isspace() for o in text) else "binary data of an unknown kind"
 
+# %% ../nbs/04_files.ipynb #2b56cd56
+class _Bytes:
+    "What FFmpeg sees of a file: bytes without a name, for a limited time."
+    def __init__(self, file, seconds:float): self.file, self.until = file, monotonic() + seconds
+    def seekable(self)->bool: return True
+    def seek(self, place:int, whence:int=0)->int: return self.file.seek(place, whence)
+    def tell(self)->int: return self.file.tell()
+    def read(self, size:int)->bytes:
+        if monotonic() > self.until: raise TimeoutError("it takes too long to find out what it is")
+        return self.file.read(size)
+
+def _refuse(url, *_): raise PermissionError(f"a film that wants to open something else ({url!r})")
+
+@contextmanager
+def open_container(
+    path:str|Path, # Any file
+    seconds:float=30., # To find out what it is
+)->Iterator: # An `av.container.InputContainer`; raises `av.FFmpegError` or `OSError` where it is no film
+    "Open a film for PyAV in such a way that it leads to nothing but itself."
+    options = dict(format_whitelist=",".join(FILM_FORMATS), protocol_whitelist="none")
+    with open(path, "rb") as file:
+        source = _Bytes(file, seconds)
+        with av.open(source, options=options, metadata_errors="replace", buffer_size=1 << 18, io_open=_refuse) as container:
+            source.until = float("inf")
+            yield container
+
+def film_streams(
+    container, # From `open_container`
+)->list: # Of `av.VideoStream`; without covers, thumbnails and what has no decoder
+    "The streams of a film that show something."
+    other = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    return [o for o in container.streams.video if o.codec_context is not None and not o.disposition & other]
+
+def _ask_reader(path:str|Path)->str|None: # the format of a film that its first bytes do not tell; None: no film
+    try:
+        with open_container(path, 5.) as container:
+            shown = any(o.width and o.height for o in film_streams(container))
+            return FILM_FORMATS[container.format.name.split(",")[0]] if shown else None
+    except (av.FFmpegError, OSError): return None
+
 # %% ../nbs/04_files.ipynb #7f7865e7
 def sniff_format(
     path:str|Path, # Any path, whatever its name
@@ -97,7 +152,9 @@ def sniff_format(
     if info.st_size > limits.max_bytes:
         raise MediaError(path, f"a file of {info.st_size:,} bytes", f"at most {limits.max_bytes:,} bytes")
     found = _find_format(head)
-    if found is None: raise MediaError(path, _describe(head), ACCEPTED)
+    what = _describe(head)
+    if found is None and what.startswith("binary"): found = _ask_reader(path)
+    if found is None: raise MediaError(path, what, ACCEPTED)
     return found
 
 def sniff_kind(
@@ -107,9 +164,17 @@ def sniff_kind(
     return "image" if sniff_format(path) in IMAGE_FORMATS else "video"
 
 # %% ../nbs/04_files.ipynb #60fa2015
-def _name_notes(path:str|Path, kind:str, found:str)->list[str]:
-    claim = (mimetypes.guess_type(str(path))[0] or kind).split("/")[0]
-    return [] if claim == kind else [f"The file's name says {claim}, its content is a {found} {kind}."]
+_endings = dict(image=".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .heic .heif .gif .webp .avif".split(),
+    video=".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .vob .ts .m2ts .mts .flv .f4v .wmv .asf .ogv .3gp .3g2 .mxf .dv".split())
+
+def _name_notes(path:str|Path, kind:str, found:str)->list[str]: # a sentence where the name promises the other kind
+    ending = Path(path).suffix.lower()
+    claim = next((o for o, endings in _endings.items() if ending in endings), kind)
+    honest = claim == kind or (claim == "image" and found in IMAGE_FORMATS) # an animation is a video whose name says image
+    return [] if honest else [f"The file's name says {claim}, its content is {_a(found)} {kind}."]
+
+def _a(name:str)->str: # with its article: 'an MP4', 'a WMV'
+    return f"{'an' if name[0] in 'AEIO' or name.startswith(('MP', 'MX', 'FLV', 'H.', 'HEVC')) else 'a'} {name}"
 
 def _set_scale(media:Media, max_side:int): # sets `scale`, and says so where it is below 1
     media.scale = min(1., max_side/max(media.width, media.height))

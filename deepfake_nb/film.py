@@ -6,145 +6,295 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/film.html.md"""
 
 # %% ../nbs/08_film.ipynb #0128e203
 from __future__ import annotations
-import mmap, os
-from contextlib import contextmanager
+import dataclasses, mmap
+from array import array
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Callable, Iterator
-import cv2, numpy as np
-from .core import MediaError, atomic_write
-from .files import IMAGE_FORMATS, Limits, Media, _frame_size, _name_notes, _resize, _set_scale, evenly_spaced, sniff_format
+import av, numpy as np
+from .core import MediaError, available_cores
+from .decode import Pictures, Unwritten
+from .encode import write_video
+from deepfake_nb.files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale, evenly_spaced, film_streams, open_container,
+    sniff_format)
 
 # %% auto #0
-__all__ = ['write_video', 'open_video', 'iter_frames', 'read_video']
+__all__ = ['open_video', 'iter_frames', 'read_video']
 
-# %% ../nbs/08_film.ipynb #61ff6245
-def write_video(
-    path:str|Path, # Where the MP4 shall appear; it is written completely or not at all
-    frames:list[np.ndarray], # uint8 (H, W, 3) RGB, all of one size; an odd side is made even by repeating its edge
-    fps:float=25., # Frames per second
-)->Path: # The path
-    "Write frames as an MP4 (MPEG-4 part 2: every OpenCV can write it, though not every browser plays it)."
-    path, frames = Path(path), list(frames)
-    if path.suffix.lower() != ".mp4": raise ValueError(f"{path.name!r} cannot be written; accepted: a name that ends in .mp4")
-    if not frames or len({o.shape for o in frames}) > 1 or frames[0].ndim != 3 or frames[0].dtype != np.uint8:
-        raise ValueError(f"{len(frames)} frames of shapes {sorted({o.shape for o in frames})}; accepted: one or more uint8 (H, W, 3) of one shape")
-    height, width = frames[0].shape[:2]
-    with atomic_write(path) as temporary:
-        with _quiet(): writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), fps, (width + width%2, height + height%2))
-        if not writer.isOpened(): raise MediaError(path, "OpenCV cannot write an MP4 here", "an OpenCV with FFmpeg")
-        for frame in frames:
-            writer.write(cv2.copyMakeBorder(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR), 0, height%2, 0, width%2, cv2.BORDER_REPLICATE))
-        writer.release()
-    return path
+# %% ../nbs/08_film.ipynb #27619643
+_unknown = -1 << 63 # a time stamp that is not there
 
-# %% ../nbs/08_film.ipynb #ec2e79ce
-@contextmanager
-def _quiet()->Iterator[None]:
-    name, level = "OPENCV_FFMPEG_LOGLEVEL", cv2.utils.logging.getLogLevel()
-    ours = name not in os.environ and "OPENCV_FFMPEG_DEBUG" not in os.environ
-    if ours: os.environ[name] = "-8" # AV_LOG_QUIET
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try: yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-        if ours: os.environ.pop(name, None)
+@dataclass
+class _Track:
+    "One picture stream of a film, as its packets say."
+    index: int # of the stream in its container
+    tick: float # seconds of one unit of its time stamps
+    rate: float # frames a second, as announced; 25 where nothing is
+    ratio: float # width / height of a pixel
+    announced: float = 0. # seconds; 0.0: nothing is
+    first: object = None # the first frame that decodes
+    pts: array = field(default_factory=lambda: array("q"))
+    dts: array = field(default_factory=lambda: array("q"))
+    hidden: set = field(default_factory=set) # packets that are decoded but not shown
+    last: int = 0 # ticks that the last packet is shown
+    places: np.ndarray|None = None # of each packet in the order of showing, -1 for a hidden one; None: they do not tell
+    times: np.ndarray|None = None # seconds of each place, rising
+    duration: float = 0. # seconds
+    shown: Collection = () # the places that can be decoded
+    judged: bool = False # was a frame of it looked at?
+    missed: int = 0 # wanted frames that did not come
+    reached: float = 0. # seconds of the last frame that was looked at
+
+    def add(self, packet):
+        if packet.is_discard: self.hidden.add(len(self.pts))
+        self.pts.append(_unknown if packet.pts is None else packet.pts)
+        self.dts.append(_unknown if packet.dts is None else packet.dts)
+        self.last = packet.duration or 0
+
+# %% ../nbs/08_film.ipynb #4fa66be2
+def _packets(container, streams:list)->Iterator: # all packets that hold something; a damaged place is passed over
+    for attempt in range(10):
+        try:
+            for packet in container.demux(*streams):
+                if packet.size: yield packet
+            return
+        except av.FFmpegError: continue
+
+def _decode(context, packet)->list: # frames; none where the packet is damaged
+    try: return context.decode(packet)
+    except (av.FFmpegError, ValueError): return []
+
+def _prepare(stream, limits:Limits, threads:int): # the decoder of a stream, with bounds
+    context = stream.codec_context
+    context.thread_type, context.thread_count = "AUTO", threads
+    context.options = dict(max_pixels=str(limits.max_video_pixels))
+    context.flags |= 1 << 7 # AV_CODEC_FLAG_COPY_OPAQUE: a frame knows its packet
+    return context
+
+def _tracks(container, limits:Limits)->dict[int, _Track]:
+    found = {}
+    for o in film_streams(container):
+        rate, ratio = (float(v) if v else 0. for v in (o.average_rate, o.sample_aspect_ratio))
+        found[o.index] = _Track(o.index, float(o.time_base), rate if 1 <= rate <= 1000 else 25., ratio, _announced(container, o))
+    return found
+
+def _announced(container, stream)->float: # seconds of the stream by the header; 0.0 where there is none that says so
+    if container.format.name.split(",")[0] not in ("mov", "matroska", "avi", "flv", "asf"): return 0.
+    if stream.duration: return float(stream.duration*stream.time_base)
+    return (container.duration or 0)/1e6 if not container.streams.audio else 0. # else it may be that of the sound
 
 # %% ../nbs/08_film.ipynb #a10d6e68
-def _capture(path:str|Path, *params:int)->cv2.VideoCapture: # FFmpeg only, and an absolute path: a name is never a pattern or an address
-    with _quiet(): return cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG, list(params))
+_look = 500 # packets within which a frame must come out
 
-def _count_packets(path:str|Path, seconds:float)->tuple[int, float]: # packets of the video stream, latest time in seconds; (0, 0.) when time runs out
-    capture, count, latest, stop = _capture(path, cv2.CAP_PROP_FORMAT, -1), 0, 0., perf_counter() + seconds
-    while capture.grab():
-        count, latest = count + 1, max(latest, capture.get(cv2.CAP_PROP_POS_MSEC)/1000)
-        if count%256 == 0 and perf_counter() > stop: return 0, 0.
-    return count, latest
+def _count(container, limits:Limits)->tuple[list[_Track], bool]: # tracks that have packets; did the time suffice?
+    tracks, stop = _tracks(container, limits), perf_counter() + limits.max_seconds
+    contexts = {i: _prepare(container.streams[i], limits, 1) for i in tracks}
+    first = lambda track, packet: next(iter(_decode(contexts[track.index], packet)), None)
+    whole = True
+    for number, packet in enumerate(_packets(container, [container.streams[i] for i in tracks])):
+        track = tracks[packet.stream_index]
+        track.add(packet)
+        if track.first is None and len(track.pts) <= _look: track.first = first(track, packet)
+        if number%256 == 255 and (perf_counter() > stop or number > 1000*limits.max_duration): whole = False; break
+    for track in tracks.values():
+        if track.first is None and 0 < len(track.pts) <= _look: track.first = first(track, None) # a decoder that waited for more
+    return [o for o in tracks.values() if len(o.pts)], whole
+
+# %% ../nbs/08_film.ipynb #4e525905
+_jump = 3600. # seconds from one packet to the next that cannot be meant
+
+def _arrange(track:_Track, notes:list): # sets places, times and duration from the stamps
+    kept = np.array([i for i in range(len(track.pts)) if i not in track.hidden], int)
+    pts, dts = (np.frombuffer(o, np.int64)[kept].astype(float) for o in (track.pts, track.dts))
+    missing = pts == _unknown
+    stamps = np.where(missing, dts, pts)
+    if (stamps == _unknown).any(): stamps = np.arange(len(kept))/track.rate/track.tick # none at all: a raw stream
+    ordered = (dts != _unknown).all() # in the order of decoding, which never goes back
+    steps = np.diff(dts if ordered else stamps)
+    cuts = [0, *(np.flatnonzero((steps < (0 if ordered else -1/track.tick)) | (steps > _jump/track.tick)) + 1), len(kept)]
+    step = np.median(positive) if len(positive := [o for o in np.diff(np.unique(stamps)) if o > 0]) else track.last or 1/track.rate/track.tick
+    end = 0.
+    for a, b in zip(cuts, cuts[1:]):
+        stamps[a:b] += end - stamps[a:b].min(initial=np.inf)
+        end = stamps[a:b].max(initial=0.) + step
+    order = np.lexsort((kept, stamps))
+    if not missing.any():
+        track.places = np.full(len(track.pts), -1)
+        track.places[kept[order]] = np.arange(len(kept))
+    track.times, repeated = _rising(stamps[order]*track.tick, step*track.tick)
+    last = track.last if 0 < track.last < 10*step else step
+    track.duration, track.shown = float(track.times[-1] + last*track.tick) if len(kept) else 0., range(len(kept))
+    if len(cuts) > 2: notes.append(f"Its time stamps jump{f' at {len(cuts) - 2} places' * (len(cuts) > 3)}; the pieces were put one after the other.")
+    if repeated: notes.append(f"{repeated} of its {len(kept)} time stamps repeat; they were moved apart.")
+
+def _rising(times:np.ndarray, step:float)->tuple[np.ndarray, int]: # rising times, number of those that were moved
+    moved = 0
+    if not (np.diff(times) > 0).all():
+        for i in range(1, len(times)):
+            if times[i] <= times[i-1]: times[i], moved = times[i-1] + step, moved + 1
+    return times, moved
 
 # %% ../nbs/08_film.ipynb #55738288
 def _why_closed(path:str|Path, found:str)->str: # why a video does not open
     if found == "MP4":
         with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if (index := data.find(b"moov")) < 0: return "a truncated MP4: its index (moov) is missing"
+            if index - 4 + int.from_bytes(data[max(0, index - 4):index], "big") > len(data): return "a truncated MP4: its index (moov) is cut off"
             if data.find(b"vide", index) < 0: return "an MP4 without a video stream (sound only?)"
-    return f"a {found} file without a video stream that can be decoded (sound only, damaged, or an unknown codec)"
+    return f"{_a(found)} file without a video stream that can be decoded (sound only, damaged, or an unknown codec)"
+
+def _why_empty(path, found:str, container)->str: # why there is no picture in it
+    covers = [o for o in container.streams.video if o not in film_streams(container) and o.codec_context is not None]
+    if covers and container.streams.audio: return f"{_a(found)} file with sound and a cover picture, and no film"
+    return _why_closed(path, found)
 
 # %% ../nbs/08_film.ipynb #3b9f0802
+@dataclass
+class _Film(Media):
+    "A `Media` that knows its tracks."
+    tracks: list = field(default_factory=list, repr=False, compare=False)
+    present: int = 1 # picture streams in the file, whether they can be decoded or not
+    whole: bool = True # were all its packets counted?
+    spent: float = 0. # seconds of decoding in the last pass
+    stopped: bool = False # did the last pass end at a limit?
+
+_most_tracks = 4 # picture streams of one file that are looked at
+
 def open_video(
     path:str|Path, # A video by its content, whatever its name
     limits:Limits=Limits(), # What it may cost; pixels and duration are judged here, before decoding
 )->Media: # Without frames yet: size, duration, number of frames, notes; raises `MediaError`
-    "What can be known of a video without decoding it."
+    "What can be known of a video without decoding more than its first frame."
     found = sniff_format(path, limits)
     if found in IMAGE_FORMATS: raise MediaError(path, f"an image ({found})", "a video here; `read_media` takes both")
-    capture = _capture(path)
-    if not capture.isOpened(): raise MediaError(path, _why_closed(path, found), "a complete video")
-    names = ("FRAME_WIDTH", "FRAME_HEIGHT", "FPS", "FRAME_COUNT", "ORIENTATION_META", "SAR_NUM", "SAR_DEN")
-    width, height, fps, announced, turn, wide, high = (capture.get(getattr(cv2, "CAP_PROP_" + o)) for o in names)
-    capture.release()
-    if width*height > limits.max_video_pixels:
-        raise MediaError(path, f"a video of {width:.0f} x {height:.0f} pixels", f"at most {limits.max_video_pixels:,} pixels")
-    fps = fps if 1 <= fps <= 1000 else 25.
-    announced = announced if 0 < announced < 1e9 else 0
-    count, latest = (0, 0.) if announced/fps > limits.max_duration else _count_packets(path, limits.max_seconds)
-    duration = latest + 1/fps if count else announced/fps
-    if duration > limits.max_duration:
-        raise MediaError(path, f"a video of {duration/60:.1f} minutes", f"at most {limits.max_duration/60:.1f} minutes")
-    media = Media(str(path), "video", [], [], int(width), int(height), duration, int(count or announced), found, _name_notes(path, "video", found))
-    if int(turn)%360 in (90, 180, 270): media.notes.append(f"Turned upright by {int(turn)%360} degrees, as the container says.")
-    _square_pixels(media, wide/high if high > 0 and int(turn)%180 == 0 else high/wide if wide > 0 else 1.)
-    _set_scale(media, limits.max_frame_side)
-    if count and announced/fps > 1.05*duration + .5:
-        media.notes.append(f"The container announces {announced/fps:.1f} s, {duration:.1f} s of it are there: the file is truncated or its header wrong.")
+    try:
+        with open_container(path, limits.max_seconds) as container:
+            covers = [o for o in container.streams.video if o.codec_context is not None and o not in film_streams(container)]
+            streams = film_streams(container)
+            if not streams: raise MediaError(path, _why_empty(path, found, container), "a complete video")
+            for o in streams: _check_size(path, o.width, o.height, limits)
+            tracks, whole = _count(container, limits)
+            present = len(container.streams.video) - len(covers)
+    except (av.FFmpegError, OSError) as error:
+        if isinstance(error, av.FFmpegError): raise MediaError(path, _why_closed(path, found), "a complete video") from error
+        raise MediaError(path, f"cannot be read ({error.strerror or error})", "a complete video") from error
+    media = _Film(str(path), "video", [], [], 0, 0, 0., 0, found, _name_notes(path, "video", found), tracks=tracks[:_most_tracks], present=present, whole=whole)
+    _measure(media, limits)
     return media
 
-def _square_pixels(media:Media, ratio:float): # width / height of a pixel, 1.0 in nearly all videos but DV and DVD
-    if ratio == 1 or not .2 < ratio < 5: return
-    media.notes.append(f"Its pixels are not square: {media.width} pixels of width became {round(media.width*ratio)}.")
-    media.width = round(media.width*ratio)
+def _check_size(path, width:int, height:int, limits:Limits):
+    if width*height > limits.max_video_pixels: raise MediaError(path, f"a video of {width} x {height} pixels", f"at most {limits.max_video_pixels:,} pixels")
+
+# %% ../nbs/08_film.ipynb #63689532
+def _measure(media:_Film, limits:Limits): # sizes, times and notes of a film whose packets were counted
+    for track in media.tracks: _arrange(track, media.notes)
+    media.tracks = [o for o in media.tracks if o.first is not None and len(o.shown)]
+    if not media.tracks: raise MediaError(media.path, f"{_a(media.format)} video of which no frame can be decoded", "a complete video in a codec that FFmpeg decodes")
+    media.duration, media.frame_count = sum(o.duration for o in media.tracks), sum(len(o.shown) for o in media.tracks)
+    if media.duration > limits.max_duration*len(media.tracks):
+        raise MediaError(media.path, f"a video of {media.duration/60:.1f} minutes", f"at most {limits.max_duration/60:.1f} minutes")
+    for i, track in enumerate(media.tracks):
+        pictures = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, media.notes)
+        pictures.describe(track.first)
+        if i == 0: media.width, media.height = pictures.size(track.first)
+    _set_scale(media, limits.max_frame_side)
+    announced, there = media.tracks[0].announced, media.tracks[0].duration
+    if media.whole and announced > 1.05*there + .5:
+        media.notes.append(f"The container announces {announced:.1f} s, {there:.1f} s of it are there: the file is truncated or its header wrong.")
+    if media.present > 1: media.notes.append(_streams_note(media))
+    if not media.whole: media.notes.append(f"It is too large to be counted in {limits.max_seconds:g} s: only its first {media.duration:.1f} s are known.")
+
+def _streams_note(media:_Film)->str:
+    seen, starts = len(media.tracks), np.cumsum([o.duration for o in media.tracks])[:-1]
+    if seen == 1: return f"It has {media.present} picture streams, of which only one can be looked at."
+    others = "" if seen == media.present else f", of which {seen} can be looked at"
+    return f"It has {media.present} picture streams{others}. They follow one another here: the next one begins at {', '.join(f'{o:.1f}' for o in starts)} s."
 
 # %% ../nbs/08_film.ipynb #9e3dec8b
-class _Decoder:
-    "One pass through a video: `grab` goes to the next frame, `frame` converts it."
-    def __init__(self, media:Media, limits:Limits, seconds:float):
-        self.media, self.limits, self.seconds = media, limits, seconds # seconds of decoding left
-        self.capture, self.index, self.time, self.spent, self.stopped = _capture(media.path), -1, 0., 0., False
-        self.step = media.duration/max(1, media.frame_count) or .04 # seconds per frame where time stamps are missing
+class _Budget:
+    "Seconds that may still be spent on decoding; what the caller does between two frames does not count."
+    def __init__(self, seconds:float): self.seconds, self.spent, self.stopped = seconds, 0., False
+    def __enter__(self): self._start = perf_counter()
+    def __exit__(self, *_): self.spent += perf_counter() - self._start
+    def over(self)->bool:
+        self.stopped = self.stopped or self.spent > self.seconds
+        return self.stopped
 
-    def grab(self)->bool: # whether there is a next frame within the limits
-        if self.spent > self.seconds or self.time > self.limits.max_duration: self.stopped = True
-        start = perf_counter()
-        if self.stopped or not self.capture.grab(): return False
-        stamp = self.capture.get(cv2.CAP_PROP_POS_MSEC)/1000
-        self.index += 1
-        self.time = stamp if self.index == 0 and stamp >= 0 or stamp > self.time else self.time + self.step*(self.index > 0)
-        self.spent += perf_counter() - start
-        return True
+_skipping = ("h264", "hevc", "mpeg2video", "mpeg1video") # decoders that can be told from packet to packet
 
-    def frame(self)->np.ndarray|None: # the current frame, RGB; None where it cannot be converted
-        start = perf_counter()
-        ok, frame = self.capture.retrieve()
-        if ok: frame = cv2.cvtColor(_resize(frame, _frame_size(self.media)), cv2.COLOR_BGR2RGB)
-        self.spent += perf_counter() - start
-        return frame if ok else None
+def _decoded(path, track:_Track, limits:Limits, budget:_Budget, wanted:Collection|None=None)->Iterator[tuple[int, object]]:
+    "Place and frame, in the order of showing; where places are `wanted`, only those and what they are made from."
+    with open_container(path) as container:
+        stream, number, shown = container.streams[track.index], 0, 0
+        context = _prepare(stream, limits, min(2, available_cores()))
+        source, told = _packets(container, [stream]), None # told: do frames know their packets?
+        while not budget.over():
+            with budget:
+                packet = next(source, None)
+                if packet is not None:
+                    packet.opaque = number
+                    if told and wanted is not None and context.name in _skipping:
+                        context.skip_frame = "DEFAULT" if track.places[number] in wanted else "NONREF"
+                    number += 1
+                frames = _decode(context, packet)
+            for frame in frames:
+                known = track.places is not None and frame.opaque is not None and frame.opaque < len(track.places)
+                if told is None: told = known and not frame.interlaced_frame
+                yield int(track.places[frame.opaque]) if known else shown, frame
+                shown += 1
+            if packet is None: return
 
-# %% ../nbs/08_film.ipynb #e03ea2cd
+# %% ../nbs/08_film.ipynb #c036deb1
 _probe = 100 # frames after which the speed of decoding is known
 
-def _wanted_frames(decoder:_Decoder, total:int, n:int)->Iterator[tuple[int, float, np.ndarray]]:
-    targets, media, shortened = evenly_spaced(total, n)[::-1], decoder.media, False # the next target stands last
+def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget, skip:bool)->Iterator[tuple[int, float, np.ndarray]]:
+    "Place, time and picture of `n` evenly spaced frames of a track; what was missed is left in `track.missed`."
+    targets = [track.shown[i] for i in evenly_spaced(len(track.shown), n)][::-1] # the next target stands last
+    wanted, track.missed, shortened = set(targets) if skip else None, len(targets), None
+    pictures = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, media.notes)
+    waiting = before = None
+    for place, frame in _decoded(media.path, track, limits, budget, wanted):
+        if waiting: yield from _finished(media, track, pictures, *waiting, frame, budget); waiting = None
+        if shortened is None and place >= _probe:
+            reach = int(.8*budget.seconds*place/max(budget.spent, 1e-9))
+            if shortened := reach < track.shown[-1]: targets = [o for o in evenly_spaced(max(reach, place + 1), n)[::-1] if o >= place]
+            if shortened and wanted is not None: wanted.update(targets)
+        if targets and place >= targets[-1] and not frame.is_corrupt:
+            while targets and targets[-1] <= place: targets.pop()
+            if frame.interlaced_frame: waiting = place, frame, before
+            else: yield from _finished(media, track, pictures, place, frame, None, None, budget)
+        before = frame
+        if not targets and not waiting: break
+    if waiting: yield from _finished(media, track, pictures, *waiting, None, budget)
+    budget.stopped = budget.stopped or bool(shortened)
+
+def _finished(media, track, pictures:Pictures, place:int, frame, before, after, budget:_Budget)->Iterator[tuple[int, float, np.ndarray]]:
     try:
-        while decoder.grab():
-            if decoder.index == _probe and (reach := int(.8*decoder.seconds*_probe/max(decoder.spent, 1e-9))) < total:
-                targets, shortened = [o for o in evenly_spaced(max(reach, _probe + 1), n)[::-1] if o >= _probe], True
-            if targets and decoder.index == targets[-1]:
-                targets.pop()
-                if (frame := decoder.frame()) is not None: yield decoder.index, decoder.time, frame
-            if shortened and not targets: decoder.stopped = True
-    finally:
-        decoder.capture.release()
-        if decoder.stopped:
-            media.notes.append(f"Decoding was stopped at a limit: only the first {decoder.time:.1f} s of {media.duration:.1f} s were looked at.")
+        with budget: picture = pictures.picture(frame, before, after)
+    except Unwritten as error: pictures.say(f"{str(error)[:1].upper()}{str(error)[1:]}; such frames were left out.")
+    else:
+        (width, height), (first_width, first_height) = pictures.size(frame), pictures.size(track.first)
+        if (width, height) != (first_width, first_height): pictures.say(f"The picture changes its size in the film, from {first_width} x {first_height} to {width} x {height} pixels.")
+        track.missed, track.judged = track.missed - 1, True
+        yield place, float(track.times[min(place, len(track.times) - 1)]), picture
+
+# %% ../nbs/08_film.ipynb #1def6a0f
+def _pass(media:_Film, n:int, limits:Limits, seconds:float, skip:bool=True)->Iterator[tuple[int, float, np.ndarray]]:
+    "One pass through all tracks, one after the other: index, time, picture."
+    media.spent, offset, start, stopped = 0., 0, 0., False
+    for i, track in enumerate(media.tracks):
+        left = len(media.tracks) - i
+        budget = _Budget((seconds - media.spent)/left)
+        try:
+            for place, moment, picture in _chosen(media, track, max(1, (n + left - 1)//left), limits, budget, skip):
+                track.reached = moment
+                n -= 1
+                yield offset + place, start + moment, picture
+        finally: media.spent, stopped = media.spent + budget.spent, stopped or budget.stopped
+        offset, start = offset + len(track.times), start + track.duration
+        if budget.stopped: media.notes.append(f"Decoding was stopped at a limit: only the first {track.reached:.1f} s of {track.duration:.1f} s were looked at.")
+    media.stopped = stopped
 
 # %% ../nbs/08_film.ipynb #a86ca716
 def iter_frames(
@@ -153,14 +303,21 @@ def iter_frames(
     limits:Limits=Limits(), # What it may cost
 )->Iterator[tuple[int, float, np.ndarray]]: # Index in the file, time in seconds, uint8 (H, W, 3) RGB; raises `MediaError`
     "Evenly spaced frames of a video, one by one, in a single pass."
-    media = path if isinstance(path, Media) else open_video(path, limits)
+    media = path if isinstance(path, _Film) else open_video(path.path if isinstance(path, Media) else path, limits)
     if frames < 1: raise ValueError(f"{frames} frames wanted; accepted: 1 or more")
-    return _wanted_frames(_Decoder(media, limits, limits.max_seconds), media.frame_count, frames)
+    return _pass(media, frames, limits, limits.max_seconds)
 
 # %% ../nbs/08_film.ipynb #a1fc35eb
-def _lopsided(total:int, decoded:int, n:int)->bool: # would the frames of `total` be spread unevenly over `decoded`?
-    last = max(evenly_spaced(total, n), default=-1)
-    return last >= decoded or decoded - total > max(1, total//n)
+def _see_what_decodes(media:_Film, track:_Track, limits:Limits, seconds:float)->float: # sets `shown`; seconds spent
+    budget = _Budget(seconds)
+    places = sorted({place for place, frame in _decoded(media.path, track, limits, budget) if place >= 0 and not frame.is_corrupt})
+    fields = 2*len(places) - len(track.shown) in (-1, 0, 1) # two packets a frame
+    if len(places) < .98*len(track.shown) - 2 and not fields: media.notes.append(f"Only {len(places)} of its {len(track.shown)} frames can be decoded.")
+    if places and (more := places[-1] + 1 - len(track.times)) > 0:
+        step = track.duration/len(track.times)
+        track.times = np.append(track.times, track.times[-1] + step*np.arange(1, more + 1))
+    track.shown = places
+    return budget.spent
 
 def read_video(
     path:str|Path, # A video by its content, whatever its name
@@ -169,21 +326,17 @@ def read_video(
     through:Callable=iter, # Each pass goes through it, so that somebody can look at the frames meanwhile
 )->Media: # Upright RGB frames with their times; raises `MediaError`
     "Read evenly spaced frames of a video; of a damaged one, those that decode."
-    media, spent = open_video(path, limits), 0.
-    total = media.frame_count or _probe # where nothing is known, the first pass finds out
-    for attempt in range(2):
-        decoder = _Decoder(media, limits, limits.max_seconds - spent)
-        taken = list(through(_wanted_frames(decoder, total, frames)))
-        decoded, spent = decoder.index + 1, spent + decoder.spent
-        if decoder.stopped or not _lopsided(total, decoded, frames): break
-        total = decoded
+    if frames < 1: raise ValueError(f"{frames} frames wanted; accepted: 1 or more")
+    media = open_video(path, limits)
+    taken = list(through(_pass(media, frames, limits, limits.max_seconds)))
+    if not media.stopped and any(o.missed for o in media.tracks):
+        left = limits.max_seconds - media.spent
+        for track in media.tracks: left -= _see_what_decodes(media, track, limits, left) if track.missed else 0
+        taken = list(through(_pass(media, frames, limits, left, skip=False)))
     if not taken:
-        why = f"no wanted frame was reached in {limits.max_seconds:g} s" if decoder.stopped else "no frame can be decoded"
-        raise MediaError(path, f"a {media.format} video of which {why}", "a complete video in a codec that OpenCV decodes")
-    if not decoder.stopped:
-        if decoded < .98*media.frame_count - 2: media.notes.append(f"Only {decoded} of its {media.frame_count} frames can be decoded.")
-        media.frame_count = decoded
+        why = f"no wanted frame was reached in {limits.max_seconds:g} s" if media.stopped else "no frame can be decoded"
+        raise MediaError(path, f"{_a(media.format)} video of which {why}", "a complete video in a codec that FFmpeg decodes")
     media.indices, media.times, media.frames = map(list, zip(*taken))
-    return media
-
-
+    media.frame_count = sum(len(o.shown) for o in media.tracks)
+    _set_looked_at(media, sum(o.judged for o in media.tracks), media.present)
+    return Media(**{o.name: getattr(media, o.name) for o in dataclasses.fields(Media)})

@@ -6,35 +6,19 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/image.html.md"""
 
 # %% ../nbs/06_image.ipynb #4e8892b0
 from __future__ import annotations
-import importlib.util
+import importlib.util, io, os, re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 from .core import MediaError
-from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _frame_size, _name_notes, _resize, _set_scale, sniff_format
+from .colour import to_srgb
+from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _a, _frame_size, _name_notes, _resize, _set_looked_at, _set_scale, sniff_format
 
 # %% auto #0
-__all__ = ['read_image']
-
-# %% ../nbs/06_image.ipynb #8007990c
-def _wide_to_8bit(image:Image.Image)->np.ndarray: # (H, W) uint8 of a grey image with 16 or 32 bits
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F":
-        if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1): raise ValueError("floating-point values outside [0, 1]")
-        return np.round(values*255).astype(np.uint8)
-    if values.min() < 0: raise ValueError("negative values")
-    return np.round(values/(257 if values.max() <= 65535 else 16843009)).astype(np.uint8) # 65535/255, (2**32-1)/255
-
-def _to_rgb(image:Image.Image, notes:list[str])->np.ndarray: # (H, W, 3) uint8
-    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"): notes.append("Greyscale: there is no colour to judge by.")
-    if image.mode.startswith("I") or image.mode == "F": return np.repeat(_wide_to_8bit(image)[..., None], 3, 2)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        if image.getextrema()[3][0] < 255:
-            notes.append("Transparent parts were laid over white.")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    if image.mode == "CMYK": notes.append("CMYK inks were converted to RGB without a colour profile.")
-    return np.array(image.convert("RGB"))
+__all__ = ['read_image', 'verify_image']
 
 # %% ../nbs/06_image.ipynb #5e368c3e
 def _image_reader(path:str|Path, found:str): # Pillow's reader of one format
@@ -56,7 +40,197 @@ def _upright(image:Image.Image, notes:list[str])->Image.Image: # turned as its E
     if turned is not image and orientation in range(2, 9): notes.append(f"Turned upright (EXIF orientation {orientation}).")
     return turned
 
+# %% ../nbs/06_image.ipynb #688a1428
+_tiff_tags = dict(kind=254, width=256, height=257, orientation=274, below=330, jpeg=513, jpeg_length=514, dng=50706)
+
+def _tiff_pages(file:BinaryIO)->Iterator[dict]: # the tags above of each page, and where it is; `level` 0: of the file, 1 and more: below a page
+    file.seek(0)
+    head, names = file.read(8), {number: name for name, number in _tiff_tags.items()}
+    number = lambda data: int.from_bytes(data, "little" if head[:1] == b"I" else "big")
+    todo, seen = [(number(head[4:]), 0)], set()
+    while todo and len(seen) < 100: # more pages than that are not asked
+        at, level = todo.pop(0)
+        if at in seen or not at: continue
+        seen.add(at); file.seek(at)
+        entries = file.read(12*min(1000, number(file.read(2))))
+        following, page = number(file.read(4)), dict.fromkeys(names.values(), 0) | dict(at=at, level=level, below=[])
+        for entry in (entries[i:i+12] for i in range(0, len(entries) - 11, 12)):
+            tag, kind, count = number(entry[:2]), number(entry[2:4]), number(entry[4:8])
+            size = {1: 1, 3: 2, 4: 4, 13: 4}.get(kind, 0)
+            if tag not in names or not size or not 0 < count <= 100: continue
+            if count*size > 4: file.seek(number(entry[8:]))
+            data = file.read(count*size) if count*size > 4 else entry[8:8 + count*size]
+            values = [number(data[i:i+size]) for i in range(0, len(data), size)] or [0]
+            page[names[tag]] = values if names[tag] == "below" else values[0]
+        yield page
+        todo += [(o, level + 1) for o in page["below"]] + [(following, level)]*bool(following)
+
+def _raw_pages(file:BinaryIO)->list[dict]: # what could be the photo, largest first; empty: the first page is it
+    pages = list(_tiff_pages(file))
+    pixels = lambda o: o["width"]*o["height"]
+    if not pages or not (pages[0]["dng"] or pages[0]["kind"] & 1 or any(o["level"] and pixels(o) > pixels(pages[0]) for o in pages)): return []
+    pages = [o | dict(orientation=o["orientation"] or pages[0]["orientation"]) for o in pages]
+    return sorted(pages, key=pixels, reverse=True)
+
+# %% ../nbs/06_image.ipynb #6ab52389
+def _page_readers(file:BinaryIO, pages:list[dict])->Iterator: # for each page Pillow's view of it, and of the JPEG that it names
+    file.seek(0)
+    data = file.read(_whole_in_memory + 1)
+    for page in pages if len(data) <= _whole_in_memory else ():
+        order = "little" if data[:1] == b"I" else "big"
+        yield page, Image.OPEN["TIFF"][0], data[:4] + page["at"].to_bytes(4, order) + data[8:] # the file with this page in front
+        if page["jpeg"]: yield page, Image.OPEN["JPEG"][0], data[page["jpeg"]:page["jpeg"] + page["jpeg_length"]]
+
+@contextmanager
+def _raw_photo(path:str|Path, file:BinaryIO, pages:list[dict], limits:Limits)->Iterator[ImageFile.ImageFile]: # loaded
+    width, height = pages[0]["width"], pages[0]["height"]
+    _check_size(path, (width, height), limits.max_pixels)
+    for page, reader, data in _page_readers(file, pages):
+        try:
+            image = reader(io.BytesIO(data))
+            if image.width*image.height < .8*width*height or image.width*image.height > limits.max_pixels: continue # a preview
+            _load(image)
+        except Exception: continue # decoders raise whatever they like; the next one may do
+        image.getexif()[0x0112] = page["orientation"] or 1
+        with image: yield image
+        return
+    raise MediaError(path, f"a raw photo of {width} x {height} pixels that cannot be decoded here (there is only a smaller preview)",
+                     "the photo developed to JPEG, PNG or TIFF")
+
+# %% ../nbs/06_image.ipynb #8064cc04
+def _blocks(file:BinaryIO, at:int, order:str)->Iterator[tuple[bytes, int]]: # name and place of the content of each block: PNG 'big', WebP 'little'
+    for _ in range(100_000): # more blocks than that are not looked at
+        file.seek(at)
+        if len(head := file.read(8)) < 8: return
+        name, size = (head[4:], head[:4]) if order == "big" else (head[:4], head[4:])
+        yield name, at + 8
+        size = int.from_bytes(size, order)
+        at += size + 12 if order == "big" else size + size%2 + 8
+
+def _adobe_rgb(image:Image.Image)->bool: # does EXIF say so?
+    try: exif = image.getexif().get_ifd(0x8769)
+    except Exception: return False # damaged; `_upright` says so
+    return exif.get(0xA001) == 2
+
+def _colour_numbers(file:BinaryIO, found:str, image:Image.Image)->dict: # for `to_srgb`
+    if found == "PNG":
+        for name, at in _blocks(file, 8, "big"):
+            if name == b"IDAT": break
+            if name == b"cICP": file.seek(at); return dict(cicp=tuple(file.read(2)))
+    if found in ("AVIF", "HEIF"):
+        file.seek(0)
+        data = file.read(1 << 16)
+        if (at := data.find(b"colrnclx")) >= 0: return dict(cicp=(data[at + 9], data[at + 11])) if len(data) > at + 11 and "icc_profile" not in image.info else {}
+    return dict(adobe_rgb=True) if found == "JPEG" and _adobe_rgb(image) else {}
+
+# %% ../nbs/06_image.ipynb #c83cf2db
+_whole_in_memory = 1 << 29 # bytes of a file that Pillow reads as a whole
+
+def _check_size(path:str|Path, size:tuple[int, int], most:int, what:str="an image"): # before anything is decoded
+    if size[0]*size[1] > most: raise MediaError(path, f"{what} of {size[0]} x {size[1]} pixels", f"at most {most:,} pixels")
+
+def _webp_size(head:bytes)->tuple[int, int]: # width and height by the first 30 bytes
+    number = lambda at, n: int.from_bytes(head[at:at+n], "little")
+    if head[12:16] == b"VP8X": return number(24, 3) + 1, number(27, 3) + 1
+    if head[12:16] == b"VP8L": return (number(21, 4) & 0x3fff) + 1, (number(21, 4) >> 14 & 0x3fff) + 1
+    return number(26, 2) & 0x3fff, number(28, 2) & 0x3fff
+
+@contextmanager
+def _open_image(path:str|Path, found:str, limits:Limits)->Iterator[ImageFile.ImageFile]: # its header is read, its pixels are not
+    reader = _image_reader(path, found)
+    with open(path, "rb") as file:
+        if found == "TIFF" and (pages := _raw_pages(file)):
+            with _raw_photo(path, file, pages, limits) as image: yield image
+            return
+        if found in ("WEBP", "AVIF", "HEIF") and (size := os.fstat(file.fileno()).st_size) > _whole_in_memory:
+            raise MediaError(path, f"{_a(found)} of {size:,} bytes", f"at most {_whole_in_memory:,} bytes")
+        if found == "WEBP": _check_size(path, _webp_size(file.read(30)), limits.max_pixels)
+        file.seek(0)
+        with reader(file) as image:
+            place = file.tell()
+            image.info.update(_colour_numbers(file, found, image))
+            if found == "JPEG": image.info["behind"] = _behind_jpeg(file)
+            file.seek(place) # readers go on from here
+            yield image
+
+# %% ../nbs/06_image.ipynb #5a12c89b
+class _StrictDecoder(ImageFile.PyDecoder):
+    "One of Pillow's decoders; what is cut off or broken is an error."
+    def init(self, args:tuple): # the name of the decoder and what it is made with
+        super().init(args)
+        self.inner, self.complete = Image._getdecoder(self.mode, *args[:2], args[2:]), False
+    @property
+    def pulls_fd(self)->bool: return self.inner.pulls_fd
+    def setfd(self, fd): self.inner.setfd(fd)
+    def setimage(self, im, extents=None): self.inner.setimage(im, extents)
+    def decode(self, buffer)->tuple[int, int]:
+        consumed, error = self.inner.decode(buffer)
+        self.complete = consumed < 0 or self.pulls_fd or error < 0
+        if error < 0: raise OSError(ImageFile.ERRORS.get(error, f"decoder error {error}"))
+        return consumed, error
+    def cleanup(self): # Pillow comes here at the end, also at an early one
+        self.inner.cleanup()
+        if not self.complete: raise OSError("image file is truncated")
+
+def _load(image:ImageFile.ImageFile, notes:list[str]|None=None): # decodes its pixels, all of them or none
+    Image.register_decoder("deepfake_nb_strict", _StrictDecoder)
+    if notes is not None and any(";16" in str(o.args) for o in image.tile): notes.append("16 bits per colour were reduced to 8.")
+    if not getattr(image, "use_load_libtiff", False): # libtiff has no such switch
+        image.tile = [o._replace(codec_name="deepfake_nb_strict", args=(o.codec_name, o.args)) for o in image.tile]
+    if image.format in ("JPEG", "MPO"): image.load_read = lambda size: image.fp.read(size) # Pillow's would invent an end
+    image.load()
+
+# %% ../nbs/06_image.ipynb #fcd0f664
+_after_scan, _film_head = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]"), re.compile(rb"\0\0\0[\x08-\x80]ftyp")
+_most_scans = 200
+
+def _jpeg_end(data:bytes, at:int)->tuple[int, int]: # where the JPEG that begins at `at` ends, and in how many scans it comes
+    at, scans = at + 2, 0
+    while 0 <= at < len(data) - 1:
+        kind = data[at + 1]
+        if data[at] != 0xff: at = data.find(b"\xff", at) # not a marker: on to the next one
+        elif kind == 0xd9: return at + 2, scans
+        elif kind == 0xff: at += 1 # filling
+        elif kind < 2 or 0xd0 <= kind <= 0xd8: at += 2 # markers that stand alone
+        else:
+            at += 2 + int.from_bytes(data[at + 2:at + 4], "big")
+            if kind == 0xda: # picture data, up to the next marker
+                found, scans = _after_scan.search(data, at), scans + 1
+                at = found.start() if found else len(data)
+    return len(data), scans
+
+def _behind_jpeg(file:BinaryIO)->list[str]: # notes; raises `ValueError` for too many scans
+    file.seek(0)
+    data = file.read(_whole_in_memory)
+    end, scans = _jpeg_end(data, 0)
+    if scans > _most_scans: raise ValueError(f"{scans} scans, at most {_most_scans} are decoded")
+    if _film_head.search(data, end): return ["A film lies behind the picture in this file (a motion photo): it was not looked at."]
+    more, at = 0, end
+    while data[at:at+3] == b"\xff\xd8\xff" and more < 10_000: more, at = more + 1, _jpeg_end(data, at)[0]
+    if not more or b"MPF\0" in data[:end]: return []
+    return [f"It is followed by {more} more JPEG picture{'s'*(more > 1)} in the same file: only the first was looked at."]
+
 # %% ../nbs/06_image.ipynb #7db36cf1
+def _finished(image:Image.Image, notes:list[str])->np.ndarray: # uint8 (H, W, 3) of a loaded picture
+    found = []
+    frame = to_srgb(_upright(image, found), found)
+    notes += [o for o in found if o not in notes]
+    return frame
+
+@contextmanager
+def _sentences(path:str|Path, found:str)->Iterator[None]: # decoders raise whatever they like
+    try: yield
+    except MediaError: raise
+    except Exception as error: raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error
+
+def _decode(path:str|Path, image:ImageFile.ImageFile, side:int, limits:Limits, notes:list[str])->tuple[int, int]: # its size; decodes it
+    size, sequential = image.size, image.format in ("JPEG", "MPO") and not image.info.get("progressive")
+    _check_size(path, size, limits.max_pixels*(3 if sequential else 1))
+    if sequential and max(size) > side: image.draft(None, tuple(max(1, round(o*side/max(size))) for o in size)) # never below that
+    _load(image, notes)
+    return size
+
+# %% ../nbs/06_image.ipynb #34e1acbb
 def read_image(
     path:str|Path, # An image by its content, whatever its name
     limits:Limits=Limits(), # What it may cost
@@ -64,22 +238,25 @@ def read_image(
     "Read an image as it should be looked at."
     found = sniff_format(path, limits)
     if found not in IMAGE_FORMATS: raise MediaError(path, f"a video ({found})", "an image here; `read_media` takes both")
-    reader, notes = _image_reader(path, found), _name_notes(path, "image", found)
-    try:
-        with open(path, "rb") as file, reader(file, str(path)) as image:
-            width, height = image.size
-            if width*height > limits.max_pixels:
-                raise MediaError(path, f"an image of {width} x {height} pixels", f"at most {limits.max_pixels:,} pixels")
-            if getattr(image, "is_animated", False) and image.format != "MPO": # MPO: a photo with previews behind it
-                notes.append("Only the first of its pages was looked at." if found == "TIFF" else "An animation: only its first frame was looked at.")
-            if any(";16" in str(tile[3]) for tile in image.tile): notes.append("16 bits per colour were reduced to 8.")
-            ImageFile.LOAD_TRUNCATED_IMAGES = False # other libraries (WeasyPrint) switch it on for everybody, and grey fills what is missing
-            image.load()
-            frame = _to_rgb(_upright(image, notes), notes)
-    except MediaError: raise
-    except Exception as error: # decoders raise whatever they like
-        raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error
-    media = Media(str(path), "image", [], [0.], frame.shape[1], frame.shape[0], format=found, notes=notes, indices=[0])
+    notes = _name_notes(path, "image", found)
+    with _sentences(path, found), _open_image(path, found, limits) as image:
+        if getattr(image, "is_animated", False) and image.format != "MPO": # MPO: a photo with previews behind it
+            notes.append("Only the first of its pages was looked at." if found == "TIFF" else "An animation: only its first frame was looked at.")
+        size = _decode(path, image, limits.max_image_side, limits, notes)
+        notes += image.info.get("behind", [])
+        decoded, frame = image.size, _finished(image, notes)
+    width, height = size if frame.shape[1::-1] == decoded else size[::-1]
+    media = Media(str(path), "image", [], [0.], width, height, format=found, notes=notes, indices=[0])
     _set_scale(media, limits.max_image_side)
+    _set_looked_at(media)
     media.frames.append(_resize(frame, _frame_size(media)))
     return media
+
+def verify_image(
+    path:str|Path, # An image by its content, whatever its name
+    limits:Limits=Limits(), # What it may cost
+)->tuple[int, int]: # Width and height as stored, in pixels; raises `MediaError` for whatever is cut off or damaged
+    "Make sure that a picture can be decoded down to its last row; of a JPEG, at an eighth of its size."
+    found = sniff_format(path, limits)
+    if found not in IMAGE_FORMATS: raise MediaError(path, f"a video ({found})", "an image")
+    with _sentences(path, found), _open_image(path, found, limits) as image: return _decode(path, image, 1, limits, [])

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 import cv2, numpy as np
-from .core import DeepfakeError, MediaError, atomic_write
+from .core import DeepfakeError
 from .faces import _shrink
-from .media import _quiet
+from .encode import FilmWriter
 from .explain import COLOURS
 from .stream import LiveResult, LiveVerdict, Stream
 
@@ -57,32 +57,27 @@ class VideoRecorder:
         fps:float=10., # Frames per second
         longest:float=2., # Seconds that one frame may stand; longer pauses are cut out
     ): # Raises `ValueError` for another kind of file
-        self.path, self.fps, self.longest = Path(path), fps, longest
-        if self.path.suffix.lower() != ".mp4": raise ValueError(f"{self.path.name!r} cannot be written; accepted: a name that ends in .mp4")
-        self._files, self._writer, self._size, self._start, self._last, self.frames = contextlib.ExitStack(), None, None, None, None, 0
+        self.fps, self.longest, self._film = fps, longest, FilmWriter(path, fps, quick=True)
+        self._start = self._last = None
 
-    def _open(self, image:np.ndarray):
-        self._size = tuple(o + o%2 for o in image.shape[1::-1])
-        temporary = self._files.enter_context(atomic_write(self.path))
-        with _quiet(): self._writer = cv2.VideoWriter(str(temporary), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mp4v"), self.fps, self._size)
-        if not self._writer.isOpened(): raise MediaError(self.path, "OpenCV cannot write an MP4 here", "an OpenCV with FFmpeg")
+    @property
+    def frames(self)->int: return self._film.frames # written so far
 
     def add(self,
         time:float, # Seconds, rising
         image:np.ndarray, # uint8 (H, W, 3) RGB; of another size than the first one it is scaled
-    )->None: # Raises `MediaError`
+    )->None: # Raises `MediaError`, or `OSError` for a full disk
         "Write a frame."
-        if self._writer is None: self._open(image); self._start = time
+        if self._start is None: self._start = time
         elif time - self._last > self.longest: self._start += time - self._last - self.longest
         self._last = time
-        if image.shape[1::-1] != self._size: image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        picture = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        while self.frames <= (time - self._start)*self.fps: self._writer.write(picture); self.frames += 1
+        size = self._film.size or image.shape[1::-1]
+        if image.shape[1::-1] != size: image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        while self.frames <= (time - self._start)*self.fps: self._film.add(image)
 
-    def close(self)->None: # no frame: no file
-        "Finish the film."
-        if self._writer is not None: self._writer.release()
-        self._files.close()
+    def close(self)->None: # no frame: no file; raises `MediaError`, or `OSError` for a full disk
+        "Finish the film, read it back, and give it its name."
+        self._film.close()
 
     def __enter__(self): return self
     def __exit__(self, *_): self.close()

@@ -8,24 +8,36 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/media.html.md"""
 from __future__ import annotations
 import math
 from pathlib import Path
+from typing import Callable
 import cv2, numpy as np
 from PIL import Image
 from .core import MediaError
-from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _resize, evenly_spaced, sniff_format, sniff_kind
-from .film import _quiet, iter_frames, open_video, read_video, write_video
+from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _resize, evenly_spaced, sniff_format
 from .image import read_image
+from .animation import is_animation, read_animation
+from .film import iter_frames, open_video, read_video, write_video
 
 # %% auto #0
-__all__ = ['read_media', 'contact_sheet']
+__all__ = ['sniff_kind', 'read_media', 'contact_sheet']
 
 # %% ../nbs/10_media.ipynb #1d0d1cf9
+def sniff_kind(
+    path:str|Path, # Any path, whatever its name
+)->str: # 'image' or 'video' (an animation too); raises `MediaError`
+    "Whether a file is one picture or several in the order of time, by its content."
+    found = sniff_format(path)
+    return "image" if found in IMAGE_FORMATS and not is_animation(path, found) else "video"
+
 def read_media(
-    path:str|Path, # An image or a video, by its content
-    frames:int=32, # How many evenly spaced frames are wanted of a video
+    path:str|Path, # An image, an animation or a video, by its content
+    frames:int=32, # How many evenly spaced frames are wanted where there are several
     limits:Limits=Limits(), # What it may cost
+    through:Callable=iter, # Each pass of (index, seconds, frame) through an animation or a video goes through it
 )->Media: # Upright RGB frames with their times; raises `MediaError`
-    "Read whatever it is: an image or a video."
-    return read_image(path, limits) if sniff_format(path, limits) in IMAGE_FORMATS else read_video(path, frames, limits)
+    "Read whatever it is: an image, an animation or a video."
+    found = sniff_format(path, limits)
+    if found not in IMAGE_FORMATS: return read_video(path, frames, limits, through)
+    return read_animation(path, frames, limits, through) if is_animation(path, found) else read_image(path, limits)
 
 # %% ../nbs/10_media.ipynb #f98916d4
 def contact_sheet(

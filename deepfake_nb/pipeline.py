@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 import cv2, numpy as np
-from .media import IMAGE_FORMATS, Limits, Media, read_image, read_video, sniff_format
+from .media import Limits, Media, read_media
 from .faces import Face, FaceDetector, HaarDetector, _box_iou, _check_frame, _shrink, canonical_box, split_shots
 
 # %% auto #0
@@ -114,17 +114,16 @@ def film_detector(
 _new_pass, _end = object(), object()
 
 def read_and_look(
-    path:str|Path, # An image or a video
+    path:str|Path, # An image, an animation or a video
     detector, # From `load_face_detector`
-    frames:int=32, # How many evenly spaced frames are wanted of a video
+    frames:int=32, # How many evenly spaced frames are wanted where there are several
     limits:Limits=Limits(), # What the file may cost
 )->tuple[Media, FaceDetector]: # What was read, and a detector for `extract_clips`; raises `MediaError`
     "Read a file, and look for faces meanwhile."
-    if sniff_format(path, limits) in IMAGE_FORMATS: return read_image(path, limits), detector
-    if not isinstance(detector, FaceDetector): return read_video(path, frames, limits), detector
+    if not isinstance(detector, FaceDetector): return read_media(path, frames, limits), detector
     coming, given_up, film = SimpleQueue(), [], None
     def decode()->Media:
-        try: return read_video(path, frames, limits, lambda found: _handed_on(found, coming, given_up))
+        try: return read_media(path, frames, limits, lambda found: _handed_on(found, coming, given_up))
         finally: coming.put(_end)
     with ThreadPoolExecutor(1) as pool:
         decoding = pool.submit(decode)
@@ -135,7 +134,7 @@ def read_and_look(
         except BaseException: # an interruption too: the decoder need not finish
             given_up.append(True)
             raise
-    return decoding.result(), film
+    return decoding.result(), detector if film is None else film # an image hands nothing over
 
 def _handed_on(found:Iterator[tuple], coming:SimpleQueue, given_up:list)->Iterator[tuple]: # index, time, frame
     coming.put(_new_pass)

@@ -6,7 +6,8 @@ from deepfake_nb import export
 from deepfake_nb.core import WeightsError
 from deepfake_nb.export import ENGINES, ExportError, engine_for, export_scorer, load_engine
 from deepfake_nb.model import create_scorer, save_scorer
-from deepfake_nb.predict import Detector, DeviceError
+from deepfake_nb.predict import Detector
+from deepfake_nb.scoring import DeviceError
 from deepfake_nb.shell import run_command
 
 engine_cache = export.engine_cache

@@ -154,10 +154,10 @@ def test_exif_orientation(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
-def test_animation_gives_its_first_frame(tmp_path, format):
+def test_read_image_gives_the_first_frame_of_an_animation(tmp_path, format):
     first, *others = [Image.new("RGB", (16, 16), o) for o in ("red", "blue", "lime")]
     first.save(tmp_path / "a", format, save_all=True, append_images=others, duration=50)
-    media = read_media(tmp_path / "a")
+    media = read_image(tmp_path / "a")
     assert np.allclose(media.frames[0], (255, 0, 0), atol=4) and len(media.frames) == 1
     assert "first frame" in media.notes[0]
 
