@@ -1,4 +1,4 @@
-"""The lowest versions that settings.ini declares, as pip wants them: `pip install --no-deps -r <(python .ci/lowest.py)`.
+"""The lowest versions that settings.ini declares, as pip wants them: `pip install -r <(python .ci/lowest.py)`.
 
 Left out are the tools of developers, which constraints.txt pins, and what is declared at the very version that
 constraints.txt pins anyway, such as torch: the environment for the tests stands on the one that is there.
