@@ -23,7 +23,7 @@ from .pipeline import film_detector, read_and_look
 from .model import Scorer, load_scorer
 from .scoring import CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device, choose_precision, keep_memory, score_clips, start_engine
 from .hidden import hidden_reason, look_at_face
-from .verdict import UNSEEN, coverage_sentences, frames_looked_at, judge, people_looked_at
+from .verdict import UNSEEN, WEAK, coverage_sentences, frames_looked_at, judge, missed_words, people_looked_at, power_of, segment_sentences
 from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
 from .unchanged import read_unchanged
 
@@ -93,8 +93,9 @@ def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `Feat
 
 def _figures(self)->tuple: # what was measured for this threshold: false-positive rate or None, tests, and a sentence where there is no rate
     rate, tests = self.calibration.false_positive_rate, self.scorer.config.metrics.get("tests")
+    power = dict(power=self.calibration.power) if self.calibration.power else {}
     if self.threshold != self.calibration.threshold: return None, {}, f"No false-positive rate is known for the threshold {self.threshold:g}."
-    tests, finder = dict(tests=tests) if tests else {}, (rate or {}).get("face_detector", "yunet")
+    tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector", "yunet")
     if rate and finder != self.face_detector.name:
         return None, tests, f"No false-positive rate is known with the face detector {self.face_detector.name}: it was measured with {finder}."
     return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
@@ -203,6 +204,11 @@ def _looked_at(media:Media, people:list[FaceVerdict])->dict: # the record that `
     own = frames_looked_at(media.times, media.frame_count, media.duration) | getattr(media, "looked_at", {})
     return own | people_looked_at(people)
 
+def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:list[FaceVerdict])->list[str]: # what follows from the verdict
+    if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, len(people))
+    power = power_of(self.tests)
+    return [f"In tests these weights missed {missed_words(power)} forgeries at this threshold."] if decision == "REAL" and power is not None and power < WEAK else []
+
 def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list[str]:
     notes = list(media.notes) + ([self.face_detector.note] if self.face_detector.note else [])
     notes += sorted({o["text"] for o in dropped} - set(REASONS.values())) + coverage_sentences(looked_at)
@@ -226,10 +232,11 @@ def predict_media(self:Detector,
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
     faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
     looked_at = _looked_at(media, faces)
+    segments = segments_of(faces, rule, self.threshold) if media.kind == "video" else []
     decision, probability, reasons = judge(faces, self.threshold, looked_at["streams_in_file"] - looked_at["streams"])
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
         media={k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")} | dict(frames=len(media.frames)),
-        notes=_notes(self, media, looked_at, dropped), looked_at=looked_at, segments=segments_of(faces, rule, self.threshold), threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
+        notes=_notes(self, media, looked_at, dropped) + _more_notes(self, decision, reasons, segments, faces), looked_at=looked_at, segments=segments, threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence, settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))

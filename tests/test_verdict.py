@@ -302,3 +302,18 @@ def test_random_numbers_and_defaults_of_the_process_are_left_alone(weights):
     try: assert Detector(weights, "cpu", face_detector=Told(large)).predict_media(a_media()).probability == plain
     finally: torch.set_default_dtype(torch.float32)
     with torch.device("meta"): assert Detector(weights, "cpu", face_detector=Told(large)).predict_media(a_media()).probability == plain
+
+
+def test_weights_that_miss_most_forgeries_say_so(scorer, tmp_path):
+    from deepfake_nb.model import load_scorer, save_scorer
+    from deepfake_nb.wording import HEADLINES, verdict_sentences
+    weights = load_scorer(save_scorer(scorer, tmp_path/"w.safetensors"))
+    weights.config.threshold = 1.
+    def said(found):
+        weights.config.calibration = dict(power=dict(blended=dict(found=found, n=300)))
+        prediction = real(weights, [large], a_media())
+        assert prediction.decision == "REAL" and json.loads(prediction.to_json())["weights"]["power"]["blended"]["found"] == found
+        return verdict_sentences(prediction)[0], prediction.notes
+    weak, strong = said(.1), said(.9)
+    assert "missed about 9 of 10 forgeries" in weak[0] and any("missed about 9 of 10" in o for o in weak[1])
+    assert strong[0] == HEADLINES["REAL"] and not any("missed" in o for o in strong[1])
