@@ -6,8 +6,8 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/explain.html.md"""
 
 # %% ../nbs/75_explain.ipynb #12b9529d
 from __future__ import annotations
-import base64, io
-from contextlib import contextmanager
+import base64, copy, io, threading
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 import cv2, numpy as np, torch
@@ -26,22 +26,20 @@ __all__ = ['COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 
            'Explanation', 'explain', 'paste_heat', 'overlay', 'draw_box', 'map_change']
 
 # %% ../nbs/75_explain.ipynb #cddf3fb0
+_one_by_one = threading.Lock() # cuDNN has one switch for all threads
+
+def _twin(scorer:Scorer)->Scorer: # own modules, the same weights
+    shared = {id(o): nn.Parameter(o.detach(), requires_grad=False) for o in scorer.parameters()}
+    return copy.deepcopy(scorer, shared | {id(o): o for o in scorer.buffers()}).eval()
+
 @contextmanager
 def borrowed(
-    scorer:Scorer, # Any scorer, in any mode
-    layer:nn.Module|None=None, # The only layer whose parameters shall have gradients; None: not one
-):
-    "The scorer in evaluation mode with a gradient for one layer at most; afterwards as it was."
-    modes = [(o, o.training) for o in scorer.modules()]
-    parameters = [(o, o.requires_grad, o.grad) for o in scorer.parameters()]
-    try:
-        scorer.eval().requires_grad_(False)
-        if layer is not None: layer.requires_grad_(True)
-        for o, _, _ in parameters: o.grad = None
-        with torch.inference_mode(False), torch.enable_grad(), torch.backends.cudnn.flags(enabled=False): yield scorer
-    finally:
-        for o, training in modes: o.training = training
-        for o, needed, gradient in parameters: o.requires_grad_(needed); o.grad = gradient
+    scorer:Scorer, # Any scorer, in any mode; it is not touched
+): # A twin of it in evaluation mode, without gradients but for the parameters that one asks for
+    "A scorer to look into while others use the original."
+    on_card = next(scorer.parameters()).device.type == "cuda"
+    with torch.inference_mode(False), torch.enable_grad(), _one_by_one if on_card else nullcontext():
+        with torch.backends.cudnn.flags(enabled=False) if on_card else nullcontext(): yield _twin(scorer)
 
 # %% ../nbs/75_explain.ipynb #9db411f3
 class _ClipLogit(nn.Module):
@@ -65,11 +63,12 @@ def clip_heat(
 )->np.ndarray: # (len(positions), S, S) float32 in [0, 1]
     "Grad-CAM for FAKE on some frames of one clip."
     from pytorch_grad_cam import GradCAM # costs seconds to import
-    layer, reshape = scorer.cam_target()
     x = _floats(crops, next(scorer.parameters()).device)
-    with borrowed(scorer, layer):
-        with torch.no_grad(): features = scorer.features(x[None])
-        cam = GradCAM(_ClipLogit(scorer, features, positions), [layer], reshape_transform=reshape)
+    with borrowed(scorer) as twin:
+        layer, reshape = twin.cam_target()
+        layer.requires_grad_(True)
+        with torch.no_grad(): features = twin.features(x[None])
+        cam = GradCAM(_ClipLogit(twin, features, positions), [layer], reshape_transform=reshape)
         try: return cam(x[positions], targets=[lambda logit: logit.sum()])
         finally: cam.activations_and_grads.release() # the package's own `with` would swallow an IndexError
 
@@ -125,13 +124,13 @@ def faithfulness(
     "Deletion and insertion: does the verdict hang on the hot places?"
     generator, size = np.random.default_rng(0), crops.shape[1]
     blurred = np.stack([cv2.GaussianBlur(o, (0, 0), size / 16) for o in crops])
-    def curve(order): # the same share of each frame goes
+    def curve(scorer, order): # the same share of each frame goes
         clips = [np.where(order[..., None] < k / steps, blurred, crops) for k in range(steps + 1)]
         return probability(np.array([o.logit for o in score_clips(scorer, clips, batch_size, flip=False)]))
     noise = [smooth_noise(maps.shape, generator) for _ in range(orders // 2)]
-    with borrowed(scorer):
-        deleting, inserting = (curve(removal_order(o, generator)) for o in (maps, -maps))
-        at_random = [curve(removal_order(o, generator)) for o in noise for o in (o, -o)]
+    with borrowed(scorer) as twin:
+        deleting, inserting = (curve(twin, removal_order(o, generator)) for o in (maps, -maps))
+        at_random = [curve(twin, removal_order(o, generator)) for o in noise for o in (o, -o)]
     return Faithfulness(deleting, inserting[::-1], np.array(at_random))
 
 # %% ../nbs/75_explain.ipynb #7bd7f058
@@ -177,6 +176,7 @@ def explain(
     detector:Detector, # The one that made the prediction
     prediction:Prediction, # With its `evidence`
     max_frames:int=4, # Frames to explain for each person, the most suspicious ones
+    max_people:int=8, # People to explain, the most suspicious ones
     faithful:bool=False, # Measure deletion and insertion too? 88 more crops to score for each explained frame
 )->Explanation|None: # None where nobody was judged; raises `DeepfakeError` without evidence
     "Where the model looked."
@@ -187,7 +187,7 @@ def explain(
     if prediction.weights["sha256"] != detector.scorer.sha256:
         raise DeepfakeError(f"{prediction.path}: judged with the weights {prediction.weights['name']!r}, not with those of this detector. Accepted: the detector that judged it.")
     clips = {o.person: o for o in prediction.evidence}
-    people = [_person_heat(detector.scorer, o, clips[o.person], max_frames) for o in sorted(judged, key=lambda o: -o.probability)]
+    people = [_person_heat(detector.scorer, o, clips[o.person], max_frames) for o in sorted(judged, key=lambda o: -o.probability)[:max_people]]
     if faithful: people = [_measure(detector, o) for o in people]
     return Explanation(prediction, people, detector.scorer.config.margin)
 
@@ -255,7 +255,8 @@ def whole_picture(self:Explanation)->np.ndarray: # (H, W, 3) uint8 RGB
             square = crop_square(person.clip.faces[i], self.margin)
             heat = np.maximum(heat, paste_heat(person.maps[person.positions.index(i)], square, heat.shape))
         boxes.append((person.clip.faces[i].box, person.face))
-    if self.prediction.kind == "image": boxes += [(o.box, o) for o in self.prediction.faces if not o.timeline]
+    explained = {o.face.person for o in self.people}
+    if self.prediction.kind == "image": boxes += [(o.box, o) for o in self.prediction.faces if o.person not in explained]
     picture = overlay(picture, heat)
     for box, face in boxes[::-1]: picture = draw_box(picture, box, _label(face), COLOURS[face.decision])
     return picture

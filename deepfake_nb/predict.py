@@ -21,9 +21,9 @@ from .media import Limits, Media, evenly_spaced
 from .faces import FaceClip, extract_clips, load_face_detector
 from .pipeline import film_detector, read_and_look
 from .model import Scorer, load_scorer
-from .scoring import CLOSE, ClipScore, choose_device, choose_precision, keep_memory, score_clips, start_engine
+from .scoring import CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device, choose_precision, keep_memory, score_clips, start_engine
 from .hidden import hidden_reason, look_at_face
-from .verdict import UNSEEN, coverage_sentences, frames_looked_at, judge, people_looked_at
+from .verdict import UNSEEN, WEAK, coverage_sentences, frames_looked_at, judge, missed_words, people_looked_at, power_of, segment_sentences
 from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
 from .unchanged import read_unchanged
 
@@ -91,6 +91,16 @@ def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `Feat
     except (TypeError, ValueError) as e:
         raise WeightsError(path, f"a calibration that cannot be used ({e})", "what deepfake_nb.calibrate writes") from e
 
+def _figures(self)->tuple: # what was measured for this threshold: false-positive rate or None, tests, and a sentence where there is no rate
+    rate, tests = self.calibration.false_positive_rate, self.scorer.config.metrics.get("tests")
+    power = dict(power=self.calibration.power) if self.calibration.power else {}
+    if self.threshold != self.calibration.threshold: return None, {}, f"No false-positive rate is known for the threshold {self.threshold:g}."
+    tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector", "yunet")
+    if rate and finder != self.face_detector.name:
+        return None, tests, f"No false-positive rate is known with the face detector {self.face_detector.name}: it was measured with {finder}."
+    return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
+
+# %% ../nbs/70_predict.ipynb #68c0a78f
 MAX_PEOPLE = 64 # judged in one file: a school class on its photo
 
 class Detector:
@@ -110,25 +120,40 @@ class Detector:
         limits:Limits|None=None, # What files to accept; None: `Limits()`
         engine:str="torch", # What runs the backbone: 'torch', or on a processor 'onnx' or 'openvino'
     ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
+        self._given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name, value in dict(frames=frames, max_people=max_people, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name} is {value}; accepted: 1 or more")
         if threshold is not None and not 0 <= threshold <= 1: raise ValueError(f"threshold is {threshold}; accepted: a probability in [0, 1]")
         self.device = choose_device(device if engine == "torch" else device or "cpu")
         self.dtype, self.precision = choose_precision(precision, self.device), precision
-        self.scorer = weights if isinstance(weights, Scorer) else load_scorer(weights)
-        self.scorer.eval().to(self.device, memory_format=torch.channels_last)
+        calm_after_fork()
+        with as_found(): self.scorer = weights if isinstance(weights, Scorer) else load_scorer(weights)
+        self.scorer.eval().to(self.device, torch.float32, memory_format=torch.channels_last)
         if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu": keep_memory()
         self.engine = engine # None: PyTorch
         self.calibration, rule, self.familiar = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
         self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
-        measured, tests = self.threshold == self.calibration.threshold, self.scorer.config.metrics.get("tests") # of that threshold only
-        self.false_positive_rate, self.tests = self.calibration.false_positive_rate if measured else None, dict(tests=tests) if measured and tests else {}
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
+        self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
         self.flip, self.recheck = flip, recheck
 
     def __repr__(self):
         return f"Detector({self.scorer.config.name or self.scorer.config.arch!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
+
+# %% ../nbs/70_predict.ipynb #cf271ccd
+def _build_again(given:dict, sha256:str)->Detector: # in another process
+    detector = Detector(**given)
+    if detector.scorer.sha256 != sha256: raise WeightsError(given["weights"] or "default weights", "other weights than the detector had that was sent here", "the same file")
+    return detector
+
+@patch
+def __reduce__(self:Detector):
+    "For pickle and copy: what it was made of."
+    finder = self._given["face_detector"]
+    if hasattr(finder, "detect"):
+        raise TypeError("This detector was given its face detector as an object, which cannot be sent to another process. Accepted: a detector that was made with face_detector as a path, 'haar' or None.")
+    return _build_again, (self._given, self.scorer.sha256)
 
 # %% ../nbs/70_predict.ipynb #47e5310e
 @patch
@@ -179,11 +204,16 @@ def _looked_at(media:Media, people:list[FaceVerdict])->dict: # the record that `
     own = frames_looked_at(media.times, media.frame_count, media.duration) | getattr(media, "looked_at", {})
     return own | people_looked_at(people)
 
+def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:list[FaceVerdict])->list[str]: # what follows from the verdict
+    if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, len(people))
+    power = power_of(self.tests)
+    return [f"In tests these weights missed {missed_words(power)} forgeries at this threshold."] if decision == "REAL" and power is not None and power < WEAK else []
+
 def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list[str]:
     notes = list(media.notes) + ([self.face_detector.note] if self.face_detector.note else [])
     notes += sorted({o["text"] for o in dropped} - set(REASONS.values())) + coverage_sentences(looked_at)
     if looked_at["people_judged"] > 1: notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious credible one.")
-    if self.false_positive_rate is None: notes.append(f"No false-positive rate is known for the threshold {self.threshold:g}.")
+    if self.unknown_rate: notes.append(self.unknown_rate)
     return notes
 
 # %% ../nbs/70_predict.ipynb #506f01a2
@@ -202,10 +232,11 @@ def predict_media(self:Detector,
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
     faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
     looked_at = _looked_at(media, faces)
+    segments = segments_of(faces, rule, self.threshold) if media.kind == "video" else []
     decision, probability, reasons = judge(faces, self.threshold, looked_at["streams_in_file"] - looked_at["streams"])
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
         media={k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")} | dict(frames=len(media.frames)),
-        notes=_notes(self, media, looked_at, dropped), looked_at=looked_at, segments=segments_of(faces, rule, self.threshold), threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
+        notes=_notes(self, media, looked_at, dropped) + _more_notes(self, decision, reasons, segments, faces), looked_at=looked_at, segments=segments, threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence, settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))

@@ -6,7 +6,8 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/scoring.html.md"""
 
 # %% ../nbs/69_scoring.ipynb #174c8ecb
 from __future__ import annotations
-import ctypes, os
+import ctypes, os, random
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 import numpy as np, torch
@@ -17,8 +18,8 @@ from .export import InferenceEngine, engine_for
 from .calibrate import calibration_from_config
 
 # %% auto #0
-__all__ = ['PRECISIONS', 'CLOSE', 'DeviceError', 'choose_device', 'choose_precision', 'start_engine', 'keep_memory', 'cut_clips',
-           'frame_features', 'ClipScore', 'score_clips']
+__all__ = ['PRECISIONS', 'CLOSE', 'DeviceError', 'choose_device', 'choose_precision', 'start_engine', 'keep_memory',
+           'calm_after_fork', 'cut_clips', 'frame_features', 'ClipScore', 'score_clips', 'as_found']
 
 # %% ../nbs/69_scoring.ipynb #45198e76
 class DeviceError(DeepfakeError, ValueError): "A device or precision that is not to be had here."
@@ -71,6 +72,17 @@ def keep_memory(
     trim, pad, mmap = -1, -2, -3 # as malloc.h numbers them
     return all(mallopt(*o) for o in ((mmap, 1 << 30), (trim, 512 << 20), (pad, 64 << 20)))
 
+# %% ../nbs/69_scoring.ipynb #f977e1e4
+_home = [None] # the process that computed first
+
+def calm_after_fork(
+)->bool: # Is this a child that was forked from a process that had computed?
+    "Use one thread in a forked child; called before anything is computed."
+    _home[0] = _home[0] or os.getpid()
+    if _home[0] == os.getpid(): return False
+    if torch.get_num_threads() > 1: torch.set_num_threads(1)
+    return True
+
 # %% ../nbs/69_scoring.ipynb #5a3dd837
 def cut_clips(
     count:int, # Frames of one person, at least 1
@@ -92,6 +104,7 @@ def frame_features(
 )->torch.Tensor: # (N, F) float32, on the scorer's device
     "What the backbone says about each crop."
     device = next(scorer.parameters()).device
+    calm_after_fork()
     if engine: return torch.cat([torch.from_numpy(engine.features(crops[i:i + batch_size])) for i in range(0, len(crops), batch_size)]).to(device)
     x = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2) # the bytes stay as they are: channels last
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -133,3 +146,14 @@ def score_clips(
     if not flip: return scores
     mirrored = _head_scores(scorer, frame_features(scorer, crops[:, :, ::-1], batch_size, dtype, engine), lengths)
     return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2, a.features) for a, b in zip(scores, mirrored)]
+
+# %% ../nbs/69_scoring.ipynb #27494843
+@contextmanager
+def as_found(
+):
+    "Tensors are made in memory meanwhile; afterwards the random numbers of Python, NumPy and torch go on where they were."
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        with torch.device("cpu"): yield
+    finally:
+        random.setstate(states[0]); np.random.set_state(states[1]); torch.set_rng_state(states[2])

@@ -6,10 +6,11 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/verdict.html.md"""
 
 # %% ../nbs/68_verdict.ipynb #c0d61307
 from __future__ import annotations
-from .core import INCONCLUSIVE, REASONS, FaceVerdict
+from .core import INCONCLUSIVE, REASONS, FaceVerdict, Segment
 
 # %% auto #0
-__all__ = ['UNSEEN', 'film_record', 'people_record', 'judge', 'frames_looked_at', 'people_looked_at', 'coverage_sentences']
+__all__ = ['UNSEEN', 'film_record', 'people_record', 'WEAK', 'judge', 'frames_looked_at', 'people_looked_at',
+           'coverage_sentences', 'segment_sentences', 'power_of', 'missed_words']
 
 # %% ../nbs/68_verdict.ipynb #5e04b34d
 UNSEEN = ("NO_FACE", "FACE_TOO_SMALL", "TOO_MANY_PEOPLE", "TOO_FEW_FRAMES", "LOW_QUALITY", "ANONYMISED") # not seen well enough for a probability
@@ -71,10 +72,40 @@ def coverage_sentences(
     if o["streams"] < o["streams_in_file"]: lines.append(f"{o['streams']} of {o['streams_in_file']} picture tracks were looked at; nothing is known of what the others show.")
     if o["people_judged"] < o["people"]:
         why = [f"{o[name]} {words}" for name, words in _why_words.items() if o[name]]
-        lines.append(f"{o['people']} people were found and {o['people_judged']} of them judged; not judged: {', '.join(why)}.")
+        many = "1 person was" if o["people"] == 1 else f"{o['people']} people were"
+        lines.append(f"{many} found and {o['people_judged']} of them judged; not judged: {', '.join(why)}.")
     return lines
 
 film_record = ("frames", "frames_in_file", "seconds", "seconds_in_file", "longest_gap", "streams", "streams_in_file")
 people_record = ("people", "people_judged", *_why_not)
 _why_words = dict(people_too_many="beyond the number that is judged", people_too_small="with too small a face", people_too_brief="seen in too few frames",
                   people_unclear="too blurred, or made unrecognisable")
+
+# %% ../nbs/68_verdict.ipynb #34333553
+def segment_sentences(
+    segments:list[Segment], # In order of time
+    people:int, # In the whole file
+)->list[str]: # Plain text, one for each
+    "Where to look."
+    who = lambda o: f"person {o.person + 1}" if people > 1 else "the face"
+    rated = lambda p: "over 99%" if p > .99 else f"{p:.0%}"
+    return [f"Between {o.start:.1f} and {o.end:.1f} seconds {who(o)} stands out: these {o.frames} frames together are rated {rated(o.probability)}." for o in segments]
+
+# %% ../nbs/68_verdict.ipynb #cb9645d6
+WEAK = .5 # share of forgeries found below which REAL is worded with what is missed
+
+def power_of(
+    weights:dict, # Of a prediction: with `power` (kind -> found, n), or `tests` (data set -> fakes_found with rate, n)
+)->float|None: # Share of the forgeries found, in [0, 1], all kinds together; None: not measured
+    "How often these weights find a forgery at the threshold in use."
+    table = [(o["found"], o["n"]) for o in (weights.get("power") or {}).values()]
+    tests = [o.get("fakes_found") or {} for o in (weights.get("tests") or {}).values() if isinstance(o, dict)]
+    table = table or [(o["rate"], o.get("n") or 1) for o in tests if o.get("rate") is not None]
+    return sum(found * n for found, n in table) / sum(n for _, n in table) if table else None
+
+def missed_words(
+    power:float, # Share of the forgeries found, in [0, 1]
+)->str: # For instance 'about 9 of 10'
+    "How many forgeries are missed, for people."
+    missed = round(10 * (1 - power))
+    return "nearly all" if missed == 10 else "hardly any" if missed == 0 else f"about {missed} of 10"

@@ -8,10 +8,10 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/wording.html.md"""
 from __future__ import annotations
 from pathlib import Path
 from .core import INCONCLUSIVE, FaceVerdict, Prediction
-from .verdict import coverage_sentences
+from .verdict import WEAK, coverage_sentences, missed_words, power_of, segment_sentences
 
 # %% auto #0
-__all__ = ['HEADLINES', 'ONLY_PART', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'segment_sentences',
+__all__ = ['HEADLINES', 'ONLY_PART', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'headline',
            'verdict_sentences', 'error_sentence', 'tests_of', 'miss_sentence', 'trust_sentences']
 
 # %% ../nbs/84_wording.ipynb #d4c5b721
@@ -59,24 +59,25 @@ def _basis(prediction:Prediction, face:FaceVerdict)->str: # what the verdict res
         if len(frames) > 1: seen += f"; taken alone, these frames are rated " + (f"from {low} to {high}" if low != high else f"{low} each")
     return f"This rests on {who}{seen}."
 
-def segment_sentences(
+def headline(
     prediction:Prediction, # Any
-)->list[str]: # Plain text, one for each stretch
-    "The stretches of a film that stand out."
-    who = lambda o: f"person {o.person + 1}" if len(prediction.faces) > 1 else "the face"
-    return [f"Between {o.start:.1f} and {o.end:.1f} seconds {who(o)} stands out: these {o.frames} frames together are rated {percent(o.probability)}." for o in prediction.segments]
+)->str: # Plain text
+    "The verdict in one sentence; how strongly REAL is worded follows from how many forgeries these weights find."
+    power = power_of(prediction.weights)
+    if prediction.decision != "REAL" or power is None or power >= WEAK: return HEADLINES[prediction.decision]
+    return f"The tool found nothing in the faces it looked at, and in tests it missed {missed_words(power)} forgeries."
 
 def verdict_sentences(
     prediction:Prediction, # Any
 )->list[str]: # The first one is the headline; plain text
     "A verdict with its uncertainty, and with what was not looked at, for people."
-    lines, face, unseen = [HEADLINES[prediction.decision]], decisive_face(prediction), coverage_sentences(prediction.looked_at)
+    lines, face, unseen = [headline(prediction)], decisive_face(prediction), coverage_sentences(prediction.looked_at)
     if face is None: return lines + unseen
     estimate = f"It estimates the probability of a forgery at {percent(prediction.probability)}"
     if set(prediction.reasons) and set(prediction.reasons) <= set(ONLY_PART): lines.append(f"{estimate} for those that were judged; the file as a whole stays open.")
     elif prediction.decision == INCONCLUSIVE: lines.append(f"{estimate}, but that figure is not reliable here and should not be quoted.")
     else: lines.append(f"{estimate}; it calls a face FAKE from {percent(prediction.threshold)} on.")
-    return [*lines, _basis(prediction, face), *segment_sentences(prediction), *unseen]
+    return [*lines, _basis(prediction, face), *segment_sentences(prediction.segments, len(prediction.faces)), *unseen]
 
 # %% ../nbs/84_wording.ipynb #61f681eb
 CAUTION = "This is a lead, not proof. The tool looks at faces only, and it can be wrong both ways."

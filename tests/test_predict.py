@@ -101,7 +101,7 @@ def test_interruption_is_not_swallowed(detector, monkeypatch):
 
 def test_threshold_by_hand_has_no_false_positive_rate(folder):
     scorer = create_scorer("mobilenetv2_100", "mean", image_size=64)
-    scorer.config.threshold, scorer.config.false_positive_rate = .7, dict(rate=.01, n_real=100, dataset="faces")
+    scorer.config.threshold, scorer.config.false_positive_rate = .7, dict(rate=.01, n_real=100, dataset="faces", face_detector="haar")
     path = save_scorer(scorer, folder/"calibrated.safetensors")
     make = lambda threshold: Detector(path, device="cpu", face_detector="haar", threshold=threshold).predict(portrait)
     assert make(None).false_positive_rate["rate"] == .01 and make(None).threshold == .7

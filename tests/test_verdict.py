@@ -23,7 +23,7 @@ class Told:
 @pytest.fixture(scope="module")
 def scorer():
     torch.manual_seed(0)
-    return create_scorer("mobilenetv2_100", "mean", clip_length=1, image_size=32, temporal_args={})
+    return create_scorer("mobilenetv2_100", "mean", clip_length=1, image_size=64)
 
 
 def a_media(n=1, frame_count=None, seconds=None, **more):
@@ -39,7 +39,7 @@ def a_media(n=1, frame_count=None, seconds=None, **more):
 def real(scorer, boxes, media, only=None, **settings):
     "Judged with a threshold that nobody reaches, so that only what was not looked at can keep it from being REAL."
     from deepfake_nb.calibrate import AbstentionRule
-    rule = AbstentionRule(near=None, max_spread=None)
+    rule = AbstentionRule(near=None, max_spread=None, hidden=False)
     return Detector(scorer, "cpu", face_detector=Told(*boxes, only=only), threshold=1., abstention=rule, **settings).predict_media(media)
 
 
@@ -142,7 +142,7 @@ def test_a_forged_film_stays_forged_and_names_its_stretch(scorer, monkeypatch):
 def test_the_weights_file_says_how_frames_become_a_film(scorer, tmp_path):
     from deepfake_nb.model import load_scorer, save_scorer
     from deepfake_nb.predict import score_clips
-    crops = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8)
+    crops = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     plain, = score_clips(scorer.eval(), [crops], flip=False)
     assert plain.logit == pytest.approx(plain.frame_logits.mean(), abs=1e-5)  # as ever where the file says nothing
     other = load_scorer(save_scorer(scorer, tmp_path/"plain.safetensors"))
@@ -193,3 +193,127 @@ def test_real_faces_are_not_taken_for_hidden_ones(shared):
         again = cv2.imdecode(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 40])[1], 1)
         kept += [hidden_reason([look_at_face(o, box)]) is None for o in (picture, again, cv2.GaussianBlur(picture, (0, 0), 1.))]
     assert len(kept) == 927 and np.mean(kept) > .995
+
+
+# ---- the record
+
+def test_a_file_that_changes_while_it_is_read_is_refused(scorer, tmp_path, monkeypatch):
+    "Bytes of one file were judged, and the hash of another was written down."
+    import hashlib
+    from deepfake_nb import predict
+    from deepfake_nb.core import MediaError
+    file, read = tmp_path/"a.png", predict.read_and_look
+    Image.fromarray(portrait).save(file)
+    detector = Detector(scorer, "cpu", face_detector=Told(large))
+    assert detector.predict(file).sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    def and_somebody_writes(*args):
+        result = read(*args)
+        Image.fromarray(255 - portrait).save(file)
+        return result
+    monkeypatch.setattr(predict, "read_and_look", and_somebody_writes)
+    with pytest.raises(MediaError, match="changed while it was read"): detector.predict(file)
+
+
+def test_a_rate_is_stated_for_the_face_detector_it_was_measured_with(scorer, tmp_path):
+    from deepfake_nb.model import load_scorer, save_scorer
+    weights = load_scorer(save_scorer(scorer, tmp_path/"w.safetensors"))
+    finder = Told(large); finder.name = "haar"
+    def prediction(**rate):
+        weights.config.false_positive_rate = dict(rate=.01, n_real=100, dataset="faces") | rate
+        return Detector(weights, "cpu", face_detector=finder).predict_media(a_media())
+    assert prediction(face_detector="haar").false_positive_rate["rate"] == .01
+    for other in ({}, dict(face_detector="yunet")):  # weights files that say nothing were measured with YuNet
+        unknown = prediction(**other)
+        assert unknown.false_positive_rate is None
+        assert any("with the face detector haar: it was measured with yunet" in o for o in unknown.notes)
+
+
+# ---- one detector, many users
+
+@pytest.fixture(scope="module")
+def weights(scorer, tmp_path_factory):
+    from deepfake_nb.model import save_scorer
+    return save_scorer(scorer, tmp_path_factory.mktemp("weights")/"small.safetensors")
+
+
+def test_eight_threads_explain_as_one(weights):
+    "Hooks and gradients of one explanation got into the others, and parameters stayed switched off."
+    from concurrent.futures import ThreadPoolExecutor
+    from deepfake_nb.explain import explain
+    detector = Detector(weights, "cpu", face_detector=Told(large))
+    wanted = [o.requires_grad for o in detector.scorer.parameters()]
+    media = [a_media() for _ in range(4)]
+    for i, o in enumerate(media): o.frames = [np.roll(o.frames[0], 7 * i, 1)]
+    alone = [explain(detector, detector.predict_media(o)).people[0].maps for o in media]
+    assert any(np.ptp(o) > 0 for o in alone)
+    def work(i): return i, explain(detector, detector.predict_media(media[i])).people[0].maps
+    with ThreadPoolExecutor(8) as pool: found = list(pool.map(work, [i % 4 for i in range(32)]))
+    for i, maps in found: np.testing.assert_allclose(maps, alone[i], atol=1e-5)
+    assert [o.requires_grad for o in detector.scorer.parameters()] == wanted
+    assert not any(o._forward_hooks for o in detector.scorer.modules())
+
+
+def test_a_detector_is_pickled_by_what_it_was_made_of(weights, tmp_path):
+    import copy, pickle, shutil
+    from deepfake_nb.core import WeightsError
+    from deepfake_nb.model import create_scorer, save_scorer
+    path = tmp_path/"w.safetensors"; shutil.copy(weights, path)
+    file = tmp_path/"a.png"; Image.fromarray(portrait).save(file)
+    detector = Detector(path, "cpu", face_detector="haar", threshold=.3)
+    data = pickle.dumps(detector)
+    for again in (pickle.loads(data), copy.deepcopy(detector)):
+        assert again.threshold == .3 and again.predict(file).probability == detector.predict(file).probability
+    with pytest.raises(TypeError, match="face detector as an object"): pickle.dumps(Detector(path, "cpu", face_detector=Told(large)))
+    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64), path)
+    with pytest.raises(WeightsError, match="other weights"): pickle.loads(data)
+
+
+def run(code):
+    import subprocess, sys
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.split()
+
+
+def test_a_forked_child_predicts(weights, tmp_path):
+    "It waited for ever for threads that only its parent had."
+    file = tmp_path/"a.png"; Image.fromarray(portrait).save(file)
+    same, ended = run(f"""
+import multiprocessing, os, torch
+from deepfake_nb.predict import Detector
+torch.set_num_threads(2)
+detector = Detector({str(weights)!r}, 'cpu', face_detector='haar')
+here = detector.predict({str(file)!r}).probability
+with multiprocessing.get_context('fork').Pool(1) as pool:
+    there = pool.apply_async(detector.predict, [{str(file)!r}]).get(120).probability
+print(abs(here - there) < 1e-6, torch.get_num_threads() == 2)""")
+    assert (same, ended) == ("True", "True")
+
+
+def test_random_numbers_and_defaults_of_the_process_are_left_alone(weights):
+    import random
+    def drawn(): return random.random(), float(np.random.rand()), torch.rand(1).item()
+    def seeded(): random.seed(5); np.random.seed(5); torch.manual_seed(5)
+    seeded(); expected = drawn()
+    seeded(); Detector(weights, "cpu", face_detector=Told(large))
+    assert drawn() == expected
+    plain = Detector(weights, "cpu", face_detector=Told(large)).predict_media(a_media()).probability
+    torch.set_default_dtype(torch.float64)
+    try: assert Detector(weights, "cpu", face_detector=Told(large)).predict_media(a_media()).probability == plain
+    finally: torch.set_default_dtype(torch.float32)
+    with torch.device("meta"): assert Detector(weights, "cpu", face_detector=Told(large)).predict_media(a_media()).probability == plain
+
+
+def test_weights_that_miss_most_forgeries_say_so(scorer, tmp_path):
+    from deepfake_nb.model import load_scorer, save_scorer
+    from deepfake_nb.wording import HEADLINES, verdict_sentences
+    weights = load_scorer(save_scorer(scorer, tmp_path/"w.safetensors"))
+    weights.config.threshold = 1.
+    def said(found):
+        weights.config.calibration = dict(power=dict(blended=dict(found=found, n=300)))
+        prediction = real(weights, [large], a_media())
+        assert prediction.decision == "REAL" and json.loads(prediction.to_json())["weights"]["power"]["blended"]["found"] == found
+        return verdict_sentences(prediction)[0], prediction.notes
+    weak, strong = said(.1), said(.9)
+    assert "missed about 9 of 10 forgeries" in weak[0] and any("missed about 9 of 10" in o for o in weak[1])
+    assert strong[0] == HEADLINES["REAL"] and not any("missed" in o for o in strong[1])
