@@ -322,7 +322,7 @@ def extract(
         for job, record in finished:
             records[job.path] = record
             bar.update()
-    return _write_tables(manifest, records, out, detector, [*told, *(o for o in notes if o not in told)])
+    return _write_tables(manifest, records, out, detector, [o for o in notes if o not in told])
 
 # %% ../nbs/35_extract.ipynb #5beb1a7a
 def _without_own(manifest:pd.DataFrame, out:Path)->pd.DataFrame: # the same; raises `ManifestError` where crops of this very folder are to be cut up
