@@ -11,11 +11,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
+from PIL import Image, ImageOps
 from .core import LABELS, DeepfakeError, ManifestError, sha256_file
 from .datasets import (manifest_from_celeb_df, manifest_from_deeperforensics, manifest_from_deepfakebench, manifest_from_deepfakedetection,
                                   manifest_from_dfdc, manifest_from_dfdc_preview, manifest_from_faceforensics, manifest_from_ffiw)
 from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS, check_labels, check_manifest, check_pairs, connect_groups, drop_doubles, media_files,
                                   manifest_from_csv, manifest_from_faces, manifest_from_folder, write_manifest)
+from .media import read_media
 from .tables import table_columns, unspell_name
 
 # %% auto #0
@@ -163,18 +165,22 @@ def picture_hash(
     path:str|Path, # An image, or a video, of which the middle frame is taken
 )->np.ndarray|None: # 64 booleans; None for a picture without contrast, which would equal every other such; raises `MediaError`
     "The perceptual hash of a file."
+    hashes = _picture_hashes(path)
+    return None if hashes is None else hashes[0]
+
+def _picture_hashes(path)->np.ndarray|None: # (2, 64): of the picture, and of its mirror image
     import imagehash
-    from PIL import Image
-    from deepfake_nb.media import read_media
     frames = read_media(path, frames=1).frames
     picture = Image.fromarray(frames[len(frames)//2])
     picture.thumbnail((256, 256), reducing_gap=2)
-    return None if np.asarray(picture.convert("L")).std() < 4 else imagehash.phash(picture).hash.ravel()
+    if np.asarray(picture.convert("L")).std() < 4: return None
+    return np.array([imagehash.phash(o).hash.ravel() for o in (picture, ImageOps.mirror(picture))])
 
-def _near_pairs(bits:np.ndarray, distance:int, wanted)->list[tuple[int, int, int]]: # pairs (i, j, bits that differ), i < j
-    signs, out = np.where(bits, 1, -1).astype(np.float32), []
-    for start in range(0, len(signs), 1024):
-        apart = (bits.shape[1] - signs[start:start + 1024] @ signs.T)/2
+def _near_pairs(bits:np.ndarray, distance:int, wanted, others:np.ndarray|None=None)->list[tuple[int, int, int]]: # pairs (i, j, bits that differ), i < j; the second of `others`
+    signs, out = (np.where(o, 1, -1).astype(np.float32) for o in (bits, bits if others is None else others)), []
+    first, second = signs
+    for start in range(0, len(first), 1024):
+        apart = (bits.shape[1] - first[start:start + 1024] @ second.T)/2
         for i, j in zip(*np.nonzero(apart <= distance)):
             if start + i < j and wanted(start + i, j): out.append((start + i, j, int(apart[i, j])))
     return out
@@ -187,7 +193,7 @@ def _look_alikes(table:pd.DataFrame, distance:int, limit:int, notes:list[str], p
         table = table.sample(limit, random_state=0)
     hashes, unreadable = {}, []
     for index, path in tqdm(table.path.items(), total=len(table), desc="pictures", disable=not progress, leave=False):
-        try: hashes[index] = picture_hash(unspell_name(path))
+        try: hashes[index] = _picture_hashes(unspell_name(path))
         except DeepfakeError as error: unreadable.append(str(error))
     if unreadable: notes.append(f"{len(unreadable)} pictures could not be read: {unreadable[0]}")
     table = table.loc[[i for i, o in hashes.items() if o is not None]]
@@ -195,8 +201,11 @@ def _look_alikes(table:pd.DataFrame, distance:int, limit:int, notes:list[str], p
     split, label, group = (table[c].to_numpy() for c in ("split", "label", "group"))
     across = lambda i, j: split[i] != split[j] and split[i] and split[j]
     wanted = lambda i, j: across(i, j) or label[i] != label[j] and group[i] != group[j]
-    pairs = _near_pairs(np.array([hashes[i] for i in table.index]), distance, wanted)
-    return [_leak(*(("near copy", "leak") if across(i, j) else ("look-alike under two labels", "note")), table.iloc[[i, j]], f"{d} of 64 bits differ") for i, j, d in pairs], len(table)
+    bits, mirrored = np.stack([hashes[i] for i in table.index], 1)
+    pairs = {(i, j): f"{d} of 64 bits differ, mirrored" for i, j, d in _near_pairs(bits, distance, wanted, mirrored)}
+    pairs |= {(i, j): f"{d} of 64 bits differ" for i, j, d in _near_pairs(bits, distance, wanted)}
+    kind = lambda i, j: ("near copy", "leak") if across(i, j) else ("look-alike under two labels", "note")
+    return [_leak(*kind(i, j), table.iloc[[i, j]], detail) for (i, j), detail in sorted(pairs.items())], len(table)
 
 def check_leaks(
     manifest:pd.DataFrame, # A manifest
@@ -238,7 +247,6 @@ def show_manifest(
 ): # A matplotlib figure; a video shows its middle frame, a file that cannot be read its error
     "Show some items with split, label and method."
     import matplotlib.pyplot as plt
-    from deepfake_nb.media import read_media
     shuffled = manifest.sample(frac=1, random_state=seed)
     chosen = shuffled.assign(turn=shuffled.groupby("label").cumcount()).sort_values(["turn", "label"], kind="stable").head(n)
     count = -(-len(chosen)//columns)

@@ -10,8 +10,9 @@ import dataclasses, hashlib, io, json, os, re, shutil, signal, threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import parent_process
+from multiprocessing import parent_process, resource_tracker
 from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Iterable, Iterator
@@ -212,25 +213,34 @@ def _ready()->bool: return bool(_worker)
 
 _starting = threading.Lock()
 
+@contextmanager
+def _safe_path()->Iterator[None]: # processes that are started meanwhile do not look for modules in the current folder
+    with _starting:
+        before = os.environ.get("PYTHONSAFEPATH")
+        os.environ["PYTHONSAFEPATH"] = "1"
+        try: yield
+        finally:
+            if before is None: del os.environ["PYTHONSAFEPATH"]
+            else: os.environ["PYTHONSAFEPATH"] = before
+
 class _SafeProcess(SpawnProcess):
     "A process that does not run code of the current folder."
     @staticmethod
     def _Popen(process):
-        with _starting:
-            before = os.environ.get("PYTHONSAFEPATH")
-            os.environ["PYTHONSAFEPATH"] = "1"
-            try: return SpawnProcess._Popen(process)
-            finally:
-                if before is None: del os.environ["PYTHONSAFEPATH"]
-                else: os.environ["PYTHONSAFEPATH"] = before
+        with _safe_path(): return SpawnProcess._Popen(process)
 
 class _SafeContext(SpawnContext): Process = _SafeProcess
+
+def _safe_context()->_SafeContext: # with the process that keeps count of semaphores, which would look there too
+    if os.name == "posix":
+        with _safe_path(): resource_tracker.ensure_running()
+    return _SafeContext()
 
 # %% ../nbs/35_extract.ipynb #5fb9753a
 def _pool_round(jobs:deque, workers:int, arguments:tuple)->Iterator[tuple[_Job, dict]]:
     "Work until all is done or a process dies; returns what was under way then."
     running, window = {}, 1 if workers == 1 else 2*workers
-    with ProcessPoolExecutor(workers, _SafeContext(), _start_worker, arguments) as pool:
+    with ProcessPoolExecutor(workers, _safe_context(), _start_worker, arguments) as pool:
         try: pool.submit(_ready).result()
         except BrokenProcessPool:
             raise DeepfakeError("The worker processes cannot start. In a script, call `extract` below `if __name__ == '__main__':`, or use workers=0.") from None
@@ -312,7 +322,7 @@ def extract(
         for job, record in finished:
             records[job.path] = record
             bar.update()
-    return _write_tables(manifest, records, out, detector, [*told, *(o for o in notes if o not in told)])
+    return _write_tables(manifest, records, out, detector, [o for o in notes if o not in told])
 
 # %% ../nbs/35_extract.ipynb #5beb1a7a
 def _without_own(manifest:pd.DataFrame, out:Path)->pd.DataFrame: # the same; raises `ManifestError` where crops of this very folder are to be cut up

@@ -301,7 +301,7 @@ def check_pairs(
     name:str|Path="manifest", # What to call it in an error
 )->pd.DataFrame: # The same; raises `ManifestError` naming pairs without an original, without a forgery, or on two sides of a split
     "Check that every forgery stands beside its original."
-    if "pair" not in manifest or (manifest.pair == "").any():
+    if "pair" not in manifest or (manifest.pair.fillna("") == "").any():
         raise ManifestError(name, "rows without a pair", "a column pair that names the original of every real face and every forgery")
     pairs = manifest.groupby([manifest.dataset, manifest.pair])
     faults = {"no original": pairs.label.min() == FAKE, "no forgery": pairs.label.max() == REAL, "faces on two sides of a split": pairs.split.nunique() > 1}

@@ -80,8 +80,9 @@ _number = re.compile(r"[+-]?(0|[1-9]\d*|0?\.\d+|(0|[1-9]\d*)\.\d*)([eE][+-]?\d+)
 
 def _typed(name:str, values:list[str], index)->pd.Series: # numbers where all are plainly numbers
     given = set(values) - {""}
-    if name in TEXT or not given or not all(map(_number.fullmatch, given)): return pd.Series(values, index, dtype=None if values else object)
-    return pd.to_numeric(pd.Series([o or None for o in values], index, dtype=object))
+    if name in TEXT or not given: return pd.Series(values, index, dtype=None if values else object)
+    column = pd.Series([o or None for o in values], index, dtype=object)
+    return pd.to_numeric(column) if all(map(_number.fullmatch, given)) else column.infer_objects() if "" in values else pd.Series(values, index)
 
 def table_columns(
     path:str|Path, # A table, as `read_table` takes it

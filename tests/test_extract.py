@@ -210,7 +210,7 @@ def test_crops_are_no_data(tmp_path, data):
     again = read_manifest(tmp_path / "d")
     assert [Path(o).name for o in again.path] == ["a.png"]
     assert "a folder with results of this library" in again.attrs["notes"][0]
-    assert again.attrs["notes"][0] in module.extract(again, out, workers=0, **OPTIONS).attrs["notes"]
+    assert len(module.extract(again, out, workers=0, **OPTIONS)) == 1
     with pytest.raises(ManifestError, match="a crop of an earlier run"): module.extract(read_manifest(out), out, workers=0, **OPTIONS)
 
 
