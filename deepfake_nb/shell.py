@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from fastcore.script import parse_cli
-from .core import DeepfakeError, Prediction, atomic_write, clean_text
+from .core import DeepfakeError, Prediction, atomic_write, cache_folder, clean_text
 from .extras import MissingExtra, how_to_install
 
 # %% auto #0
@@ -73,7 +73,12 @@ def _dash_hint(arguments:list[str])->str: # for files that look like options, ''
     files = [o for o in arguments if o.startswith("-") and o != "-" and os.path.lexists(o)]
     return f"A file whose name begins with a dash goes behind two of them: -- {clean_text(files[0])}" if files else ""
 
+def _ensure_home()->None: # libraries look for a home in many places, and some fail where there is none
+    try: Path.home()
+    except RuntimeError: os.environ["HOME"] = str(cache_folder())
+
 def _run_from_shell(function)->int: # reads the arguments; argparse ends with exit code 2 where they are wrong
+    _ensure_home()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
     try: args, kwargs, _ = parse_cli(function)

@@ -100,7 +100,7 @@ def run_alone(folder, code, *arguments, **environment):
     script = folder / "alone.py"
     script.write_text(ALONE + code)
     return subprocess.run([sys.executable, str(script), *arguments], cwd=folder, capture_output=True, text=True,
-                          env=os.environ | dict(PYTHONPATH=str(ROOT), HF_HUB_OFFLINE="1") | environment)
+                          env=os.environ | dict(PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]), HF_HUB_OFFLINE="1") | environment)
 
 
 def test_without_extras_the_others_are_absent(tmp_path):
@@ -112,6 +112,58 @@ def test_base_requirements_are_enough_to_import(tmp_path):
     names = {"predict", "explain", "selfblend", "cli"} & set(modules())
     done = run_alone(tmp_path, "".join(f"import deepfake_nb.{o}\n" for o in sorted(names)))
     assert done.returncode == 0, done.stderr
+
+
+COMMANDS = """
+import contextlib, io
+from deepfake_nb.shell import run_command
+print(json.dumps([run_command(*o) for o in json.loads(sys.argv[1])]))
+"""
+WANTS = [  # a command, and the extra that it wants
+    ("deepfake_extract data faces", "train"), ("deepfake_train data", "train"), ("deepfake_evaluate data", "train,report"),
+    ("deepfake_finetune some.safetensors --pool a --replay b --val c --test d", "train"), ("deepfake_scan data", "scan"),
+    ("deepfake_predict data/a.jpg --out o --report", "report"), ("deepfake_report prediction.json", "report"), ("deepfake_app", "app"),
+    ("deepfake_export", "onnx"), ("deepfake_predict data/a.jpg --engine onnx", "onnx"), ("deepfake_predict data/a.jpg --engine openvino", "openvino")]
+
+
+def test_without_extras_every_command_names_the_one_it_wants(tmp_path):
+    "One sentence with the pip command, exit code 2, and nothing begun."
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jpg").write_bytes(b"not looked at")
+    commands = [o.split() for o, _ in WANTS] + [["deepfake_stream", "gone.mp4"], *([name.replace("-", "_"), "--help"] for name in SCRIPTS)]
+    done = run_alone(tmp_path, "import json" + COMMANDS, json.dumps(commands))
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers = json.loads(done.stdout)
+    for (command, extra), (code, out, error) in zip(WANTS, answers):
+        assert code == 2 and out == "" and len(error.splitlines()) == 1, (command, code, error)
+        assert error.startswith(command.split()[0].replace("_", "-") + ": error: ") and f"pip install 'deepfake_nb[{extra}]'" in error, error
+    assert answers[len(WANTS)][0] == 1 and "gone.mp4" in answers[len(WANTS)][2]  # needs no extra: it looks for its file
+    assert all(code == 0 and out for code, out, _ in answers[len(WANTS) + 1:])
+    assert {o.name for o in tmp_path.iterdir()} == {"alone.py", "data"}
+
+
+def test_every_requirement_is_known_by_the_module_it_brings():
+    "Where a package is called otherwise than what is imported of it, the table of extras says so."
+    from importlib.metadata import packages_distributions
+    from deepfake_nb.extras import extras_by_module
+    brings = {}
+    for module, names in packages_distributions().items():
+        for o in names: brings.setdefault(canonicalize_name(o), set()).add(module)
+    for key in (k for k in SETTINGS if k.endswith("requirements") and k != "dev_requirements"):
+        for name in (canonicalize_name(Requirement(o).name) for o in lines(key)):
+            if name in brings: assert brings[name] & set(extras_by_module()), f"{name} brings {brings[name]}: say so in 02_extras"
+
+
+def test_the_lowest_versions_are_those_of_settings():
+    "What .ci/run tests with beside the newest versions."
+    done = subprocess.run([sys.executable, str(ROOT / ".ci" / "lowest.py")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = dict(o.split("==") for o in done.stdout.split())
+    for key in (k for k in SETTINGS if k.endswith("requirements") and k != "dev_requirements"):
+        for requirement in map(Requirement, lines(key)):
+            lowest = next(o.version for o in requirement.specifier if o.operator == ">=")
+            pin = re.fullmatch(r"==(.+)", str(PINS[canonicalize_name(requirement.name)].specifier))[1]
+            assert printed.get(requirement.name, pin) == lowest, requirement
 
 
 def test_base_requirements_are_enough_for_the_demo(tmp_path):
