@@ -22,6 +22,7 @@ from .manifest import REQUIRED, check_manifest
 from .model import Scorer, load_scorer
 from .predict import score_clips
 from .selfblend import SelfBlend
+from .tables import spell_name, unspell_name
 
 # %% auto #0
 __all__ = ['ROLES', 'OverlapError', 'refuse_overlap', 'read_failures', 'read_part', 'forge_faces', 'name_items', 'score_faces',
@@ -32,7 +33,7 @@ class OverlapError(DeepfakeError): "Something is in two sets that must have noth
 
 def _files(part:pd.DataFrame)->set[str]: # real paths of the files, and of those that crops were cut from
     root, columns = part.attrs.get("root", "."), [o for o in ("path", "source_path") if o in part]
-    return {os.path.realpath(os.path.join(root, o)) for c in columns for o in part[c].dropna().unique()}
+    return {os.path.realpath(os.path.join(root, unspell_name(o))) for c in columns for o in part[c].dropna().unique()}
 
 def _hashes(files:dict[str, set[str]])->dict[str, dict[str, str]]: # of each part: hash -> file, where the size occurs in several parts
     sizes = {name: {o: os.path.getsize(o) for o in sorted(part) if os.path.isfile(o)} for name, part in files.items()}
@@ -101,8 +102,8 @@ def _write_clip(clip:torch.Tensor, points:torch.Tensor, record:dict, stem:Path, 
         path = stem.with_name(f"{stem.name}_{t}.png")
         pixels = (frame.permute(1, 2, 0)*255).round().byte().numpy()
         with atomic_write(path) as temporary: temporary.write_bytes(_png(pixels, path))
-        clip_columns = dict(source_path=str(stem), person=0, time=float(t)) if len(clip) > 1 else {}
-        rows.append(record | places | dict(path=str(path)) | clip_columns)
+        clip_columns = dict(source_path=spell_name(stem), person=0, time=float(t)) if len(clip) > 1 else {}
+        rows.append(record | places | dict(path=spell_name(path)) | clip_columns)
     return rows
 
 def forge_faces(
