@@ -33,6 +33,7 @@ class _Track:
     rate: float # frames a second, as announced; 25 where nothing is
     ratio: float # width / height of a pixel
     announced: float = 0. # seconds; 0.0: nothing is
+    stamped: bool = True # does its format say when a frame is shown? Otherwise FFmpeg only guesses
     first: object = None # the first frame that decodes
     pts: array = field(default_factory=lambda: array("q"))
     dts: array = field(default_factory=lambda: array("q"))
@@ -77,7 +78,8 @@ def _tracks(container, limits:Limits)->dict[int, _Track]:
     found = {}
     for o in film_streams(container):
         rate, ratio = (float(v) if v else 0. for v in (o.average_rate, o.sample_aspect_ratio))
-        found[o.index] = _Track(o.index, float(o.time_base), rate if 1 <= rate <= 1000 else 25., ratio, _announced(container, o))
+        stamped = container.format.name not in ("avi", "h264", "hevc", "mpegvideo")
+        found[o.index] = _Track(o.index, float(o.time_base), rate if 1 <= rate <= 1000 else 25., ratio, _announced(container, o), stamped)
     return found
 
 def _announced(container, stream)->float: # seconds of the stream by the header; 0.0 where there is none that says so
@@ -108,8 +110,8 @@ _jump = 3600. # seconds from one packet to the next that cannot be meant
 def _arrange(track:_Track, notes:list): # sets places, times and duration from the stamps
     kept = np.array([i for i in range(len(track.pts)) if i not in track.hidden], int)
     pts, dts = (np.frombuffer(o, np.int64)[kept].astype(float) for o in (track.pts, track.dts))
-    missing = pts == _unknown
-    stamps = np.where(missing, dts, pts)
+    missing = (pts == _unknown) | (not track.stamped)
+    stamps = np.where(missing, dts, pts) if (dts == _unknown).any() or not missing.any() else dts.copy() # not half of the one and half of the other
     if (stamps == _unknown).any(): stamps = np.arange(len(kept))/track.rate/track.tick # none at all: a raw stream
     ordered = (dts != _unknown).all() # in the order of decoding, which never goes back
     steps = np.diff(dts if ordered else stamps)

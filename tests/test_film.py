@@ -213,6 +213,14 @@ def test_times_are_those_of_the_file(tmp_path, name, stamps):
     assert media.duration >= media.times[-1] and media.looked_at["frames"] == media.looked_at["frames_in_file"] == 6
 
 
+@pytest.mark.parametrize("name,codec", [("a.avi", "libx264"), ("a.h264", "libx264"), ("a.avi", "mpeg4")])
+def test_formats_that_do_not_say_when_a_frame_is_shown(tmp_path, name, codec):
+    "Frames that are stored in another order than they are shown, with stamps that are only guessed."
+    frames = scene(40)
+    media = read_video(film(tmp_path / name, frames, codec, fps=25, options=dict(bf="2", qscale="2") if codec == "mpeg4" else dict(bf="3", crf="10"), format=None), 40)
+    assert media.indices == list(range(40)) and np.allclose(np.diff(media.times), .04, atol=1e-3) and likeness(media, frames) < 5
+
+
 def test_recordings_joined_end_to_end(tmp_path):
     "The stamps of the second one begin anew."
     one = film(tmp_path / "one.ts", scene(24), "mpeg2video", fps=25, options=dict(qscale="2", g="6"))
