@@ -6,23 +6,22 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/app.html.md"""
 
 # %% ../nbs/90_app.ipynb #53a9119b
 from __future__ import annotations
-import atexit, base64, html, logging, os, shutil, signal, subprocess, sys, tempfile, threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import atexit, base64, html, logging, os, shutil, threading
+from collections.abc import Callable
 from pathlib import Path
 import ipywidgets as widgets
 import deepfake_nb
 from .core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
+from .verdict import coverage_sentences
 from .wording import CAUTION, percent, shown, shown_name, trust_sentences, verdict_sentences
-from .upload import Status, Upload
+from .upload import OwnedFolder, Status, Upload, sweep
 from .engine import Engine, EngineError, Examination, find_engine, record_file
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'SAMPLES', 'data_url', 'picture_html', 'gauge_html', 'verdict_html', 'timeline_html', 'download_html',
-           'report_name', 'DetectorApp', 'take', 'remove', 'detect', 'voila_arguments', 'engine_process', 'run_engine',
-           'serve_app']
+           'report_name', 'DetectorApp', 'take', 'remove', 'detect']
 
 # %% ../nbs/90_app.ipynb #8c2a7200
 def data_url(
@@ -59,13 +58,14 @@ def verdict_html(
 )->str: # A box
     "The verdict in plain words."
     headline, *rest = verdict_sentences(prediction)
+    unseen = coverage_sentences(prediction.looked_at)
     reasons = "".join(f"<li>{html.escape(REASONS[o])}</li>" for o in prediction.reasons)
     decided = prediction.decision != INCONCLUSIVE
     gauge = gauge_html(prediction) if decided else ""
-    lines = "".join(f"<p>{html.escape(o)}</p>" for o in rest + trust_sentences(prediction)).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
-    notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)
+    lines = "".join(f"<p>{html.escape(o)}</p>" for o in [o for o in rest if o not in unseen] + trust_sentences(prediction)).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
+    notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes if o not in unseen)
     return (f"<section class=\"dn-verdict {prediction.decision}\" aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p class=\"dn-lead\">{headline}</p>"
-            + (f"<ul>{reasons}</ul>" if reasons else "") + gauge + lines + (f"<p>To note:</p><ul>{notes}</ul>" if notes else "") + "</section>")
+            + "".join(f"<p class=\"dn-unseen\">{html.escape(o)}</p>" for o in unseen) + (f"<ul>{reasons}</ul>" if reasons else "") + gauge + lines + (f"<p>To note:</p><ul>{notes}</ul>" if notes else "") + "</section>")
 
 # %% ../nbs/90_app.ipynb #fbdaf807
 _tones = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")
@@ -76,14 +76,15 @@ def timeline_html(
 )->str: # An SVG drawing
     "The estimate for each frame and person over time."
     lines = [o for o in prediction.faces if o.timeline]
-    end = max((o.time for face in lines for o in face.timeline), default=0) or 1
+    end = max([prediction.looked_at.get("seconds_in_file", 0), *(o.time for face in lines for o in face.timeline)]) or 1
     x, y = (lambda t: 60 + 630 * t / end), (lambda p: 24 + 120 * (1 - p))
     dots = lambda face: "".join(f"<circle cx='{x(o.time):.1f}' cy='{y(o.probability):.1f}' r='3.5'/>" for o in face.timeline)
     path = lambda face: " ".join(f"{x(o.time):.1f},{y(o.probability):.1f}" for o in face.timeline)
     grid = "".join(f"<text x='54' y='{y(o) + 5:.0f}' text-anchor='end'>{o:.0%}</text><line x1='60' x2='690' y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
     curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'><polyline points='{path(o)}' fill='none'/>{dots(o)}</g>" for o in lines)
+    bands = "".join(f"<rect x='{x(o.start):.1f}' width='{max(3, x(o.end) - x(o.start)):.1f}' y='20' height='128' fill='#b42318' opacity='.15'><title>{o.start:.1f} to {o.end:.1f} s: {percent(o.probability)}</title></rect>" for o in prediction.segments)
     level, seen = y(prediction.threshold), f"Estimated probability of a forgery over time, for {len(lines)} {'person' if len(lines) == 1 else 'people'}"
-    return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{grid}"
+    return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{bands}{grid}"
             f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/><text x='690' y='{level - 5 if level > 40 else 18:.1f}' text-anchor='end'>FAKE from here on</text>"
             f"{curves}<line x1='{x(time):.1f}' x2='{x(time):.1f}' y1='20' y2='148' stroke='#1d4f91' stroke-width='2'/>"
             f"<text x='60' y='170'>0 s</text><text x='690' y='170' text-anchor='end'>{end:.1f} s</text></svg>")
@@ -119,7 +120,9 @@ class DetectorApp(widgets.VBox):
         background:bool=True, # Work in a thread? Without, each call returns when its work is done
     ):
         self.engine, self.background = engine or find_engine(), background
-        self.folder = Path(tempfile.mkdtemp(prefix="visitor-", dir=os.environ.get("DEEPFAKE_NB_APP_FOLDER")))
+        if not (place := os.environ.get("DEEPFAKE_NB_APP_FOLDER")): sweep("visitor-") # of notebooks that were killed; a server sweeps by itself
+        self.own = OwnedFolder("visitor-", place)
+        self.folder, self.refused = self.own.path, [] # sentences about files that came while another one was looked at
         atexit.register(self.close_session)
         self.file = self.name = self.result = None
         megabytes = max_megabytes or float(os.environ.get("DEEPFAKE_NB_MAX_MEGABYTES", 200))
@@ -134,7 +137,7 @@ class DetectorApp(widgets.VBox):
 
     def close_session(self)->None:
         "Remove everything of this visitor from the disk."
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self.own.remove()
 
 # %% ../nbs/90_app.ipynb #d3ad5a92
 def _button(text:str, style:str="", on_click:Callable=None, **settings)->widgets.Button:
@@ -209,8 +212,9 @@ def _start(self, work:Callable)->None: # do something long, one at a time; `work
         except Exception:
             logger.exception("unexpected error in the app")
             sentence, problem = "Something unexpected went wrong. Please try again, or try another file.", True
+        refused, self.refused = self.refused, []
         self._set_busy(False)
-        self.status.say(sentence, problem=problem)
+        self.status.say(" ".join([sentence, *refused]), problem=problem)
     threading.Thread(target=run, daemon=True).start() if self.background else run()
 
 def _set_busy(self, busy:bool)->None:
@@ -218,9 +222,14 @@ def _set_busy(self, busy:bool)->None:
     self.detect_button.disabled = self.remove_button.disabled = busy or self.file is None
     for o in (*self.samples.children, self.weights, self.threshold, self.own_threshold): o.disabled = busy
 
-def _progress(self, text:str, share:float, problem:bool)->None: self.status.say(shown(text, 700), share, problem) # names come from strangers
+def _progress(self, text:str, share:float, problem:bool)->None: # names come from strangers
+    if problem and self.upload.busy: self.refused.append(shown(text, 700)) # what goes on would overwrite it
+    self.status.say(shown(text, 700), share, problem)
 
-def _arrived(self, path:Path, name:str)->None: self.take(path, name)
+def _arrived(self, path:Path, name:str)->None:
+    if not self.upload.busy: return self.take(path, name)
+    self._delete(path)
+    self._progress(f"{shown_name(name)} was not taken: another file was being looked at. Accepted: to choose it again.", -1., True)
 
 DetectorApp._start, DetectorApp._set_busy, DetectorApp._progress, DetectorApp._arrived = _start, _set_busy, _progress, _arrived
 
@@ -254,8 +263,10 @@ def _forget(self)->None:
     self.results.layout.display = "none"
 
 def remove(self)->None:
-    "Remove the file and all that was found about it."
+    "Remove every file and all that was found about it."
     self._forget()
+    self.upload.forget()
+    self.own.empty()
     self._set_busy(False)
     self.status.say("Your file was removed.")
 
@@ -297,88 +308,3 @@ def _offer_report(self)->None: # the PDF takes a second or two: the verdict is s
     self.downloads.value = first + second + third
 
 DetectorApp.detect, DetectorApp._show_result, DetectorApp._offer_report = detect, _show_result, _offer_report
-
-# %% ../nbs/90_app.ipynb #c90f82a0
-def voila_arguments(
-    port:int, # 0: any free one
-    host:str, # Address to listen at
-    preheated:int=2, # Kernels that wait for visitors
-    open_browser:bool=False, # Show the page when it is ready?
-    base_url:str="/", # Behind a proxy that serves other things too
-)->list[str]: # For Voila's command line
-    "How the app is served."
-    folder = _assets/"voila"
-    preheat = [f"--VoilaKernelManager.kernel_pools_config={{'default': {{'pool_size': {preheated}}}}}"] if preheated else ["--VoilaConfiguration.preheat_kernel=False"]
-    return [str(folder/"app.ipynb"), f"--Voila.config_file_paths={folder}", f"--Voila.ip={host}", f"--port={port}", f"--Voila.base_url={base_url}",
-            f"--Voila.open_browser={open_browser}", "--Voila.port_retries=0", *preheat]
-
-# %% ../nbs/90_app.ipynb #866eb858
-@contextmanager
-def engine_process(
-    folder:str|Path, # For its socket; private
-    weights:list[str|Path]|None=None, # To choose from
-    device:str|None=None, # 'cpu', 'cuda', 'mps'
-)->Iterator[dict]: # Environment for processes that shall find it
-    "An engine in a process of its own, started again when it falls over."
-    address = str(Path(folder)/"engine") if hasattr(__import__("socket"), "AF_UNIX") else rf"\\.\pipe\deepfake-{os.urandom(8).hex()}"
-    environment = dict(DEEPFAKE_NB_ENGINE=f"{os.urandom(16).hex()} {address}")
-    settings = dict(weights=[str(Path(o).absolute()) for o in weights] if weights else None, device=device)
-    code = f"from deepfake_nb.app import run_engine; run_engine(**{settings!r})"
-    stop, running = threading.Event(), []
-    def keep():
-        while not stop.is_set():
-            Path(address).unlink(missing_ok=True) if os.sep == "/" else None
-            running[:] = [subprocess.Popen([sys.executable, "-c", code], env=os.environ | environment, stdin=subprocess.PIPE)]
-            running[0].wait()
-            stop.wait(1)
-    threading.Thread(target=keep, daemon=True).start()
-    try: yield environment
-    finally:
-        stop.set()
-        for o in running: o.terminate()
-
-def run_engine(
-    weights:list[str]|None, # To choose from
-    device:str|None, # 'cpu', 'cuda', 'mps'
-)->None: # Does not return
-    "The engine's process: loads what is heavy once, then waits for requests."
-    from multiprocessing.connection import Listener
-    from deepfake_nb.engine import serve_engine
-    key, address = os.environ["DEEPFAKE_NB_ENGINE"].split(" ", 1)
-    engine = Engine(weights, device)
-    threading.Thread(target=_warm_up, args=(engine,), daemon=True).start()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    serve_engine(engine, Listener(address, authkey=bytes.fromhex(key)))
-
-def _end_with_parent()->None: # the pipe closes when the process that started this one is gone, however it went
-    sys.stdin.read()
-    os._exit(0)
-
-def _warm_up(engine)->None: # so that the first visitor does not wait for torch
-    try: engine.examine(_assets/"app"/"sample_real.jpg", "sample")
-    except DeepfakeError as e: logger.error("the engine cannot work: %s", e)
-
-# %% ../nbs/90_app.ipynb #511bdee7
-def serve_app(
-    port:int=8866, # 0: any free one
-    host:str="127.0.0.1", # '0.0.0.0' lets everybody in the network in
-    weights:list[str|Path]|None=None, # To choose from; None: the default ones
-    device:str|None=None, # 'cpu', 'cuda', 'mps'; None: the fastest one here
-    max_megabytes:float=200, # Largest file
-    preheated:int=2, # Kernels that wait for visitors
-    open_browser:bool=False, # Show the page when it is ready?
-    base_url:str="/", # Behind a proxy that serves other things too
-)->int: # Exit code; returns when the server is stopped
-    "Serve the app with Voila."
-    with tempfile.TemporaryDirectory(prefix="deepfake-app-", ignore_cleanup_errors=True) as folder, engine_process(folder, weights, device) as environment:
-        paths = os.pathsep.join(filter(None, [str(_assets/"voila"), os.environ.get("JUPYTER_PATH")]))
-        environment |= dict(DEEPFAKE_NB_APP_FOLDER=folder, DEEPFAKE_NB_MAX_MEGABYTES=str(max_megabytes), JUPYTER_PATH=paths)
-        command = [sys.executable, "-m", "voila", *voila_arguments(port, host, preheated, open_browser, base_url)]
-        if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)) # clean up then too
-        server = subprocess.Popen(command, env=os.environ | environment, stdin=subprocess.DEVNULL)
-        try: return server.wait()
-        except KeyboardInterrupt: return 0
-        finally:
-            server.terminate()
-            try: server.wait(10)
-            except subprocess.TimeoutExpired: server.kill()

@@ -6,21 +6,25 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/batches.html.md"""
 
 # %% ../nbs/58_batches.ipynb #7915769e
 from __future__ import annotations
-import math, random
+import functools, hashlib, json, math, random
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from .augment import degrade_in_the_wild, resample, sometimes, uniform
-from .core import FAKE, LABELS, REAL, DeepfakeError, ManifestError
-from .selfblend import SelfBlend, landmarks_from_geometry, motion_from_still, shallow_focus, uneven_light
+from .augment import contrast, degrade_in_the_wild, gamma, resample, sometimes, uniform
+from .core import FAKE, LABELS, REAL, DeepfakeError, ManifestError, MediaError, sha256_file
+from .files import Limits
+from .image import read_image
+from .selfblend import KINDS, SelfBlend, landmarks_from_geometry, motion_from_still, shallow_focus, uneven_light
 
 # %% auto #0
-__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'image', 'fits',
-           'cut', 'scramble', 'ForgedBatch', 'LabelledBatch', 'BalanceError', 'balance_keys', 'balance_weights',
-           'effective_counts']
+__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'WHOLE', 'ROLES', 'LABELLED', 'CHOSEN', 'CropJitter', 'crop_matrix', 'crop',
+           'move_landmarks', 'Faces', 'image', 'fits', 'cut', 'check_pictures', 'scramble', 'role_of', 'source_of',
+           'halves', 'ForgedBatch', 'LabelledBatch', 'Teachers', 'draw_couples', 'TeacherBatch', 'BalanceError',
+           'balance_keys', 'balance_weights', 'effective_counts']
 
 # %% ../nbs/58_batches.ipynb #fa587242
 LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"]
@@ -90,7 +94,6 @@ class Faces:
         margin:float=1.25, # Side of the crop / longer side of the face box
         jitter:CropJitter|None=None, # None: the canonical crop
         root:str|Path|None=None, # Folder that relative paths start from; by default `manifest.attrs['root']`
-        seed:int=0, # Of the jitter
     ):
         self.size, self.clip_length, self.margin, self.jitter = size, clip_length, margin, jitter
         self.root = Path(root or manifest.attrs.get("root", "."))
@@ -101,7 +104,6 @@ class Faces:
         records = rows.to_dict("records")
         self.clips = [[records[i] for i in clip] for clip in numbers]
         self.labels = np.array([c[0]["label"] for c in self.clips], dtype=np.int64)
-        self.rng = random.Random(seed)
 
     def __len__(self): return len(self.clips)
 
@@ -110,18 +112,17 @@ class Faces:
         picks = [frames[j] for j in np.linspace(0, len(frames) - 1, self.clip_length).round().astype(int)] if len(frames) > 1 else frames[:1]
         images = [self.image(o) for o in picks]
         fits = min(self.fits(o, image) for o, image in zip(picks, images))
-        jitter = self.jitter.draw(self.rng, fits) if self.jitter else (1., 0., 0., 0., False)
+        jitter = self.jitter.draw(random.Random(torch.randint(1 << 31, ()).item()), fits) if self.jitter else (1., 0., 0., 0., False)
         crops, points = zip(*(self.cut(o, image, jitter) for o, image in zip(picks, images)))
         clip = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
         return clip, torch.from_numpy(np.mean(points, 0)).float(), int(self.labels[i])
 
 # %% ../nbs/58_batches.ipynb #ea42c56e
+WHOLE = Limits(max_image_side=1 << 20) # boxes are in pixels of the file: it is not shrunk
+
 def image(self:Faces, row:dict)->np.ndarray:
-    "The picture of one row, `uint8 (H, W, 3)` in RGB; raises `ManifestError`."
-    path = self.root/row["path"]
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if image is None: raise ManifestError(path, "a missing file or no picture" , "a picture that OpenCV reads")
-    return image
+    "The whole picture of one row, `uint8 (H, W, 3)` in RGB; raises `MediaError` for one that is missing or damaged."
+    return read_image(self.root/row["path"], WHOLE).frames[0]
 
 def _boxed(row): return not pd.isna(row.get(BOX[0], math.nan))
 
@@ -141,6 +142,27 @@ def cut(self:Faces, row:dict, image:np.ndarray, jitter:tuple)->tuple[np.ndarray,
     return crop(image, matrix, self.size), move_landmarks(points, matrix)
 Faces.image, Faces.fits, Faces.cut = image, fits, cut
 
+# %% ../nbs/58_batches.ipynb #76604806
+def check_pictures(
+    manifest:pd.DataFrame, # Faces; relative paths start at `root`
+    root:str|Path|None=None, # Folder; by default `manifest.attrs['root']`
+    progress:bool=False, # Show a bar?
+)->str: # 64 hexadecimal digits that change with any picture, label, split, box or landmark; raises `ManifestError`
+    "Read every picture once, whole, and say which data this is."
+    from tqdm.auto import tqdm
+    root, columns = Path(root or manifest.attrs.get("root", ".")), ["label", "split", "group", "pair", *BOX, *LANDMARKS]
+    def look(path): # its hash, or what is wrong with it
+        try: read_image(root/path, WHOLE)
+        except MediaError as error: return error
+        return sha256_file(root/path)
+    paths = list(dict.fromkeys(manifest.path))
+    with ThreadPoolExecutor(4) as pool: found = dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress, leave=False)))
+    if faults := [o for o in found.values() if isinstance(o, MediaError)]:
+        others = f", and {len(faults) - 1} further pictures of the table cannot be read either" if len(faults) > 1 else ""
+        raise ManifestError(faults[0].path, faults[0].found + others, "whole pictures")
+    rows = [[found[o["path"]], *(str(o.get(c, "")) for c in columns)] for o in manifest.to_dict("records")]
+    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+
 # %% ../nbs/58_batches.ipynb #db2b0fda
 def scramble(
     *stacks:Tensor, # Clips `(B, T, 3, H, W)` in [0, 1] and masks `(B, T, 1, H, W)` that belong together
@@ -158,26 +180,43 @@ def scramble(
         for o in colours: o[i] = 1 - o[i]
     return stacks
 
+# %% ../nbs/58_batches.ipynb #a10510d7
+ROLES = ("real", *KINDS, "labelled", "chosen by") # what an item is; the last is only looked at, to choose by it
+LABELLED, CHOSEN = ROLES.index("labelled"), ROLES.index("chosen by")
+
+def role_of(origin): return origin % len(ROLES) # of a tensor or array of origins: a number from `ROLES`
+def source_of(origin): return origin // len(ROLES) # likewise: the number of the data set
+
+def halves(
+    *pairs:Tensor, # `(B, 2, ...)`: of each person the original and the forgery, which belong together over all tensors
+    order:Tensor, # `(B,)`, a permutation
+)->list[Tensor]: # `(2B, ...)`: two halves of B items
+    "Two halves of a batch, in neither of which anybody stands beside his own forgery."
+    a, b = order[:len(order)//2], order[len(order)//2:]
+    return [torch.cat([o[a, 0], o[b, 1], o[b, 0], o[a, 1]]) for o in pairs]
+
+def _generator(x:Tensor, repeatable:bool)->torch.Generator: # from the items themselves where their batch must be the same each time
+    seed = int(x[:, 0, :, ::16, ::16].double().sum()*1e6) % (1 << 31) if repeatable else torch.randint(1 << 31, ()).item()
+    return torch.Generator().manual_seed(seed)
+
 # %% ../nbs/58_batches.ipynb #a3aa10e1
 @dataclass
 class ForgedBatch:
-    "Real clips in; real and forged clips, labels and masks out. For a loader's `create_batch`."
+    "Real clips in; real and forged clips, labels, origins and masks out. For a loader's `create_batch`."
     size: int # side of the clips that come out, in pixels
     selfblend: SelfBlend # the forger
     frames: int = 1 # clips of this length are made from stills
-    repeatable: bool = False # the same forgeries each time?
+    repeatable: bool = False # the same forgeries each time, originals first? Else two `halves`
     mask_stride: int = 16 # pixels for one cell of the mask that comes out
-    focus: float = .35 # share of pairs whose background is out of focus before anything is forged
-    light: float = .35 # share of pairs that are unevenly lit, likewise
+    focus: float = .4 # share of pairs whose background is out of focus before anything is forged
+    light: float = .45 # share of pairs that are unevenly lit, likewise
+    tone: float = .2 # share of pairs with hard contrast, and of those with another tone curve, likewise
     scrambled: bool = True # some pairs upside down, in other colours? Never where batches are repeatable
-    twins: bool = True # forgeries in the batch of their originals? Else in the next one, unless batches are repeatable
-    last: tuple|None = field(default=None, init=False, repr=False) # forgeries and masks that wait for the next batch
 
-    def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor]: # (2B, T, 3, S, S), (2B,), (2B*T, 1, s, s)
-        clips, points, _ = zip(*samples)
-        x, points = torch.stack(clips).float()/255, torch.stack(points)
-        seed = int(x[:, 0, :, ::16, ::16].double().sum()*1e6) % (1 << 31) if self.repeatable else torch.randint(1 << 31, ()).item()
-        generator = torch.Generator().manual_seed(seed)
+    def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor, Tensor]: # (2B, T, 3, S, S), (2B,), (2B,), (2B*T, 1, s, s)
+        x, points = torch.stack([o[0] for o in samples]).float()/255, torch.stack([o[1] for o in samples])
+        source = torch.tensor([source_of(o[3]) if len(o) > 3 else 0 for o in samples])
+        generator = _generator(x, self.repeatable)
         if self.frames > x.shape[1] == 1:
             x, moved = motion_from_still(x, points, self.frames, generator)
             points = moved.mean(1)
@@ -186,32 +225,109 @@ class ForgedBatch:
         mask = resample(forged.mask, self.size)
         if self.scrambled and not self.repeatable: # both at once, so that each pair is treated alike
             real, fake, mask = scramble(real, fake, mask, generator=generator)
-        if not (self.twins or self.repeatable): (fake, mask), self.last = self.last or (fake, mask), (fake, mask)
-        both, mask = torch.cat([real, fake]), torch.cat([torch.zeros_like(mask), mask]).flatten(0, 1)
-        label = torch.tensor([REAL, FAKE]).repeat_interleave(len(x)).float()
-        return both, label, F.adaptive_avg_pool2d(mask, self.size//self.mask_stride)
+        mask = F.adaptive_avg_pool2d(mask.flatten(0, 1), self.size//self.mask_stride).unflatten(0, mask.shape[:2])
+        origin = len(ROLES)*source[:, None] + torch.stack([torch.zeros_like(forged.kind), 1 + forged.kind], 1)
+        label = torch.tensor([REAL, FAKE]).float().expand(len(x), 2)
+        pairs = torch.stack([real, fake], 1), label, origin, torch.stack([torch.zeros_like(mask), mask], 1)
+        if self.repeatable: x, label, origin, mask = (o.transpose(0, 1).flatten(0, 1) for o in pairs)
+        else: x, label, origin, mask = halves(*pairs, order=torch.randperm(len(x), generator=generator))
+        return x, label, origin, mask.flatten(0, 1)
 
     def photograph(self, x:Tensor, points:Tensor, generator:torch.Generator)->Tensor: # what a camera does to some of the clips
         chosen = (torch.rand(len(x), generator=generator) < self.focus).nonzero().flatten()
         sigma = uniform(len(chosen), .0025, .025, generator, log=True)*x.shape[-1]
         if len(chosen): x = x.index_copy(0, chosen, shallow_focus(x[chosen], sigma, points[chosen], generator))
-        return sometimes(x, self.light, lambda c, s: uneven_light(c, s, generator), .05, .35, generator)
+        x = sometimes(x, self.light, lambda c, s: uneven_light(c, s, generator), .05, .45, generator)
+        x = sometimes(x, self.tone, contrast, 1., 1.6, generator)
+        return sometimes(x, self.tone, gamma, .6, 1.8, generator, log=True)
 
 # %% ../nbs/58_batches.ipynb #a1e57b1d
 @dataclass
 class LabelledBatch:
-    "Labelled clips in, degraded clips and labels out. For a loader's `create_batch`."
+    "Labelled clips in, degraded clips, labels and origins out. For a loader's `create_batch`."
     size: int # side of the clips that come out, in pixels
     severity: float = 1. # of the degradations, 0 for none
     repeatable: bool = False # the same degradations each time?
+    paired: bool = False # clips come as original, forgery, original ... and go out as two `halves`
 
-    def __call__(self, samples:list)->tuple[Tensor, Tensor]: # (B, T, 3, S, S) in [0, 1], (B,)
-        clips, _, labels = zip(*samples)
-        x = torch.stack(clips).float()/255
-        seed = int(x[:, 0, :, ::16, ::16].double().sum()*1e6) % (1 << 31) if self.repeatable else torch.randint(1 << 31, ()).item()
-        if self.severity: x = degrade_in_the_wild(x, torch.Generator().manual_seed(seed), self.severity)
+    def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor]: # (B, T, 3, S, S) in [0, 1], (B,), (B,)
+        x, label = torch.stack([o[0] for o in samples]).float()/255, torch.tensor([float(o[2]) for o in samples])
+        origin = torch.tensor([o[3] if len(o) > 3 else LABELLED for o in samples])
+        generator, frames = _generator(x, self.repeatable), x.shape[1]
+        if self.paired: x = x.unflatten(0, (-1, 2)).flatten(1, 2) # both of a pair as one clip
+        if self.severity:
+            wild = (role_of(origin) != CHOSEN).nonzero().flatten() if not self.paired else torch.arange(len(x)) # what is to be chosen by stays as it is
+            if len(wild): x = x.index_copy(0, wild, degrade_in_the_wild(x[wild], generator, self.severity))
         x = resample(x, self.size).clamp(0, 1) if x.shape[-1] != self.size else x
-        return x, torch.tensor(labels).float()
+        if not self.paired: return x, label, origin
+        pairs = x.unflatten(1, (2, frames)), label.unflatten(0, (-1, 2)), origin.unflatten(0, (-1, 2))
+        return tuple(halves(*pairs, order=torch.randperm(len(x), generator=generator)))
+
+# %% ../nbs/58_batches.ipynb #49b19c4c
+class Teachers:
+    "Faces to forge from, labelled faces, and faces that are only looked at, as one data set."
+    def __init__(self,
+        own:Faces|None=None, # Real faces to forge from
+        labelled:Faces|None=None, # Real and forged faces
+        chosen:Faces|None=None, # Real and forged faces to choose by; never for training
+    ):
+        self.parts = [(role, o) for role, o in ((0, own), (LABELLED, labelled), (CHOSEN, chosen)) if o is not None]
+        named = lambda o: [str(c[0].get("dataset", "")) for c in o.clips]
+        self.sources = sorted({n for _, o in self.parts for n in named(o)})
+        number = {n: i for i, n in enumerate(self.sources)}
+        self.origin = np.concatenate([[role + len(ROLES)*number[n] for n in named(o)] for role, o in self.parts]).astype(np.int64)
+        self.labels = np.concatenate([o.labels for _, o in self.parts])
+        self.weights = np.array([max(0., float(c[0].get("weight", 1.))) for c in own.clips]) if own is not None else np.ones(0)
+
+    @functools.cached_property
+    def couples(self)->list: # to draw pairs from; raises `ManifestError`
+        return next((_couples(o, len(self.weights)) for role, o in self.parts if role == LABELLED), [])
+
+    def __len__(self): return len(self.origin)
+
+    def __getitem__(self, i:int)->tuple[Tensor, Tensor, int, int]: # uint8 (T, 3, S, S), landmarks (5, 2), label, origin
+        j = int(i)
+        for _, part in self.parts:
+            if j < len(part): return *part[j], int(self.origin[i])
+            j -= len(part)
+        raise IndexError(i)
+
+# %% ../nbs/58_batches.ipynb #3d18937e
+def _couples(faces:Faces, first:int)->list[tuple[np.ndarray, np.ndarray]]: # numbers of originals and forgeries, counted from `first`; raises `ManifestError`
+    found:dict = {}
+    for i, clip in enumerate(faces.clips):
+        name, pair = str(clip[0].get("dataset", "")), clip[0].get("pair", "")
+        found.setdefault((name, str(pair) if isinstance(pair, str) else ""), ([], []))[int(faces.labels[i])].append(first + i)
+    for (name, pair), (real, fake) in found.items():
+        if not (real and fake): raise ManifestError(faces.root, f"{'pair ' + pair + ' of the' if pair else 'the'} data set {name!r} with {len(real)} real and {len(fake)} forged faces", "both in each pair, or at least in each data set, or sources would be learnt in place of forgeries")
+    return [(np.array(real), np.array(fake)) for real, fake in found.values()]
+
+def draw_couples(
+    couples:list, # Of `Teachers`
+    count:int, # How many pairs
+    rng:np.random.Generator, # Where chance comes from
+)->np.ndarray: # `(count, 2)`: numbers of an original and a forgery
+    "Draw pairs: each original as often as any other, with one of the forgeries that belong to it."
+    chance = np.array([len(real) for real, _ in couples], float)
+    which = rng.choice(len(couples), count, p=chance/chance.sum())
+    return np.array([[rng.choice(o) for o in couples[i]] for i in which], dtype=np.int64).reshape(count, 2)
+
+@dataclass
+class TeacherBatch:
+    "Items of `Teachers` in; what `ForgedBatch` and `LabelledBatch` make of them out, as one batch."
+    forged: ForgedBatch # for the faces to forge from
+    labelled: LabelledBatch # for the others; they have no mask
+
+    def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor, Tensor]: # as from `ForgedBatch`
+        own, others = [o for o in samples if role_of(o[3]) == 0], [o for o in samples if role_of(o[3])]
+        parts = [self.forged(own)] if own else []
+        if others:
+            x, label, origin = self.labelled(others)
+            cells = self.forged.size//self.forged.mask_stride
+            parts.append((x, label, origin, torch.zeros(x.shape[0]*x.shape[1], 1, cells, cells)))
+        if self.forged.repeatable: return tuple(torch.cat(o) for o in zip(*parts))
+        first, second = ([[o[:len(o)//2], o[len(o)//2:]][i] for part in parts for o in part] for i in (0, 1))
+        return tuple(torch.cat([*first[k::4], *second[k::4]]) for k in range(4))
 
 # %% ../nbs/58_batches.ipynb #b0176946
 class BalanceError(DeepfakeError, ValueError): "A way of balancing that is not known."

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import numpy as np
 from .core import FAKE, REAL
+from .pooling import Pooling, stretches
+from .figure import empty_figure, new_figure
 from .metrics import _checked, expected_calibration_error, reliability_bins, wilson_interval
 
 # %% auto #0
@@ -65,11 +67,14 @@ class Calibration:
     false_positive_rate: dict|None = None # what the threshold stands for: rate, n_real, dataset, low, high
     method: str = "temperature" # 'temperature' or 'isotonic'
     knots: list|None = None # of the isotonic curve: [logit, probability] pairs in rising order
+    pooling: dict|None = None # how frames become a film, as `Pooling.to_dict` gives it; None: the mean
+    power: dict|None = None # share of the forgeries found at the threshold, by kind: {'blended': {'found': .4, 'n': 300}}
 
     def __post_init__(self):
         if self.method not in ("temperature", "isotonic"): raise ValueError(f"method {self.method!r}; accepted: 'temperature', 'isotonic'")
         if not self.temperature > 0: raise ValueError(f"temperature {self.temperature!r}; accepted: a number above 0")
         if not 0 < self.threshold <= 1: raise ValueError(f"threshold {self.threshold!r}; accepted: a probability in (0, 1]")
+        self.pool = Pooling(**self.pooling or {}) # raises `ValueError` for one that is unknown
         if self.method == "isotonic" and not self.knots: raise ValueError("an isotonic calibration needs its knots; `fit_isotonic` gives them")
 
     def probability(self,
@@ -80,7 +85,7 @@ class Calibration:
         p = np.interp(logits, *np.array(self.knots, dtype=float).T)
         return float(p) if np.ndim(p) == 0 else p
 
-    def to_dict(self)->dict: return {k: v for k, v in dataclasses.asdict(self).items() if k != "knots" or v}
+    def to_dict(self)->dict: return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("knots", "pooling", "power") or v}
 
     @classmethod
     def from_dict(cls, d:dict)->Calibration: return cls(**d)
@@ -158,8 +163,8 @@ def plot_reliability(
     bins:int=10, # Number of bins of equal width
 ): # The matplotlib figure
     "Reliability diagram, with the expected calibration error of each curve."
-    import matplotlib.pyplot as plt
-    figure, (top, bottom) = plt.subplots(2, 1, figsize=(4.2, 4.8), sharex=True, height_ratios=(3, 1), dpi=65)
+    figure = empty_figure(4.2, 4.8)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     for i, (name, p) in enumerate(probabilities.items()):
         count, said, so = reliability_bins(y_true, p, bins=bins)
@@ -167,7 +172,6 @@ def plot_reliability(
         bottom.bar((np.arange(bins) + .5)/bins + (i - (len(probabilities) - 1)/2)*.4/bins, count, width=.4/bins)
     top.set(ylabel="share of fakes"); top.legend()
     bottom.set(xlabel="probability of a forgery", ylabel="items", xlim=(0, 1))
-    plt.close(figure)
     return figure
 
 # %% ../nbs/65_calibrate.ipynb #93eba9f0
@@ -182,29 +186,18 @@ class AbstentionRule:
     real_below: float|None = None # P(fake) from which on a face is not called REAL either, where that is below the threshold
     stable: bool = True # must the verdict be the same after mild re-encodings (where they were scored)?
     max_distance: float|None = None # of the features from the training data, as `FeatureDistance` measures it
+    hidden: bool = True # are faces left out in which there is nothing to see, as `hidden` measures it?
+    far: float = 1. # log odds above the threshold from which on a frame stands out
+    stretch: int|None = 3 # such frames in a row that keep a film from being REAL; see `pooling`
 
-    def reasons(self,
-        face_size:float|None=None, # Longer side of the face in pixels
-        sharpness:float|None=None, # As `faces.sharpness` measures it
-        frame_probabilities:Sequence[float]|None=None, # P(fake) of each frame
-        probability:float|None=None, # P(fake) of the whole clip
-        threshold:float=.5, # From here on the face is called FAKE
-        frames_available:int|None=None, # Frames read from the file; 1 for an image. None: as many as there are probabilities
-        reencoded:Sequence[float]|None=None, # P(fake) of the clip after mild re-encodings
-        distance:float|None=None, # Of the features from the training data
-    )->list[str]: # Codes from `core.REASONS`; empty: the face may be judged
-        "Why a face should not be judged."
-        frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
-        known, called = lambda limit, value: limit is not None and value is not None, lambda p: p >= threshold
-        tests = dict(
-            FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
-            TOO_FEW_FRAMES=known(self.min_frames, frames) and len(frames) < min(self.min_frames, frames_available or len(frames)),
-            LOW_QUALITY=known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness,
-            UNSTABLE=(known(self.max_spread, frames) and len(frames) > 1 and frames.std() > self.max_spread) or bool(
-                self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
-            NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (known(self.real_below, probability) and self.real_below <= probability < threshold),
-            UNFAMILIAR=known(self.max_distance, distance) and distance > self.max_distance)
-        return [code for code, failed in tests.items() if failed]
+    def segments(self,
+        frame_probabilities:Sequence[float], # P(fake) of each frame, in order of time
+        threshold:float, # From here on a face is called FAKE
+        times:Sequence[float]|None=None, # Seconds of these frames; None: evenly spaced
+    )->list[slice]: # Of the frames; empty where the test is off
+        "The stretches of a film that stand out."
+        if self.stretch is None: return []
+        return stretches(logit(np.asarray(frame_probabilities)), times, max(logit(threshold) + self.far, 0.), self.stretch)
 
     def to_dict(self)->dict: return dataclasses.asdict(self)
 
@@ -216,6 +209,36 @@ class AbstentionRule:
         names = [f.name for f in dataclasses.fields(cls)]
         if unknown := sorted(set(d or {}) - set(names)): raise ValueError(f"unknown fields {', '.join(unknown)}; accepted: {', '.join(names)}")
         return cls(**d or {})
+
+# %% ../nbs/65_calibrate.ipynb #b87f035a
+def _reasons(self:AbstentionRule,
+    face_size:float|None=None, # Longer side of the face in pixels
+    sharpness:float|None=None, # As `faces.sharpness` measures it
+    frame_probabilities:Sequence[float]|None=None, # P(fake) of each frame
+    probability:float|None=None, # P(fake) of the whole clip
+    threshold:float=.5, # From here on the face is called FAKE
+    frames_available:int|None=None, # Frames read from the file; 1 for an image. None: as many as there are probabilities
+    reencoded:Sequence[float]|None=None, # P(fake) of the clip after mild re-encodings
+    distance:float|None=None, # Of the features from the training data
+    times:Sequence[float]|None=None, # Seconds of the frames; None: evenly spaced
+    hidden:str|None=None, # What `hidden.hidden_reason` says
+)->list[str]: # Codes from `core.REASONS`; empty: the face may be judged
+    "Why a face should not be judged."
+    frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
+    known, called = lambda limit, value: limit is not None and value is not None, lambda p: p >= threshold
+    tests = dict(
+        FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
+        TOO_FEW_FRAMES=known(self.min_frames, frames) and len(frames) < min(self.min_frames, frames_available or len(frames)),
+        LOW_QUALITY=(known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness) or (self.hidden and hidden == "LOW_QUALITY"),
+        ANONYMISED=self.hidden and hidden == "ANONYMISED",
+        UNSTABLE=(known(self.max_spread, frames) and len(frames) > 1 and frames.std() > self.max_spread) or bool(
+            self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
+        NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (known(self.real_below, probability) and self.real_below <= probability < threshold),
+        PIECES_STAND_OUT=known(frames, probability) and probability < threshold and bool(self.segments(frames, threshold, times)),
+        UNFAMILIAR=known(self.max_distance, distance) and distance > self.max_distance)
+    return [code for code, failed in tests.items() if failed]
+
+AbstentionRule.reasons = _reasons
 
 # %% ../nbs/65_calibrate.ipynb #573e82b8
 def mild_reencodings(
@@ -315,11 +338,9 @@ def plot_risk_coverage(
     curves:list[RiskCoverage], # One for each sign of doubt
 ): # The matplotlib figure
     "The curves over each other, with the best there can be."
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(figsize=(4.6, 3.2), dpi=65)
+    figure, axes = new_figure(4.6, 3.2)
     for curve in curves: axes.plot(curve.coverage, curve.risk, label=f"{curve.name} (mean {curve.area:.3f})")
     axes.plot(curves[0].coverage, curves[0].best, color="0.6", linestyle=":", label="best possible")
     axes.set(xlabel="share of items answered", ylabel="share of answers that are wrong", xlim=(0, 1), ylim=(0, None))
     axes.legend()
-    plt.close(figure)
     return figure

@@ -9,9 +9,9 @@ from __future__ import annotations
 import functools, json, os, sys
 from pathlib import Path
 from typing import Annotated
-from fastcore.script import call_parse
-from .core import Prediction, Unreadable
-from .shell import UsageError, command, make_detector, print_json, result_folder, say, write_result
+from .core import DeepfakeError, Prediction, Unreadable, clean_text
+from .extras import need
+from .shell import UsageError, call_parse, command, make_detector, print_json, result_folder, say, write_result
 
 # %% auto #0
 __all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
@@ -19,16 +19,20 @@ __all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'de
            'deepfake_stream', 'deepfake_export']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
-def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->dict: # one file's JSON; writes its folder
-    if isinstance(result, Unreadable) or not out: return result.to_dict()
+def _beside(result:Prediction, what:str, work): # what `work` gives; None where it fails, which costs a note and not the verdict
+    try: return work()
+    except Exception as e:
+        why = str(e).rstrip(".") if isinstance(e, (DeepfakeError, OSError)) else f"{type(e).__name__}: {e}"
+        result.notes.append(clean_text(f"{what} ({why})."))
+
+def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->tuple[dict, bool]: # one file's JSON, and whether its folder was written
+    if isinstance(result, Unreadable) or not out: return result.to_dict(), True
     from deepfake_nb.explain import explain
-    explanation = None
-    if heatmap:
-        try: explanation = explain(detector, result)
-        except Exception as e: result.notes.append(f"The heatmap could not be drawn ({type(e).__name__}: {e}).") # the verdict stands
-    item = write_result(result, explanation, out).to_dict()
-    if report: report(result, explanation, Path(out)/result_folder(result.path))
-    return item
+    explanation = _beside(result, "The heatmap could not be drawn", lambda: explain(detector, result)) if heatmap else None
+    written = explanation and _beside(result, "The heatmap could not be written", lambda: write_result(result, explanation, out))
+    written = written or _beside(result, "The result could not be written", lambda: write_result(result, None, out))
+    reported = not report or written and _beside(result, "The report could not be made", lambda: report(result, explanation, Path(out)/result_folder(result.path)) or True)
+    return result.to_dict(), bool(written and reported)
 
 def judge_files(
     detector, # A `Detector`
@@ -36,15 +40,15 @@ def judge_files(
     out:str|None=None, # Folder for the results
     heatmap:bool=True, # Draw heatmaps? Only with `out`
     report=None, # Called with prediction, explanation and folder, for instance `write_report`. Only with `out`
-)->int: # How many files could not be read
+)->int: # How many files could not be read, or their results not be written
     "Judge files: JSON to standard output, the rest to standard error."
     failed, told = [], set()
     def items():
         bar = len(paths) > 1 and sys.stderr.isatty() # in a log file the lines are the progress
         for i, result in enumerate(detector.predict_each(paths, progress=bar)):
-            if isinstance(result, Unreadable): failed.append(result)
-            item = _result(detector, result, out, heatmap, report)
-            for line in (f"[{i + 1}/{len(paths)}] {result}", *(f"  {o}" for o in item.get("notes", []) if o not in told)): say(line)
+            item, written = _result(detector, result, out, heatmap, report)
+            if isinstance(result, Unreadable) or not written: failed.append(result)
+            for line in (f"[{i + 1}/{len(paths)}] {result}", *(f"  {o}" for o in item.get("notes", []) if o not in told)): say(clean_text(line))
             told.update(item.get("notes", []))
             yield item
     print_json(items(), several=len(paths) > 1)
@@ -88,6 +92,7 @@ def deepfake_predict(
     out:Annotated[str, dict(metavar="FOLDER")]=None, # Folder for the results: prediction.json and heatmap.png in a folder for each file. With --demo ./evidence by default
     threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
     frames:int=32, # Frames to look at in a video
+    max_people:int=64, # People to judge in one file, the largest faces; whoever is left out keeps it from being REAL
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
@@ -97,8 +102,10 @@ def deepfake_predict(
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
     out = out or ("evidence" if demo else None)
     check_usage(paths, demo, threshold, frames, out)
+    if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
-    detector = make_detector(weights, device, frames=frames, threshold=threshold, engine=engine)
+    if report: need("nbformat", "nbconvert", task="report")
+    detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine)
     from deepfake_nb.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
@@ -116,7 +123,9 @@ def deepfake_report(
     verify:str=None, # A report.json to check against --input, instead of making a report
 )->int: # Exit code
     "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
-    from deepfake_nb.report import load_prediction, verify_report
+    if not verify: need("nbformat", "nbconvert", task="report")
+    from deepfake_nb.report import load_prediction
+    from deepfake_nb.verify import verify_report
     if verify:
         if not input or predictions: raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
         print(result := verify_report(verify, input))
@@ -222,6 +231,7 @@ def deepfake_evaluate(
     "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
     if not sources: raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders")
     check_usage(sources, False, threshold, frames, out)
+    need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
     from deepfake_nb.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
     earlier, manifest = read_evaluation(before) if before else None, _evaluation_source(sources, split)
     detector, resume = make_detector(weights, device, frames=frames, threshold=threshold), Path(out)/".scored.jsonl"
@@ -273,9 +283,8 @@ def deepfake_app(
     files = [o.strip() for o in weights.split(",")] if weights else None
     if missing := [o for o in files or [] if not Path(o).is_file()]: raise UsageError(f"--weights: no such file: {', '.join(missing)}. Accepted: weights files, with commas between them")
     if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0): raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
-    try: import voila, anywidget
-    except ImportError as e: raise UsageError(f"{e.name} is not installed. Accepted: pip install 'deepfake_nb[app]'") from None
-    from deepfake_nb.app import serve_app
+    need("voila", "anywidget", "ipywidgets", "ipykernel", "nbconvert", task="app")
+    from deepfake_nb.server import serve_app
     return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
 
 # %% ../nbs/99_cli.ipynb #2d56aecb
@@ -301,6 +310,7 @@ def deepfake_scan(
     check_usage(sources, False, threshold, frames, out)
     if (1 if workers is None else workers) < 1 or seconds <= 0 or part_size < 1 or gpus < 0: raise UsageError("accepted: --workers and --part-size from 1, --seconds above 0, --gpus from 0")
     if engine not in (None, "processes", "ray") or (engine == "processes" and address): raise UsageError("accepted: --engine processes, or --engine ray, with or without --address")
+    need("pandas", "pyarrow", task="scan")
     from deepfake_nb.scan import scan
     settings = dict(frames=frames, threshold=threshold, face_detector=face_detector, device=device)
     print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
@@ -346,6 +356,7 @@ def deepfake_export(
     out:Annotated[str, dict(metavar="FILE")]=None, # Where to, .onnx; by default the name of the weights, in this folder
 )->int: # Exit code
     "Write weights as ONNX and compare the file with PyTorch. Exit code 0: they agree, 1: they do not, 2: wrong usage."
+    need("onnx", "onnxscript", task="onnx")
     from deepfake_nb.core import WeightsError
     from deepfake_nb.export import TOLERANCE, engines_here, export_scorer, fingerprint, load_engine, parity
     from deepfake_nb.model import default_weights, load_scorer

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/core.html.md"""
 
 # %% ../nbs/00_core.ipynb #affbc357
 from __future__ import annotations
-import dataclasses, errno, functools, hashlib, html, json, math, os, re, tempfile, threading
+import atexit, dataclasses, errno, functools, hashlib, html, json, math, os, re, shutil, tempfile, threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Iterator
 # %% auto #0
 __all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'parse_label', 'explain_reasons', 'clean_text',
            'DeepfakeError', 'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'WriteError', 'FrameScore',
-           'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict', 'confidence_sentence', 'to_dict',
-           'to_json', 'Unreadable', 'sha256_file', 'atomic_write', 'available_cores', 'available_memory']
+           'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict', 'confidence_sentence',
+           'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write', 'cache_folder', 'available_cores',
+           'available_memory']
 
 # %% ../nbs/00_core.ipynb #2b302fa8
 REAL, FAKE = 0, 1
@@ -25,15 +26,16 @@ INCONCLUSIVE = "INCONCLUSIVE"
 DECISIONS = (*LABELS, INCONCLUSIVE)
 
 # %% ../nbs/00_core.ipynb #3b1516c8
-_label_words = {"real": REAL, "original": REAL, "genuine": REAL, "fake": FAKE, "forged": FAKE, "deepfake": FAKE,
-                "synthesis": FAKE, "manipulated": FAKE, "0": REAL, "1": FAKE}
+_real_words = "real original genuine authentic pristine bonafide bona-fide live 0 0.0 false".split()
+_fake_words = "fake forged forgery deepfake synthesis synthetic generated manipulated altered spoof 1 1.0 true".split()
+_label_words = dict.fromkeys(_real_words, REAL) | dict.fromkeys(_fake_words, FAKE)
 
 def parse_label(
-    value:str|int|bool, # A word such as 'real' or 'FAKE', or 0 (real) / 1 (fake)
+    value:str|int|bool, # A word such as 'real' or 'FAKE', or 0 (real) / 1 (fake), also as 0.0 and 1.0 or False and True
 )->int: # `REAL` (0) or `FAKE` (1); raises `ValueError` for anything else
     "Read a label in this library's sense: 0 is real, 1 is fake."
-    key = str(int(value)) if isinstance(value, (bool, int, float)) and value in (0, 1) else str(value).strip().lower()
-    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_label_words)}")
+    key = str(value).strip().lower()
+    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_real_words)} for real; {', '.join(_fake_words)} for fake")
     return _label_words[key]
 
 # %% ../nbs/00_core.ipynb #1411ed11
@@ -43,8 +45,12 @@ REASONS = dict(
     TOO_MANY_PEOPLE="More people are in the picture than are judged; the smaller faces were left out.",
     TOO_FEW_FRAMES="The face is seen in too few frames to be judged.",
     LOW_QUALITY="The face is too blurred or too strongly compressed to be judged.",
+    ANONYMISED="The face is blurred or pixelated, as is done to protect somebody: there is nothing left to see a forgery in.",
     UNSTABLE="The frames disagree with each other, or the score changes when the file is mildly re-encoded.",
     NEAR_THRESHOLD="The score lies between REAL and FAKE: too close to the threshold to call it either way.",
+    PIECES_STAND_OUT="A piece of the film looks far more like a forgery than the rest of it: see the stretches that are named.",
+    PEOPLE_NOT_JUDGED="Not everybody who was found could be judged (too many people, too small or hidden faces, or seen too briefly), so nothing is said of the rest.",
+    STREAM_NOT_JUDGED="The file holds a further picture track, which was not looked at.",
     UNFAMILIAR="The face looks unlike the faces this model was trained on, so its score cannot be relied upon.",
 )
 
@@ -109,6 +115,15 @@ class FrameScore:
     box: tuple[float, float, float, float] # x, y, width, height of the face in pixels of the frame
 
 @dataclass
+class Segment:
+    "A stretch of a film in which one person stands out."
+    person: int # as in `FaceVerdict`
+    start: float # seconds from the start of the file
+    end: float # likewise
+    probability: float # P(fake) in [0, 1] of this stretch alone
+    frames: int # looked at in it
+
+@dataclass
 class FaceVerdict:
     "The verdict on one person in a file."
     person: int # 0 for the largest face, then 1, 2, ...
@@ -150,6 +165,8 @@ class Prediction:
     settings: dict = field(default_factory=dict) # the settings of the detector
     version: str = "" # of this library
     created: str = "" # UTC, ISO 8601
+    looked_at: dict = field(default_factory=dict) # what was looked at, of how much: people, frames, seconds, streams; as `verdict` says
+    segments: list[Segment] = field(default_factory=list) # the stretches of a film that stand out, in order of time
     evidence: list = field(default_factory=list, repr=False, compare=False) # face clips in memory; never written
 
     def __post_init__(self):
@@ -170,6 +187,7 @@ def prediction_to_dict(
     d = {f.name: getattr(prediction, f.name) for f in dataclasses.fields(prediction) if f.name not in ("evidence", "path")}
     d["reasons"] = explain_reasons(prediction.reasons)
     d["faces"] = [_face_dict(face) for face in prediction.faces]
+    d["segments"] = [dataclasses.asdict(o) for o in prediction.segments]
     first = dict(path=prediction.path, **{k: d.pop(k) for k in ("decision", "probability", "heatmap")})
     return first | d
 
@@ -180,7 +198,7 @@ def prediction_from_dict(
     codes = lambda reasons: [o["code"] for o in reasons]
     face = lambda f: FaceVerdict(**f | dict(reasons=codes(f["reasons"]), box=tuple(f["box"]),
         timeline=[FrameScore(**o | dict(box=tuple(o["box"]))) for o in f["timeline"]]))
-    return Prediction(**d | dict(reasons=codes(d["reasons"]), faces=[face(f) for f in d["faces"]]))
+    return Prediction(**d | dict(reasons=codes(d["reasons"]), faces=[face(f) for f in d["faces"]], segments=[Segment(**o) for o in d.get("segments", [])]))
 
 # %% ../nbs/00_core.ipynb #5a62faa2
 def confidence_sentence(
@@ -189,7 +207,9 @@ def confidence_sentence(
     "The verdict in one line of plain words."
     if prediction.probability is None:
         return f"{prediction.decision}: " + " ".join(REASONS[o] for o in prediction.reasons)
-    line = f"{prediction.decision} (probability of a forgery {prediction.probability:.0%}, called FAKE from {prediction.threshold:.0%} on)"
+    seen, of = (prediction.looked_at.get(o, 0) for o in ("frames", "frames_in_file"))
+    part = f", in the {seen:,} of its {of:,} frames that were looked at" if prediction.decision == "REAL" and seen < of else ""
+    line = f"{prediction.decision} (probability of a forgery {prediction.probability:.0%}, called FAKE from {prediction.threshold:.0%} on){part}"
     return line + (": " + " ".join(REASONS[o] for o in prediction.reasons) if prediction.reasons else "")
 
 def _prediction_html(prediction:Prediction)->str:
@@ -282,6 +302,21 @@ def atomic_write(
         with suppress(OSError): os.unlink(name)
         if error is e: raise
         raise error from e
+
+# %% ../nbs/00_core.ipynb #77697040
+@functools.lru_cache(1)
+def _passing_folder()->Path: # private to this process, removed at its end
+    folder = tempfile.mkdtemp(prefix="deepfake_nb-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+def cache_folder(
+)->Path: # Need not exist
+    "The user's cache folder of this library; without a home, one for this process only."
+    from platformdirs import user_cache_dir
+    try: folder = Path(user_cache_dir("deepfake_nb"))
+    except (RuntimeError, KeyError): return _passing_folder() # nobody's home is known
+    return folder if folder.is_absolute() else _passing_folder() # '~' that could not be resolved
 
 # %% ../nbs/00_core.ipynb #ab6fe3f2
 def _text_of(path:Path)->str: # of one of the kernel's small files, '' where there is none

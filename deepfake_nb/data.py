@@ -14,8 +14,9 @@ import numpy as np, pandas as pd
 from .core import LABELS, DeepfakeError, ManifestError, sha256_file
 from .datasets import (manifest_from_celeb_df, manifest_from_deeperforensics, manifest_from_deepfakebench, manifest_from_deepfakedetection,
                                   manifest_from_dfdc, manifest_from_dfdc_preview, manifest_from_faceforensics, manifest_from_ffiw)
-from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS, check_manifest, connect_groups, media_files,
-                                  manifest_from_csv, manifest_from_faces, manifest_from_folder, read_table, write_manifest)
+from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS, check_labels, check_manifest, check_pairs, connect_groups, drop_doubles, media_files,
+                                  manifest_from_csv, manifest_from_faces, manifest_from_folder, write_manifest)
+from .tables import table_columns, unspell_name
 
 # %% auto #0
 __all__ = ['read_manifest', 'join_manifests', 'split_by_group', 'Leaks', 'picture_hash', 'check_leaks', 'summarize_manifest',
@@ -28,8 +29,8 @@ def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to 
         if path.name == "dataset.json": return "dfdc-preview", path.parent
         if path.name == "metadata.json": return "dfdc", path.parent
         if path.suffix.lower() == ".json": return "deepfakebench", path
-        header = set(read_table(path).columns)
-        return ("faces" if {"file", "identity", *BOX_COLUMNS} <= header and "label" not in header else "csv"), path
+        header = set(table_columns(path))
+        return ("faces" if {"file", *BOX_COLUMNS} <= header and {"identity", "pair"} & header else "csv"), path
     words = [o.name.lower() for o in (*path.glob("*/"), *path.glob("*/*/"))]
     if {"train", "val", "test"} & set(words) and {"real", "fake"} <= set(words): return "folder", path # whatever else lies beside it
     return next((name for name in ("csv", *MARKS) if any(next(path.glob(o), None) for o in MARKS[name])), "folder"), path
@@ -48,10 +49,12 @@ def read_manifest(
 # %% ../nbs/30_data.ipynb #cddcc9d0
 def join_manifests(
     *manifests:pd.DataFrame, # Manifests of any origin
-)->pd.DataFrame: # All rows; groups are connected anew, so people who meet in a swap of any set are one group
+)->pd.DataFrame: # All rows but doubled ones; groups are connected anew, so people who meet in a swap of any set are one group
     "Put several manifests together."
     table = connect_groups(pd.concat(manifests, ignore_index=True))
-    table.attrs.update(notes=[n for m in manifests for n in m.attrs.get("notes", ())])
+    table, notes = drop_doubles(table)
+    table = table.reset_index(drop=True)
+    table.attrs.update(notes=[*(n for m in manifests for n in m.attrs.get("notes", ())), *notes])
     return check_manifest(table)
 
 # %% ../nbs/30_data.ipynb #57f34f03
@@ -142,11 +145,11 @@ def _contradicts(rows:pd.DataFrame)->bool: return rows.label.nunique() > 1
 def _straddles(rows:pd.DataFrame)->bool: return rows.split[rows.split != ""].nunique() > 1
 
 def _copies(manifest:pd.DataFrame, notes:list[str])->tuple[list[dict], pd.Series]: # faults, and a content key for each row
-    files = manifest.path.map(Path)
+    files = manifest.path.map(lambda o: Path(unspell_name(o)))
     size = files.map(lambda o: o.stat().st_size if o.is_file() else -1)
-    if (size < 0).any(): notes.append(f"{(size < 0).sum()} files are missing, for instance {files[size < 0].iloc[0]}.")
+    if (size < 0).any(): notes.append(f"{(size < 0).sum()} files are missing, for instance {manifest.path[size < 0].iloc[0]}.")
     maybe = (size >= 0) & size.duplicated(keep=False) & ~manifest.path.duplicated() # only equal sizes can be equal files
-    digest = {str(o): sha256_file(o) for o in files[maybe]}
+    digest = {path: sha256_file(file) for path, file in zip(manifest.path[maybe], files[maybe])}
     key = manifest.path.map(lambda o: digest.get(o, o))
     out = []
     for name, rows in manifest[key.duplicated(keep=False)].groupby(key[key.duplicated(keep=False)]):
@@ -184,7 +187,7 @@ def _look_alikes(table:pd.DataFrame, distance:int, limit:int, notes:list[str], p
         table = table.sample(limit, random_state=0)
     hashes, unreadable = {}, []
     for index, path in tqdm(table.path.items(), total=len(table), desc="pictures", disable=not progress, leave=False):
-        try: hashes[index] = picture_hash(path)
+        try: hashes[index] = picture_hash(unspell_name(path))
         except DeepfakeError as error: unreadable.append(str(error))
     if unreadable: notes.append(f"{len(unreadable)} pictures could not be read: {unreadable[0]}")
     table = table.loc[[i for i, o in hashes.items() if o is not None]]
@@ -210,7 +213,7 @@ def check_leaks(
     rows += copies
     checked = dict(items=len(manifest), groups=manifest.group.nunique(), files=manifest.path.nunique())
     if pictures:
-        near, checked["pictures"] = _look_alikes(manifest[~key.duplicated() & manifest.path.map(lambda o: Path(o).is_file())], distance, limit, notes, progress)
+        near, checked["pictures"] = _look_alikes(manifest[~key.duplicated() & manifest.path.map(lambda o: Path(unspell_name(o)).is_file())], distance, limit, notes, progress)
         rows += near
     return Leaks(pd.DataFrame(rows, columns=_leak_columns), checked, notes)
 
@@ -242,7 +245,7 @@ def show_manifest(
     figure, axes = plt.subplots(count, min(columns, len(chosen)), figsize=(tile*min(columns, len(chosen)), (tile + .35)*count), squeeze=False, dpi=80)
     for axis in axes.flat: axis.axis("off")
     for axis, (_, row) in zip(axes.flat, chosen.iterrows()):
-        try: axis.imshow(read_media(row.path, frames=1).frames[0])
+        try: axis.imshow(read_media(unspell_name(row.path), frames=1).frames[0])
         except DeepfakeError as error: axis.text(.5, .5, str(error)[-120:], ha="center", va="center", fontsize=5, wrap=True, parse_math=False)
         axis.set_title(f"{row.split} {LABELS[row.label]}\n{row.method}", fontsize=7, color="#b42318" if row.label else "#1a7f37", parse_math=False)
     figure.tight_layout()

@@ -11,7 +11,8 @@ from collections import defaultdict
 from pathlib import Path
 import pandas as pd
 from .core import FAKE, REAL, ManifestError, parse_label
-from .manifest import SPLIT_WORDS, SPLITS, adapter, drop_missing, family_of, finish_manifest, identities_in, item_record, media_files, read_each, read_table
+from .manifest import SPLIT_WORDS, SPLITS, adapter, drop_missing, family_of, finish_manifest, identities_in, item_record, media_files
+from .tables import read_each, read_table, spell_name
 
 # %% auto #0
 __all__ = ['manifest_from_faceforensics', 'manifest_from_deepfakedetection', 'manifest_from_celeb_df', 'manifest_from_dfdc',
@@ -37,20 +38,21 @@ def _json(path:Path, kind:type, accepted:str): # parsed JSON of the expected kin
 def manifest_from_faceforensics(
     root:str|Path, # The folder with `original_sequences` and `manipulated_sequences`
     compression:str|None=None, # raw, c23 or c40; None: all that are there
-)->pd.DataFrame: # FaceForensics++ and, where present, DeepFakeDetection, in one manifest
+)->pd.DataFrame: # FaceForensics++ and, where present, DeepFakeDetection, in one manifest; `mask` where there are masks
     "Read FaceForensics++ by its published layout and its lists of pairs."
-    root, records = Path(root).absolute(), []
+    root, records, notes = Path(root).absolute(), [], []
     splits = _pair_splits(root)
-    for path in media_files(root):
+    for path in media_files(root, notes):
         parts = path.relative_to(root).parts
-        if len(parts) != 5 or parts[0] not in ("original_sequences", "manipulated_sequences") or parts[3] != "videos": continue
+        if len(parts) != 5 or parts[0] not in ("original_sequences", "manipulated_sequences") or parts[3] != "videos" or parts[2] == "masks": continue
         if compression not in (None, parts[2]): continue
         dataset = "DeepFakeDetection" if parts[1] in ("actors", "DeepFakeDetection") else "FaceForensics++"
         people = identities_in(path.stem, family_of(dataset))
-        decided = {splits.get(p, "") for p in people}
-        records.append(item_record(path, root, parts[0] == "manipulated_sequences", dataset, parts[1], decided.pop() if len(decided) == 1 else "", people, compression=parts[2]))
+        decided, mask = {splits.get(p, "") for p in people}, root.joinpath(*parts[:2], "masks", "videos", path.name)
+        more = dict(compression=parts[2]) | (dict(mask=spell_name(mask, blanks=False)) if mask.is_file() else {})
+        records.append(item_record(path, root, parts[0] == "manipulated_sequences", dataset, parts[1], decided.pop() if len(decided) == 1 else "", people, **more))
     undecided = sum(not r["split"] for r in records if r["dataset"] == "FaceForensics++")
-    notes = [undecided and f"{undecided} items of FaceForensics++ have no split: they are in no list of train.json, val.json, test.json."]
+    notes += [undecided and f"{undecided} items of FaceForensics++ have no split: they are in no list of train.json, val.json, test.json."]
     return finish_manifest(records, root, notes, "original_sequences/youtube/c23/videos/000.mp4, manipulated_sequences/<Method>/c23/videos/000_003.mp4")
 
 @adapter("deepfakedetection")
@@ -72,13 +74,13 @@ def manifest_from_celeb_df(
     "Read Celeb-DF (v1 or v2) with its official test list."
     root, records, notes, test = Path(root).absolute(), [], [], set()
     listing = root/"List_of_testing_videos.txt"
-    for line in listing.read_text().splitlines() if listing.is_file() else []:
+    for line in listing.read_text(encoding="utf-8-sig").splitlines() if listing.is_file() else []:
         if not line.strip(): continue
         word, _, name = line.strip().partition(" ")
         if _celeb_folders.get(name.split("/")[0]) != {"1": REAL, "0": FAKE}.get(word, ""):
             raise ManifestError(listing, f"the line {line!r}", "1 before a real video, 0 before one of Celeb-synthesis")
         test.add(name.strip())
-    for path in media_files(root):
+    for path in media_files(root, notes):
         name = path.relative_to(root).as_posix()
         if (label := _celeb_folders.get(name.split("/")[0])) is None: continue
         split = "test" if name in test else "train" if test else ""
@@ -103,7 +105,7 @@ def manifest_from_dfdc(
             who = [f"dfdc/{Path(item.get('original') or name).stem}"]
             records.append(item_record(listing.parent/name, root, label, "DFDC", "DFDC", SPLIT_WORDS.get(item.get("split"), ""), who, part=listing.parent.name))
     for listing in sorted([*root.glob("labels.csv"), *root.glob("*/labels.csv")]):
-        table, places = read_table(listing, "filename", "label"), {o.name: o for o in media_files(listing.parent)}
+        table, places = read_table(listing, "filename", "label"), {o.name: o for o in media_files(listing.parent, notes)}
         labels = read_each(listing, table.label, parse_label, "0 (real) or 1 (fake)")
         split = "val" if "val" in listing.parent.name else "test"
         records += [item_record(places.get(n, listing.parent/n), root, y, "DFDC", "DFDC", split, [f"dfdc/{Path(n).stem}"], part=listing.parent.name)
@@ -130,19 +132,19 @@ def manifest_from_deeperforensics(
     root:str|Path, # The folder with `manipulated_videos`, `source_videos` and `lists/splits`
 )->pd.DataFrame: # A manifest; an actor's own videos take the split of the actor's swaps where there is just one
     "Read DeeperForensics-1.0: swaps of actors onto FaceForensics++ originals."
-    root, records, of_person = Path(root).absolute(), [], defaultdict(set)
+    root, records, notes, of_person = Path(root).absolute(), [], [], defaultdict(set)
     lists = {split: root/"lists"/"splits"/f"{split}.txt" for split in SPLITS}
-    splits = {Path(o.strip()).stem: s for s, p in lists.items() if p.is_file() for o in p.read_text().splitlines() if o.strip()}
-    for path in media_files(root/"manipulated_videos"):
+    splits = {Path(o.strip()).stem: s for s, p in lists.items() if p.is_file() for o in p.read_text(encoding="utf-8-sig").splitlines() if o.strip()}
+    for path in media_files(root/"manipulated_videos", notes):
         people, split = identities_in(path.stem, "deeperforensics"), splits.get(path.stem, "")
         for p in people: of_person[p].add(split)
         records.append(item_record(path, root, FAKE, "DeeperForensics", path.parent.name, split, people))
-    for path in media_files(root/"source_videos"):
+    for path in media_files(root/"source_videos", notes):
         person = f"deeperforensics/{path.relative_to(root/'source_videos').parts[0]}"
         split = next(iter(of_person[person])) if len(of_person[person]) == 1 else ""
         records.append(item_record(path, root, REAL, "DeeperForensics", split=split, people=[person]))
     undecided = sum(not r["split"] for r in records)
-    notes = [undecided and f"{undecided} items have no split: in no list, or their actor is in several."]
+    notes += [undecided and f"{undecided} items have no split: in no list, or their actor is in several."]
     return finish_manifest(records, root, notes, "manipulated_videos/end_to_end/000_M101.mp4, source_videos/M101/..., lists/splits/train.txt")
 
 @adapter("ffiw", "source/train", "source/val", "source/test", "FFIW*/source")
@@ -152,13 +154,13 @@ def manifest_from_ffiw(
     "Read FFIW: `source` is real, `target` is forged, splits are folders."
     root = Path(root).absolute()
     root = next((o.parent for o in sorted(root.glob("FFIW*/source"))), root)
-    records = []
-    for path in media_files(root):
+    records, notes = [], []
+    for path in media_files(root, notes):
         parts = path.relative_to(root).parts
         if parts[0] not in ("source", "target") or len(parts) < 3 or parts[1] not in SPLIT_WORDS: continue
         split = SPLIT_WORDS[parts[1]]
         records.append(item_record(path, root, parts[0] == "target", "FFIW", "FFIW", split, [f"ffiw/{split}/{path.stem}"]))
-    return finish_manifest(records, root, accepted="source/{train,val,test}/videos/a.mp4, target/{train,val,test}/videos/a.mp4")
+    return finish_manifest(records, root, notes, accepted="source/{train,val,test}/videos/a.mp4, target/{train,val,test}/videos/a.mp4")
 
 # %% ../nbs/28_datasets.ipynb #dff67db7
 def _bench_label(word:str)->int: # FF-real, CelebDFv2_real, DFDCP_Real, UADFV_Fake, FF-DF, DFDCP_FakeA ...

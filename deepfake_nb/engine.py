@@ -139,14 +139,16 @@ def examine(self:Engine,
 
 def _examine(self:Engine, file, name, weights, threshold, say)->Examination:
     say("Getting ready.", .02)
-    from deepfake_nb.media import read_media
+    from deepfake_nb.pipeline import read_and_look
     from deepfake_nb.explain import explain
     from deepfake_nb.report import make_report
     path, detector = self._get_detector(weights, threshold)
-    say("Reading the file.", .15)
-    media = read_media(file, frames=self.frames)
-    say("Looking for faces and judging them.", .3)
-    prediction = dataclasses.replace(detector.predict_media(media, sha256_file(file)), path=name)
+    say("Reading the file and looking for faces.", .15)
+    sha256 = sha256_file(file)
+    media, looked = read_and_look(file, detector.face_detector, self.frames)
+    say("Judging the faces.", .5)
+    prediction = dataclasses.replace(detector.predict_media(media, sha256, looked), path=name)
+    if sha256_file(file) != sha256: raise FileError(file, "a file that changed while it was examined", "one that stays as it is meanwhile")
     say("Drawing where the network looked.", .75)
     explanation = explain(detector, prediction)
     frames = _frame_views(prediction, media) if media.kind == "video" else []

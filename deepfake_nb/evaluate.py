@@ -12,69 +12,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 import numpy as np, pandas as pd
-from .core import FAKE, INCONCLUSIVE, LABELS, REAL, DeepfakeError, FileError, ManifestError, Unreadable, atomic_write
+from .core import FAKE, INCONCLUSIVE, LABELS, REAL, DeepfakeError, FileError, ManifestError, atomic_write, clean_text
 from .calibrate import plot_reliability
 from .data import join_manifests, read_manifest
+from .figure import figure_html
 from .measure import Metrics, MetricsTable, html_table, measure, measure_by
 from .metrics import auc, mcnemar, paired_bootstrap, video_id, wilson_interval
-from .plots import figure_html, plot_confusion, plot_det, plot_roc, plot_scores
+from .plots import plot_confusion, plot_det, plot_roc, plot_scores
+from .scored import item_row, score_items
 
 # %% auto #0
-__all__ = ['FAIRNESS_COLUMNS', 'LONGEST_LIST', 'item_row', 'Evaluation', 'video_table', 'evaluate', 'by_level', 'by_dataset',
-           'by_method', 'failures', 'abstentions', 'unreadable', 'fairness', 'classification_report',
-           'evaluation_plots', 'evaluation_dict', 'page_html', 'evaluation_sections', 'save_evaluation',
-           'read_evaluation', 'Comparison', 'compare']
-
-# %% ../nbs/80_evaluate.ipynb #6e4a8eeb
-def item_row(
-    result, # A `Prediction`, or the `Unreadable` of a file that has none
-)->dict: # probability (nan: none), decision ('' for an unreadable file), reasons, person, time of the worst frame, sha256, error
-    "What an evaluation keeps of one prediction."
-    if isinstance(result, Unreadable):
-        return dict(probability=np.nan, decision="", reasons="", person=-1, time=np.nan, sha256="", error=result.error)
-    face = next((o for o in result.faces if o.probability is not None and o.probability == result.probability), None)
-    worst = face.worst_frame if face else None
-    return dict(probability=np.nan if result.probability is None else result.probability, decision=result.decision, reasons=" ".join(result.reasons),
-                person=face.person if face else -1, time=worst.time if worst else np.nan, sha256=result.sha256, error="")
-
-def _face_rows(result)->tuple[list, list]:
-    "Of each person (person, probability), and of each frame (person, time, probability)."
-    faces = getattr(result, "faces", [])
-    people = [(o.person, np.nan if o.probability is None else o.probability) for o in faces]
-    return people, [(o.person, frame.time, frame.probability) for o in faces for frame in o.timeline]
-
-def _setup(result)->dict:
-    "What the predictions of one detector have in common."
-    return {k: getattr(result, k) for k in ("threshold", "false_positive_rate", "weights", "face_detector", "settings", "version")}
-
-# %% ../nbs/80_evaluate.ipynb #ddbe94f1
-def _done(path:Path|None, key:str)->dict[str, dict]:
-    "The records of an earlier run with the same key, by path of the item; a torn last line is ignored."
-    if path is None or not path.exists(): return {}
-    lines = path.read_text(encoding="utf-8").split("\n")
-    if lines[0] != key:
-        path.unlink()
-        return {}
-    return {o["path"]: o for o in map(json.loads, lines[1:-1])}
-
-def _record(path:str, result)->dict:
-    people, frames = _face_rows(result)
-    return dict(path=path, row=item_row(result), people=people, frames=frames, setup={} if isinstance(result, Unreadable) else _setup(result))
-
-def _records(detector, paths:list[str], progress:bool, resume:Path|None)->Iterable[dict]:
-    scorer = getattr(detector, "scorer", None)
-    key = json.dumps([repr(detector), getattr(scorer, "sha256", ""), detector.settings() if hasattr(detector, "settings") else ""], default=str)
-    done = _done(resume, key)
-    todo = [o for o in paths if o not in done]
-    fresh = zip(todo, detector.predict_each(todo, progress=progress))
-    if resume: resume.parent.mkdir(parents=True, exist_ok=True)
-    if resume and not done: resume.write_text(key + "\n", encoding="utf-8")
-    for path in paths:
-        if path in done: yield done[path]; continue
-        record = _record(path, next(fresh)[1])
-        if resume:
-            with resume.open("a", encoding="utf-8") as file: file.write(json.dumps(record) + "\n")
-        yield record
+__all__ = ['FAIRNESS_COLUMNS', 'LONGEST_LIST', 'Evaluation', 'video_table', 'evaluate', 'by_level', 'by_dataset', 'by_method',
+           'failures', 'abstentions', 'unreadable', 'fairness', 'classification_report', 'evaluation_plots',
+           'evaluation_dict', 'page_html', 'evaluation_sections', 'save_evaluation', 'read_evaluation', 'Comparison',
+           'compare']
 
 # %% ../nbs/80_evaluate.ipynb #bea874f2
 @dataclass(repr=False)
@@ -86,6 +37,7 @@ class Evaluation:
     setup: dict = field(default_factory=dict) # threshold, weights, settings of the detector
     n: int = 1000 # resamples for the intervals
     seed: int = 0
+    notes: list[str] = field(default_factory=list) # what a reader of the figures should know: what was left out, what was scored anew
 
     @property
     def threshold(self)->float: return self.setup.get("threshold", .5)
@@ -140,12 +92,13 @@ def evaluate(
 )->Evaluation: # Raises `ManifestError` where the manifest cannot be used
     "Score every item of a manifest."
     manifest = _as_manifest(manifest)
-    records = list(_records(detector, [str(o) for o in manifest.path], progress, Path(resume) if resume else None))
+    records, notes = score_items(detector, [str(o) for o in manifest.path], progress, resume)
     rows = pd.DataFrame([o["row"] for o in records])
     items = manifest.drop(columns=[o for o in rows if o in manifest]).join(rows)
     setup = next((o["setup"] for o in records if o["setup"]), dict(threshold=getattr(detector, "threshold", .5)))
     return Evaluation(items, _part_table(manifest, records, "people", ("person", "probability")),
-                      _part_table(manifest, records, "frames", ("person", "time", "probability")), setup, n, seed)
+                      _part_table(manifest, records, "frames", ("person", "time", "probability")), setup, n, seed,
+                      [*manifest.attrs.get("notes", ()), *notes])
 
 # %% ../nbs/80_evaluate.ipynb #875595fa
 def by_level(
@@ -255,7 +208,7 @@ def evaluation_dict(
         levels=by_level(evaluation).to_dict(), datasets=by_dataset(evaluation).to_dict(), methods=by_method(evaluation).to_dict(),
         report=_frame_dict(classification_report(evaluation.metrics)), fairness=_records_of(table := fairness(evaluation), tuple(table)),
         failures=len(failures(evaluation)), abstentions=abstentions(evaluation), unreadable=unreadable(evaluation),
-        robustness=robustness.to_dict() if robustness is not None else None, resamples=evaluation.n, seed=evaluation.seed)
+        robustness=robustness.to_dict() if robustness is not None else None, resamples=evaluation.n, seed=evaluation.seed, notes=list(map(clean_text, evaluation.notes)))
 
 def _frame_dict(table:pd.DataFrame)->dict: return {name: _records_of(table.loc[[name]], tuple(table))[0] for name in table.index}
 
@@ -303,7 +256,7 @@ def evaluation_sections(
     weights = evaluation.setup.get("weights", {})
     about = f"Weights {weights.get('name', '?')}, sha256 {weights.get('sha256', '?')}, deepfake_nb {evaluation.setup.get('version', '?')}."
     faces = fairness(evaluation).to_dict("records")
-    return [("All videos together", f"<p>{html.escape(about)}</p>" + evaluation.metrics._repr_html_() + _list_html(report.to_dict("records"))),
+    return [("All videos together", "".join(f"<p>{html.escape(clean_text(o))}</p>" for o in (about, *evaluation.notes)) + evaluation.metrics._repr_html_() + _list_html(report.to_dict("records"))),
             ("Plots", "".join(figure_html(o, k) for k, o in evaluation_plots(evaluation).items())),
             ("By data set", by_dataset(evaluation)._repr_html_()), ("By method of forgery", by_method(evaluation)._repr_html_()),
             ("Frames, people, videos", by_level(evaluation)._repr_html_()), *([("False alarms by group", _list_html(faces))] if faces else []),
@@ -311,7 +264,7 @@ def evaluation_sections(
             *((f"{k} ({len(o)})", _list_html(o)) for k, o in lists.items())]
 
 def _evaluation_html(self:Evaluation)->str: return self.metrics._repr_html_() + by_dataset(self)._repr_html_() + by_method(self)._repr_html_()
-def _evaluation_text(self:Evaluation)->str: return f"{self.metrics}\n\nby data set\n{by_dataset(self)}\n\nby method\n{by_method(self)}"
+def _evaluation_text(self:Evaluation)->str: return f"{self.metrics}\n\nby data set\n{by_dataset(self)}\n\nby method\n{by_method(self)}" + "".join(f"\n{clean_text(o)}" for o in self.notes)
 Evaluation._repr_html_, Evaluation.__repr__ = _evaluation_html, _evaluation_text
 
 # %% ../nbs/80_evaluate.ipynb #5644340a
@@ -341,7 +294,7 @@ def read_evaluation(
     items = items.assign(**{o: items[o].fillna("") for o in text if o in items})
     keys = ("threshold", "false_positive_rate", "weights", "face_detector", "settings", "version")
     nobody = pd.DataFrame(columns=["probability", "declined"])
-    return Evaluation(items, nobody, nobody, {k: setup[k] for k in keys if k in setup}, setup["resamples"], setup["seed"])
+    return Evaluation(items, nobody, nobody, {k: setup[k] for k in keys if k in setup}, setup["resamples"], setup["seed"], setup.get("notes", []))
 
 # %% ../nbs/80_evaluate.ipynb #5fd58883
 @dataclass(repr=False)

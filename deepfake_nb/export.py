@@ -6,13 +6,14 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/export.html.md"""
 
 # %% ../nbs/52_export.ipynb #69e64cf2
 from __future__ import annotations
-import copy, hashlib, importlib.util, json, logging, tempfile, threading, warnings
+import copy, hashlib, importlib.util, json, logging, os, tempfile, threading, warnings
 from contextlib import contextmanager, suppress
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 import deepfake_nb
-from .core import DeepfakeError, WeightsError, atomic_write
+from .core import DeepfakeError, WeightsError, atomic_write, cache_folder
+from .extras import MissingExtra, need
 from .weightsfile import ScorerConfig, ScorerError, check_file, config_from_dict, header_text, short
 from .model import Scorer
 
@@ -28,8 +29,8 @@ _writes = ("onnx", "onnxscript") # the packages with which torch writes ONNX
 class ExportError(DeepfakeError, ValueError): "An engine that cannot be had here, or a scorer that cannot be exported."
 
 def _need(extra:str, *packages:str)->None: # raises `ExportError` where one is missing
-    missing = [o for o in packages if importlib.util.find_spec(o) is None]
-    if missing: raise ExportError(f"{' and '.join(missing)} not installed. Accepted: pip install 'deepfake_nb[{extra}]'.")
+    try: need(*packages, task=extra)
+    except MissingExtra as e: raise ExportError(str(e)) from None
 
 def engines_here(
 )->list[str]: # Of `ENGINES`
@@ -155,11 +156,17 @@ class InferenceEngine:
         return self.run(crops[None])["features"][0]
 
 # %% ../nbs/52_export.ipynb #a3ca5c9f
+def _onnxruntime(): # the module, which then reports to nobody
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+    onnxruntime.disable_telemetry_events() # for a program that imported it before
+    return onnxruntime
+
 class OnnxEngine(InferenceEngine):
     "Microsoft's ONNX Runtime, on the processor."
     name = "onnx"
     def __init__(self, path:Path, data:bytes, precision:str, threads:int):
-        import onnxruntime
+        onnxruntime = _onnxruntime()
         if precision != "float32": raise ExportError(f"engine 'onnx' computes in float32, not in {precision}. Accepted: float32, or engine 'openvino'.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
@@ -228,10 +235,9 @@ def parity(
 
 # %% ../nbs/52_export.ipynb #73f3381c
 def engine_cache(
-)->Path: # A folder in the user's cache; need not exist
+)->Path: # A folder in the user's cache, or in one for this process; need not exist
     "Where exported scorers are kept."
-    from platformdirs import user_cache_dir
-    return Path(user_cache_dir("deepfake_nb"))/"onnx"
+    return cache_folder()/"onnx"
 
 def _loaded(path:Path, scorer_print:str, *args)->InferenceEngine|None: # None where it is not (any more) this scorer
     with suppress(WeightsError, OSError):

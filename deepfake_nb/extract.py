@@ -6,23 +6,25 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/extract.html.md"""
 
 # %% ../nbs/35_extract.ipynb #90cbef47
 from __future__ import annotations
-import dataclasses, hashlib, json, os, re, shutil, signal, threading
+import dataclasses, hashlib, io, json, os, re, shutil, signal, threading
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
+from multiprocessing.context import SpawnContext, SpawnProcess
 from pathlib import Path
 from typing import Iterable, Iterator
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import REASONS, DeepfakeError, ManifestError, atomic_write
-from .data import BOX_COLUMNS, LANDMARK_COLUMNS, REQUIRED, check_manifest, write_manifest
+from .core import FAKE, REASONS, DeepfakeError, ManifestError, WriteError, atomic_write, available_cores, clean_text
+from .data import BOX_COLUMNS, LANDMARK_COLUMNS, REQUIRED, check_manifest, drop_doubles, write_manifest
 from .faces import Face, FaceDetector, crop_square, extract_clips, load_face_detector, sharpness
 from .media import read_media
+from .tables import unspell_name
 
 # %% auto #0
-__all__ = ['FORMATS', 'ExtractSettings', 'faces_in_crop', 'extract']
+__all__ = ['FORMATS', 'CROPS', 'ExtractSettings', 'faces_in_crop', 'extract']
 
 # %% ../nbs/35_extract.ipynb #7dcc70f9
 FORMATS = dict(jpg=dict(format="JPEG", quality=95, subsampling=0), png=dict(format="PNG"), webp=dict(format="WEBP", lossless=True, quality=50))
@@ -33,7 +35,8 @@ class ExtractSettings:
     size: int = 256 # side of a crop in pixels
     margin: float = 1.5 # side of the square, in longer sides of the face box
     frames: int = 32 # evenly spaced frames looked at in a video
-    max_people: int = 1 # of each file, largest face first; with more, all get the file's label
+    max_people: int = 1 # of each file, largest face first
+    label_everybody: bool = False # give all people of a forged file its label, though it may be that of one of them?
     format: str = "jpg" # 'jpg' (quality 95, full colour), 'png' or 'webp' (both lossless)
     min_frames: int = 3 # a person seen in fewer frames of a video is left out
     min_face: float = 32 # a smaller face is left out: pixels, longer side
@@ -58,62 +61,136 @@ def faces_in_crop(
     points = [] if face.landmarks is None else place(face.landmarks).ravel()
     return {k: round(float(v), 2) for k, v in zip((*BOX_COLUMNS, *LANDMARK_COLUMNS), (*values, *points))}
 
+# %% ../nbs/35_extract.ipynb #235eb9b5
+def _overlap(a, b)->float: # of two boxes x, y, w, h: intersection / union
+    width, height = (max(0., min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
+    return width*height/max(1e-9, a[2]*a[3] + b[2]*b[3] - width*height)
+
+def _named_by_boxes(clips:list, boxes:list, scale:float)->dict[int, int]: # person -> which of the boxes; boxes in pixels of the file, None where a row has none
+    best = {}
+    for clip in clips:
+        found = [max(_overlap(face.box, [o*scale for o in box]) for face in clip.faces) if box else 0. for box in boxes]
+        if max(found) >= .3: best[clip.person] = int(np.argmax(found))
+    return best
+
+def _named_by_mask(clips:list, masks:list[np.ndarray], shape:tuple[int, int])->set[int]: # people in whose face box a tenth or more is bright in the mask
+    def share(face:Face, mask:np.ndarray)->float:
+        down, across = mask.shape[0]/shape[0], mask.shape[1]/shape[1]
+        x, y, w, h = (max(0, round(o*s)) for o, s in zip(face.box, (across, down)*2))
+        part = mask[y:y + h, x:x + w]
+        return float((part.max(-1) > 64).mean()) if part.size else 0.
+    total = max(1 + max(clip.frame_indices) for clip in clips)
+    at = lambda i: masks[min(len(masks) - 1, i*len(masks)//max(total, len(masks)))]
+    return {clip.person for clip in clips if np.mean([share(f, at(i)) for f, i in zip(clip.faces, clip.frame_indices)]) >= .1}
+
 # %% ../nbs/35_extract.ipynb #4e562d45
+CROPS = 2 # goes up when the same file and settings give other crops than before
+
+@dataclass(frozen=True)
+class _Job:
+    "One file to be cut up, in any process."
+    path: str # the source, as the table has it
+    out: str # the output folder
+    folder: str # of the crops, below `out`
+    key: str # what was asked for
+    fake: bool = False # is any row of this file forged?
+    boxes: tuple = () # of the file's rows, in their order: x, y, w, h in pixels of the file; none: the table has no boxes
+    mask: str = "" # file that is bright where the source was changed
+
+    @property
+    def record(self)->Path: return Path(self.out)/"records"/f"{_item_id(self.path)}.json"
+
 def _item_id(path:str)->str: return hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:16]
 
-def _item_key(path:str, settings:ExtractSettings, detector:str)->str: # changes with the settings and with the file
-    try: stat = os.stat(path); file = [stat.st_size, stat.st_mtime_ns]
-    except OSError: file = []
-    return hashlib.sha256(json.dumps([os.path.abspath(path), dataclasses.asdict(settings), detector, file]).encode()).hexdigest()
+def _fingerprint(path:str)->list: # of a file's content: size, time, and its beginning, middle and end; empty where there is none
+    try:
+        with open(unspell_name(path), "rb") as file:
+            info, parts = os.fstat(file.fileno()), hashlib.sha256()
+            for at in sorted({0, info.st_size//2, max(0, info.st_size - 65536)}):
+                file.seek(at)
+                parts.update(file.read(65536))
+    except OSError: return []
+    return [info.st_size, info.st_mtime_ns, parts.hexdigest()]
+
+def _item_key(path:str, settings:ExtractSettings, detector:str, *more)->str: # changes with the settings and with the content
+    return hashlib.sha256(json.dumps([CROPS, os.path.abspath(path), dataclasses.asdict(settings), detector, _fingerprint(path), *more]).encode()).hexdigest()
 
 def _crop_folder(row:dict)->str: # below the output folder; readable, and unique by the hash
     clean = lambda o: re.sub(r"[^\w.+-]", "_", str(o)).strip(".")[:60] or "_"
     return f"crops/{clean(row['dataset'])}/{clean(row['method'])}/{clean(Path(row['path']).stem)}-{_item_id(row['path'])[:8]}"
 
-def _read_clips(path:str, settings:ExtractSettings, detector:FaceDetector)->tuple[list, str, str]: # clips, or reason and detail
+def _jobs(manifest:pd.DataFrame, out:Path, settings:ExtractSettings, detector:str)->list[_Job]: # one for each file
+    box, jobs = [c for c in BOX_COLUMNS if c in manifest], []
+    for path, rows in manifest.groupby("path", sort=False):
+        boxes = tuple(tuple(map(float, o)) if all(v == v for v in o) else None for o in rows[box].to_numpy()) if len(box) == 4 else ()
+        mask = next((str(o) for o in rows["mask"] if o and o == o), "") if "mask" in rows else ""
+        fake = bool((rows.label == FAKE).any())
+        key = _item_key(path, settings, detector, fake, boxes, mask and [mask, _fingerprint(mask)])
+        jobs.append(_Job(path, str(out), _crop_folder(rows.iloc[0].to_dict()), key, fake, boxes if any(boxes) else (), mask))
+    return jobs
+
+# %% ../nbs/35_extract.ipynb #f7fe4fd9
+_unnamed = "people are seen, the label is the file's, and nothing says who of them is forged. Accepted: one person, face boxes or a mask, or label_everybody"
+
+def _people(job:_Job, settings:ExtractSettings, media, clips:list, dropped:list)->tuple[list[tuple], str, str]: # clips, each with the number of its row or None; or reason and detail
+    if any(job.boxes):
+        named = _named_by_boxes(clips, job.boxes, media.scale)
+        chosen = [(o, named[o.person]) for o in clips if o.person in named]
+    elif job.fake and job.mask:
+        masks = read_media(unspell_name(job.mask), settings.frames).frames
+        chosen = [(o, None) for o in clips if o.person in _named_by_mask(clips, masks, media.frames[0].shape[:2])]
+    else:
+        several = len(clips) + sum(o["reason"] == "TOO_MANY_PEOPLE" for o in dropped)
+        if job.fake and several > 1 and not settings.label_everybody: return [], "SEVERAL_PEOPLE", f"{several} {_unnamed}."
+        chosen = [(o, None) for o in clips]
+    if chosen: return chosen[:settings.max_people], "", ""
+    return [], "NOT_NAMED", f"Neither box nor mask lies on any of the {len(clips)} faces that were found."
+
+def _read_clips(job:_Job, settings:ExtractSettings, detector:FaceDetector)->tuple[list[tuple], str, str]: # as `_people`
+    most = max(20, settings.max_people) if job.boxes or job.mask else settings.max_people
     try:
-        media = read_media(path, settings.frames)
-        clips, dropped = extract_clips(media, detector, settings.size, settings.margin, settings.max_people, settings.min_frames, settings.min_face)
+        media = read_media(unspell_name(job.path), settings.frames)
+        clips, dropped = extract_clips(media, detector, settings.size, settings.margin, most, settings.min_frames, settings.min_face)
+        best = next((o for o in dropped if o.get("clip")), None) # not good enough, and only given because there is nothing better
+        if best: return [], best["reason"], best["text"]
+        return _people(job, settings, media, clips, dropped) if clips else ([], "NO_FACE", REASONS["NO_FACE"])
     except DeepfakeError as error: return [], "UNREADABLE", str(error)
-    except Exception as error: return [], "ERROR", f"{type(error).__name__}: {error}" # whatever a decoder comes up with
-    best = next((o for o in dropped if o.get("clip")), None) # not good enough, and only given because there is nothing better
-    if best: return [], best["reason"], best["text"]
-    return clips, "" if clips else "NO_FACE", "" if clips else REASONS["NO_FACE"]
+    except Exception as error: return [], "ERROR", clean_text(f"{type(error).__name__}: {error}") # whatever a decoder comes up with
 
 # %% ../nbs/35_extract.ipynb #e1d7b229
-def _write_crops(clips:list, place:Path, name:str, settings:ExtractSettings)->list[dict]: # one entry per crop
+def _write_crop(crop:np.ndarray, path:Path, settings:ExtractSettings)->str: # a digest of the bytes; raises `WriteError` where they are not all there
+    data = io.BytesIO()
+    Image.fromarray(crop).save(data, **FORMATS[settings.format])
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data.getvalue())
+        if temporary.read_bytes() != data.getvalue(): raise WriteError(path, "what was written is not what is there")
+    return _digest(data.getvalue())
+
+def _digest(data:bytes)->str: return hashlib.blake2b(data, digest_size=12).hexdigest()
+
+def _write_crops(clips:list[tuple], place:Path, name:str, settings:ExtractSettings)->list[dict]: # one entry per crop
     shutil.rmtree(place, ignore_errors=True)
     crops = []
-    for clip in clips:
+    for clip, row in clips:
         for i, (crop, time, face) in enumerate(zip(clip.crops, clip.times, clip.faces)):
             file = f"p{clip.person}_{i:03}.{settings.format}"
-            with atomic_write(place/file) as temporary: Image.fromarray(crop).save(temporary, **FORMATS[settings.format])
+            digest = _write_crop(crop, place/file, settings)
             source = {f"source_{k}": round(float(v), 2) for k, v in zip("xywh", face.box)}
-            crops.append(dict(path=f"{name}/{file}", person=clip.person, time=round(float(time), 4), **faces_in_crop(face, settings.size, settings.margin),
-                              **source, sharpness=round(sharpness(crop), 2)))
+            crops.append(dict(path=f"{name}/{file}", digest=digest, row=row, person=clip.person, time=round(float(time), 4),
+                              **faces_in_crop(face, settings.size, settings.margin), **source, sharpness=round(sharpness(crop), 2)))
     return crops
-
-@dataclass(frozen=True)
-class _Job:
-    "One file to be cut up, in any process."
-    path: str # the source
-    out: str # the output folder
-    folder: str # of the crops, below `out`
-    key: str # what was asked for
-
-    @property
-    def record(self)->Path: return Path(self.out)/"records"/f"{_item_id(self.path)}.json"
 
 def _write_record(job:_Job, crops:list[dict], reason:str="", detail:str="")->dict:
     record = dict(key=job.key, path=job.path, crops=crops, reason=reason, detail=detail)
     with atomic_write(job.record) as temporary: temporary.write_text(json.dumps(record))
     return record
 
-def _read_record(job:_Job)->dict|None: # None: not done, or not as it is wanted now
-    try: record = json.loads(job.record.read_text())
-    except (OSError, ValueError): return None
-    whole = record.get("key") == job.key and all(os.path.isfile(os.path.join(job.out, o["path"])) for o in record["crops"])
-    return record if whole else None
+def _read_record(job:_Job)->dict|None: # None: not done, not as it is wanted now, or a crop is not what was written
+    try:
+        record = json.loads(job.record.read_text())
+        if record["key"] != job.key or record["reason"] == "ERROR": return None
+        return record if all(_digest((Path(job.out)/o["path"]).read_bytes()) == o["digest"] for o in record["crops"]) else None
+    except (OSError, ValueError, KeyError, TypeError): return None
 
 # %% ../nbs/35_extract.ipynb #9f10bdaa
 _worker: dict = {} # settings and detector of this process
@@ -128,16 +205,32 @@ def _start_worker(settings:ExtractSettings, detector:str|FaceDetector|None, own_
     _worker.update(settings=settings, detector=detector if isinstance(detector, FaceDetector) else load_face_detector(detector))
 
 def _work(job:_Job)->dict: # the record
-    clips, reason, detail = _read_clips(job.path, _worker["settings"], _worker["detector"])
+    clips, reason, detail = _read_clips(job, _worker["settings"], _worker["detector"])
     return _write_record(job, _write_crops(clips, Path(job.out)/job.folder, job.folder, _worker["settings"]), reason, detail)
 
 def _ready()->bool: return bool(_worker)
+
+_starting = threading.Lock()
+
+class _SafeProcess(SpawnProcess):
+    "A process that does not run code of the current folder."
+    @staticmethod
+    def _Popen(process):
+        with _starting:
+            before = os.environ.get("PYTHONSAFEPATH")
+            os.environ["PYTHONSAFEPATH"] = "1"
+            try: return SpawnProcess._Popen(process)
+            finally:
+                if before is None: del os.environ["PYTHONSAFEPATH"]
+                else: os.environ["PYTHONSAFEPATH"] = before
+
+class _SafeContext(SpawnContext): Process = _SafeProcess
 
 # %% ../nbs/35_extract.ipynb #5fb9753a
 def _pool_round(jobs:deque, workers:int, arguments:tuple)->Iterator[tuple[_Job, dict]]:
     "Work until all is done or a process dies; returns what was under way then."
     running, window = {}, 1 if workers == 1 else 2*workers
-    with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, arguments) as pool:
+    with ProcessPoolExecutor(workers, _SafeContext(), _start_worker, arguments) as pool:
         try: pool.submit(_ready).result()
         except BrokenProcessPool:
             raise DeepfakeError("The worker processes cannot start. In a script, call `extract` below `if __name__ == '__main__':`, or use workers=0.") from None
@@ -170,11 +263,11 @@ def _in_this_process(jobs:Iterable[_Job], arguments:tuple)->Iterator[tuple[_Job,
 # %% ../nbs/35_extract.ipynb #ea4ae4ff
 def _crop_table(manifest:pd.DataFrame, records:dict[str, dict], out:Path)->pd.DataFrame:
     mine = ("path", "person", "time", "source_path", "sharpness", *BOX_COLUMNS, *LANDMARK_COLUMNS, *(f"source_{o}" for o in "xywh"))
-    keep = [c for c in manifest if c not in mine]
+    keep = [c for c in manifest if c not in (*mine, "mask")] # a mask fits the source
     rows = []
-    for row in manifest.to_dict("records"):
+    for row, which in zip(manifest.to_dict("records"), manifest.groupby("path").cumcount()):
         for crop in records[row["path"]]["crops"]:
-            rows.append(crop | {k: row[k] for k in keep} | dict(path=str(out/crop["path"]), source_path=row["path"]))
+            if crop["row"] in (None, which): rows.append(crop | {k: row[k] for k in keep} | dict(path=str(out/crop["path"]), source_path=row["path"]))
     table = pd.DataFrame(rows, columns=[*REQUIRED, *(c for c in keep if c not in REQUIRED), *mine[1:]])
     return table.dropna(axis="columns", how="all")
 
@@ -194,21 +287,23 @@ def extract(
     size:int=256, # Side of a crop in pixels
     margin:float=1.5, # Side of the square, in longer sides of the face box
     frames:int=32, # Evenly spaced frames looked at in a video
-    workers:int|None=None, # Processes; None: one per core, 0: none, all is done in this one
+    workers:int|None=None, # Processes; None: one per core that may be used, 0: none, all is done in this one
     face_detector:str|Path|FaceDetector|None=None, # YuNet's file, 'haar', or None for the best at hand; a detector itself needs workers=0
     format:str="jpg", # 'jpg', 'png' or 'webp'
     progress:bool=True, # Show a progress bar
-    **more, # `max_people`, `min_frames`, `min_face`, as `ExtractSettings` says
+    **more, # `max_people`, `label_everybody`, `min_frames`, `min_face`, as `ExtractSettings` says
 )->pd.DataFrame: # A manifest with one row per crop, also in `out/manifest.csv`; raises `DeepfakeError` where there is not one
     "Cut out all faces of a manifest; run again, it goes on where it stopped."
     from tqdm.auto import tqdm
-    manifest, out = check_manifest(manifest).reset_index(drop=True), Path(out).absolute()
+    out, told = Path(out).absolute(), list(manifest.attrs.get("notes", ()))
+    manifest, notes = drop_doubles(check_manifest(manifest).reset_index(drop=True))
+    manifest = _without_own(manifest.reset_index(drop=True), out)
     settings = ExtractSettings(size, margin, frames, format=format, **more)
     detector, again = _detector_argument(face_detector)
-    workers = 0 if isinstance(again, FaceDetector) else os.cpu_count() or 1 if workers is None else workers
+    workers = 0 if isinstance(again, FaceDetector) else available_cores() if workers is None else workers
     _tidy(out)
-    jobs = [_Job(row["path"], str(out), _crop_folder(row), _item_key(row["path"], settings, detector.sha256))
-            for row in manifest.drop_duplicates("path").to_dict("records")]
+    _write_mark(out, settings, detector)
+    jobs = _jobs(manifest, out, settings, detector.sha256)
     records = {job.path: record for job in jobs if (record := _read_record(job))}
     todo = [job for job in jobs if job.path not in records]
     arguments = (settings, detector if workers == 0 else again)
@@ -217,21 +312,30 @@ def extract(
         for job, record in finished:
             records[job.path] = record
             bar.update()
-    return _write_tables(manifest, records, out, settings, detector)
+    return _write_tables(manifest, records, out, detector, [*told, *(o for o in notes if o not in told)])
 
 # %% ../nbs/35_extract.ipynb #5beb1a7a
+def _without_own(manifest:pd.DataFrame, out:Path)->pd.DataFrame: # the same; raises `ManifestError` where crops of this very folder are to be cut up
+    own = [o for o in manifest.path if Path(unspell_name(o)).is_relative_to(out/"crops")]
+    if own: raise ManifestError(own[0], f"a crop of an earlier run into {out} ({len(own)} of {len(manifest)} items are)", "the files that the crops were cut from, or another folder to write to")
+    return manifest
+
 def _tidy(out:Path): # temporary files of a run that was killed
     for path in (*out.glob(".*"), *(out/"records").glob(".*")):
         if re.fullmatch(r"\..{8}(\.csv|\.json)", path.name): path.unlink()
 
-def _write_tables(manifest, records, out:Path, settings:ExtractSettings, detector:FaceDetector)->pd.DataFrame:
-    failures, table = _failure_table(manifest, records), _crop_table(manifest, records, out)
-    with atomic_write(out/"failures.csv") as temporary: failures.to_csv(temporary, index=False)
+def _write_mark(out:Path, settings:ExtractSettings, detector:FaceDetector): # from the first minute on, so that nobody takes crops for data
     with atomic_write(out/"extraction.json") as temporary:
         temporary.write_text(json.dumps(dict(settings=dataclasses.asdict(settings), face_detector=dict(name=detector.name, sha256=detector.sha256)), indent=1))
+
+def _write_tables(manifest, records, out:Path, detector:FaceDetector, notes:list[str])->pd.DataFrame:
+    failures, table = _failure_table(manifest, records), _crop_table(manifest, records, out)
+    with atomic_write(out/"failures.csv") as temporary: failures.to_csv(temporary, index=False, encoding="utf-8")
     if not len(table):
         raise DeepfakeError(f"{out}: not one face came out of {len(manifest)} items; the reasons are in failures.csv, the first: {failures.detail.iloc[0]}")
     write_manifest(table, out/"manifest.csv")
-    notes = [f"{len(table)} crops of {len(manifest) - len(failures)} items; {len(failures)} items gave none, see failures.csv."]
+    count = failures.reason.value_counts()
+    by = f" ({', '.join(f'{n} x {reason}' for reason, n in count.items())})" if len(count) else ""
+    notes = [*notes, f"{len(table)} crops of {len(manifest) - len(failures)} items; {len(failures)} items gave none{by}, see failures.csv."]
     table.attrs.update(root=str(out), notes=[*notes, *([detector.note] if detector.note else [])])
     return check_manifest(table, str(out))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 import cv2, numpy as np
-from .core import REASONS, DeepfakeError, FileError, atomic_write
+from .core import REASONS, DeepfakeError, FileError, atomic_write, cache_folder
 
 # %% auto #0
 __all__ = ['HAAR_TO_YUNET', 'YUNET_REPO', 'YUNET_FILE', 'YUNET_SHA256', 'SHARPNESS_SIDE', 'Face', 'FaceDetector', 'YuNetDetector',
@@ -135,8 +135,7 @@ YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 
 def yunet_cache()->Path: # A path in the user's cache folder; need not exist
     "Where YuNet is kept once it has been fetched."
-    from platformdirs import user_cache_dir
-    return Path(user_cache_dir("deepfake_nb"))/YUNET_FILE
+    return cache_folder()/YUNET_FILE
 def _pinned(model:bytes)->bytes: # the model itself, if it is the published one
     if hashlib.sha256(model).hexdigest() != YUNET_SHA256: raise OSError(f"{YUNET_FILE} has another SHA-256 than the published file")
     return model

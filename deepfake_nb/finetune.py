@@ -17,6 +17,7 @@ from .measure import FIGURES, html_table, measure
 from .metrics import accuracy, auc, balanced_accuracy, false_positive_rate, paired_bootstrap, recall_of_fakes
 from .mining import ROLES, as_faces, divide_pool, read_part, refuse_overlap, score_faces
 from .model import Scorer, default_weights, load_scorer, save_scorer
+from .figure import new_figure
 from .recipe import calibrate_weights, validation_logits
 
 # %% auto #0
@@ -160,15 +161,13 @@ def _html(self:FineTuning)->str:
 
 def plot(self:FineTuning): # a matplotlib figure
     "Before and after, with intervals."
-    import matplotlib.pyplot as plt
     shown = self.table[self.table.figure.isin(("accuracy", "auc"))].iloc[::-1]
-    figure, axis = plt.subplots(figsize=(7, .5 + .45*len(shown)), dpi=80)
+    figure, axis = new_figure(7, .5 + .45*len(shown), dpi=80, layout="tight")
     for name, colour, shift in (("before", "#6b5900", .12), ("after", "#1a7f37", -.12)):
         spread = np.abs(shown[[f"{name}_low", f"{name}_high"]].to_numpy().T - shown[name].to_numpy())
         axis.errorbar(shown[name], np.arange(len(shown)) + shift, xerr=np.nan_to_num(spread), fmt="o", color=colour, label=name, capsize=3)
     axis.set_yticks(range(len(shown)), [f"{SETS[o.set]}\n{'share right' if o.figure == 'accuracy' else 'AUC'}, {o.items} items" for o in shown.itertuples()], fontsize=7)
     axis.set_xlim(-.02, 1.02); axis.grid(alpha=.3); axis.legend(fontsize=8)
-    figure.tight_layout(); plt.close(figure)
     return figure
 
 FineTuning.__repr__, FineTuning._repr_html_, FineTuning.plot = _text, _html, plot

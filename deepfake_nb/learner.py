@@ -8,108 +8,29 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learner.html.md"""
 from __future__ import annotations
 import copy, functools, math, os
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 import fastai.callback.progress, fastai.callback.schedule # give `Learner` its bars and `fit_one_cycle`
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 import torch.nn.functional as F
-from fastai.basics import Callback, DataLoader, DataLoaders, Learner, Metric
+from fastai.basics import Callback, DataLoaders, Learner, Metric
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.distributed import DistributedTrainer
 from fastcore.foundation import L
+from timm.models import group_parameters
 from torch import Tensor, nn
-from .batches import CLIP_COLUMNS, CropJitter, Faces, ForgedBatch, LabelledBatch, balance_weights
-from .core import REAL, DeepfakeError, atomic_write
+from .core import DeepfakeError, atomic_write, sha256_file
+from .batches import LABELLED, Teachers, role_of
+from .loaders import BatchLoader, TeacherLoader, figures, forged_loaders, labelled_loaders, world # some for those who look for them here
 from .metrics import auc
-from .model import Scorer, create_scorer, load_scorer, save_scorer, splitter
-from .selfblend import SelfBlend
+from .model import Scorer, ScorerError, create_scorer, load_scorer, save_scorer, splitter
 
 # %% auto #0
-__all__ = ['world', 'BatchLoader', 'forged_loaders', 'labelled_loaders', 'TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare',
-           'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint', 'GradualUnfreezing', 'FrozenStatistics',
+__all__ = ['TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare', 'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint',
+           'FiniteLoss', 'frozen_parameters', 'FrozenStages', 'GradualUnfreezing', 'FrozenStatistics',
            'has_fast_bfloat16', 'HalfPrecision', 'training_splitter', 'adamw', 'face_learner', 'Distributed',
            'join_processes', 'leave_processes', 'fit']
-
-# %% ../nbs/60_learner.ipynb #6b4ce8c3
-def world()->tuple[int, int]: # rank of this process, number of processes
-    "Where this process stands among those that train together: (0, 1) where it is alone."
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-class BatchLoader(DataLoader):
-    "A fastai loader over `Faces` whose draws can be weighted, repeated and shared among processes."
-    def __init__(self, dataset, bs, weights=None, seed=0, **kwargs):
-        self.weights, self.seed, self.epoch, self.n_inp = weights, seed, 0, 1 # of each batch, one thing goes in; the rest is to be found
-        (rank, size) = world()
-        if bs % size: raise ValueError(f"{bs} clips cannot be shared by {size} processes; accepted: multiples of {size}")
-        self.total, self.rank, self.size = bs, rank, size
-        super().__init__(dataset, bs=bs//size if kwargs.get("shuffle") else bs, **kwargs)
-
-    def get_idxs(self):
-        if not self.shuffle: return list(range(self.n))
-        self.epoch += 1
-        rng = np.random.default_rng((self.seed, self.epoch))
-        drawn = rng.permutation(self.n) if self.weights is None else rng.choice(self.n, self.n, p=self.weights)
-        whole = drawn[:self.n//self.total*self.total].reshape(-1, self.size, self.total//self.size)
-        return whole[:, self.rank].flatten().tolist()
-
-    def __len__(self): return self.n//self.total if self.shuffle else math.ceil(self.n/self.bs)
-    def new(self, *args, **kwargs): return self # fastai asks for copies; the epoch must be counted in one place
-
-# %% ../nbs/60_learner.ipynb #572b5228
-def _parts(manifest:pd.DataFrame)->dict[str, pd.DataFrame]: # train and val; raises `DeepfakeError` where one is missing
-    parts = {s: manifest[manifest.split == s] for s in ("train", "val")}
-    for name, part in parts.items():
-        if not len(part): raise DeepfakeError(f"the manifest has no rows with split {name!r}; found {sorted(set(manifest.split))}")
-        part.attrs = dict(manifest.attrs)
-    return parts
-
-def forged_loaders(
-    manifest:pd.DataFrame, # Real faces with a `split` of 'train' and 'val'; rows labelled FAKE are left out
-    size:int=128, # Side of the model's crops in pixels
-    work_size:int|None=None, # Side at which faces are forged and degraded; by default 1.25 x `size`
-    pairs:int=16, # Real faces in a batch; the batch has as many forgeries
-    clip_length:int=1, # Longer clips are made from stills by moving them
-    margin:float=1.25, # Side of the crop / longer side of the face box
-    selfblend:SelfBlend|None=None, # The forger, for training and validation alike
-    repeats:int=2, # Each validation face is forged so many times
-    twins:bool=True, # Training forgeries in the batch of their originals? Not where batch norm measures the batch
-    workers:int=1, # Processes that make batches
-    root:str|Path|None=None, # Folder that relative paths start from
-    seed:int=0, # Of order and crops
-)->DataLoaders: # Batches: clips `(2*pairs, T, 3, S, S)`, labels `(2*pairs,)`, masks
-    "Loaders that forge what they read."
-    parts, work_size = _parts(manifest[manifest.label == REAL]), work_size or round(size*1.25)
-    parts["val"] = pd.concat([parts["val"]]*repeats, ignore_index=True)
-    jitter = dict(train=CropJitter(), val=None)
-    stills = CLIP_COLUMNS[0] not in manifest # else the clips are there and need not be made
-    faces = {s: Faces(d, work_size, 1 if stills else clip_length, margin, jitter[s], root or manifest.attrs.get("root"), seed) for s, d in parts.items()}
-    batch = ForgedBatch(size, selfblend or SelfBlend(), clip_length)
-    train = BatchLoader(faces["train"], pairs, seed=seed, shuffle=True, drop_last=True, create_batch=replace(batch, twins=twins), num_workers=workers)
-    valid = BatchLoader(faces["val"], pairs, create_batch=replace(batch, repeatable=True), num_workers=workers)
-    return DataLoaders(train, valid)
-
-# %% ../nbs/60_learner.ipynb #8a634283
-def labelled_loaders(
-    manifest:pd.DataFrame, # Crops with labels and a `split` of 'train' and 'val', for instance from `extract`
-    size:int=128, # Side of the model's crops in pixels
-    batch_size:int=32, # Clips in a batch, over all processes
-    clip_length:int=1, # Frames of a clip
-    margin:float=1.25, # Side of the crop / longer side of the face box
-    balance:str|None="class", # Oversampling by 'class', 'method' or 'dataset'; None for none
-    severity:float=1., # Of the degradations, 0 for none
-    workers:int=1, # Processes that make batches
-    root:str|Path|None=None, # Folder that relative paths start from
-    seed:int=0, # Of order and crops
-)->DataLoaders: # Batches: clips `(B, T, 3, S, S)`, labels `(B,)`
-    "Loaders of labelled clips."
-    parts, jitter = _parts(manifest), dict(train=CropJitter(), val=None)
-    faces = {s: Faces(d, size, clip_length, margin, jitter[s], root or manifest.attrs.get("root"), seed) for s, d in parts.items()}
-    train = BatchLoader(faces["train"], batch_size, balance_weights(faces["train"], balance) if balance else None, seed,
-                        shuffle=True, drop_last=True, create_batch=LabelledBatch(size, severity), num_workers=workers)
-    valid = BatchLoader(faces["val"], batch_size, create_batch=LabelledBatch(size, severity, repeatable=True), num_workers=workers)
-    return DataLoaders(train, valid)
 
 # %% ../nbs/60_learner.ipynb #d496d58c
 class TrainingScorer(nn.Module):
@@ -117,39 +38,66 @@ class TrainingScorer(nn.Module):
     def __init__(self,
         scorer:Scorer, # What is trained and kept
         stride:int|None=16, # Stride of the map that the mask is predicted from; None: no mask is predicted
+        halves:bool=False, # While it learns, take each batch in two halves, for what measures a picture against its batch?
     ):
         super().__init__()
-        self.scorer, self.stride = scorer, stride
+        self.scorer, self.stride, self.halves = scorer, stride, halves
         self.mask_head = nn.Conv2d(scorer.map_channels(stride), 1, 1) if stride else None
 
     def forward(self, x:Tensor)->tuple[Tensor, Tensor, Tensor|None]: # logits (B,), frame logits (B, T), mask logits (B*T, 1, h, w)
+        if not (self.halves and self.training): return self.whole(x)
+        return tuple(None if o[0] is None else torch.cat(o) for o in zip(*map(self.whole, x.chunk(2))))
+
+    def whole(self, x:Tensor)->tuple[Tensor, Tensor, Tensor|None]:
         if self.mask_head is None: return *self.scorer(x, return_frames=True), None
         features, maps = self.scorer.features_and_map(x, self.stride)
         return *self.scorer.classify(features), self.mask_head(maps)
 
+# %% ../nbs/60_learner.ipynb #1596071c
+def _mean(values:Tensor, share:Tensor)->Tensor: # of the values that count, (B,) each; 0 where none does
+    return (values*share).sum()/share.sum().clamp(min=1)
+
 @dataclass
 class ForgeryLoss:
-    "Cross-entropy of the clips and, where there is one, of the mask."
+    "Cross-entropy of the clips and, where there is one, of the mask; labelled clips count apart and have no mask."
     smoothing: float = .02 # share of each label that is spread over both
     mask_weight: float = 1. # of the mask's loss beside that of the label
+    labelled_smoothing: float = .05 # the first, for labelled clips: their label is that of a whole video
+    labelled_weight: float = 1. # of the loss of labelled clips beside that of the others
 
-    def __call__(self, predicted:tuple, label:Tensor, mask:Tensor|None=None)->Tensor:
+    def __call__(self, predicted:tuple, label:Tensor, origin:Tensor|None=None, mask:Tensor|None=None)->Tensor:
         logits, _, mask_logits = predicted
-        target = label.float()*(1 - 2*self.smoothing) + self.smoothing
-        loss = F.binary_cross_entropy_with_logits(logits.float(), target)
+        told = torch.zeros_like(label) if origin is None else (role_of(origin) >= LABELLED).to(label)
+        smoothing = torch.where(told > 0, self.labelled_smoothing, self.smoothing)
+        each = F.binary_cross_entropy_with_logits(logits.float(), label.float()*(1 - 2*smoothing) + smoothing, reduction="none")
+        loss = _mean(each, 1 - told) + self.labelled_weight*_mean(each, told)
         if mask is None or mask_logits is None: return loss
-        return loss + self.mask_weight*F.binary_cross_entropy_with_logits(mask_logits.float(), mask)
+        cells = F.binary_cross_entropy_with_logits(mask_logits.float(), mask, reduction="none").flatten(1).mean(1)
+        return loss + self.mask_weight*_mean(cells, (1 - told).repeat_interleave(len(cells)//len(told)))
 
 # %% ../nbs/60_learner.ipynb #bcbc1738
-class ClipAUC(Metric):
-    "AUC over all clips of the validation split."
-    name = "auc"
-    def reset(self): self.scores, self.labels = [], []
-    def accumulate(self, learn):
-        self.scores.append(learn.pred[0].detach().float().cpu()); self.labels.append(learn.yb[0].detach().cpu())
-    @property
-    def value(self): return float(auc(torch.cat(self.labels).numpy(), torch.sigmoid(torch.cat(self.scores)).numpy())) if self.scores else math.nan
+def _auc(labels:np.ndarray, scores:np.ndarray)->float: # nan where one class is missing
+    return float(auc(labels, scores)) if len(set(labels.tolist())) == 2 else math.nan
 
+class ClipAUC(Metric):
+    "AUC over clips of the validation split: the mean of what is forged here, of each labelled data set, and of each data set to choose by."
+    def __init__(self, name:str="auc", which:Callable|None=None): self._name, self.which = name, which # which: origins -> items that count; for a figure of its own
+    @property
+    def name(self): return self._name
+    def reset(self): self.scores, self.labels, self.origins = [], [], []
+    def accumulate(self, learn):
+        origin = learn.yb[1] if len(learn.yb) > 1 else torch.zeros_like(learn.yb[0], dtype=torch.long)
+        for kept, o in ((self.scores, learn.pred[0].float()), (self.labels, learn.yb[0]), (self.origins, origin)): kept.append(o.detach().cpu())
+    @property
+    def value(self):
+        if not self.scores: return math.nan
+        labels, scores, origin = (torch.cat(o) for o in (self.labels, self.scores, self.origins))
+        own = torch.where(role_of(origin) < LABELLED, -1, origin) # all that is forged here is one part
+        parts = [self.which(origin)] if self.which else [own == o for o in own.unique()]
+        values = [_auc(labels[o].numpy(), torch.sigmoid(scores[o]).numpy()) for o in parts]
+        return float(np.mean([o for o in values if not math.isnan(o)] or [math.nan]))
+
+# %% ../nbs/60_learner.ipynb #502e2b4d
 def bare(
     model:nn.Module, # A model that may be wrapped for several processes
 )->TrainingScorer: # The model itself
@@ -161,7 +109,8 @@ class WeightAveraging(Callback):
     order = 60 # after the optimiser's step
     def __init__(self, decay:float=.998): self.decay, self.average, self.steps = decay, None, 0
     def before_fit(self):
-        if self.average is None: self.average = copy.deepcopy(bare(self.learn.model).state_dict())
+        current = bare(self.learn.model).state_dict()
+        self.average = copy.deepcopy(current) if self.average is None else {k: v.to(current[k].device) for k, v in self.average.items()}
     def after_batch(self):
         if not self.training: return
         self.steps += 1
@@ -181,7 +130,7 @@ class KeepBest(Callback):
     def __init__(self,
         path:str|Path, # Weights file
         training:dict|None=None, # What the weights file shall say about its training
-    ): self.path, self.training, self.best = Path(path), training or {}, -math.inf
+    ): self.path, self.training, self.best, self.saved = Path(path), training or {}, -math.inf, "" # saved: sha256 of what this training has written
     def after_epoch(self):
         value = dict(zip(self.recorder.metric_names[1:], self.recorder.log[1:])).get("auc")
         if value is None or not value > self.best: return
@@ -191,12 +140,21 @@ class KeepBest(Callback):
         if hasattr(self.learn, "weight_averaging"): model.load_state_dict(self.learn.weight_averaging.average)
         model.scorer.config.metrics = dict(validation_auc=round(self.best, 4), epoch=self.epoch)
         model.scorer.config.training = self.training
-        save_scorer(model.scorer, self.path)
+        self.saved = sha256_file(save_scorer(model.scorer, self.path))
+
+    def result(self)->Path: # the best weights of this training; raises `DeepfakeError` where there are none
+        if not self.saved: raise DeepfakeError(f"{self.path}: no epoch of this training had a validation AUC, so that nothing was kept. Accepted: validation clips of both classes")
+        if not self.path.is_file() or sha256_file(self.path) != self.saved: raise DeepfakeError(f"{self.path}: not the weights that this training kept. Accepted: a folder that nobody else writes to")
+        return self.path
 
 class EpochLog(Callback):
     "A CSV file with one line per epoch; a run that is continued goes on in the same file."
     order = 75
     def __init__(self, path:str|Path): self.path = Path(path)
+    def before_fit(self): # an epoch that was written down and then lost will come again
+        if hasattr(self.learn, "checkpoint") and self.path.exists():
+            lines = self.path.read_text().splitlines(keepends=True)
+            self.path.write_text("".join(lines[:1 + self.learn.checkpoint.done]))
     def after_epoch(self):
         names, values = self.recorder.metric_names, self.recorder.log
         if len(values) != len(names): return # an epoch that was already done
@@ -217,23 +175,63 @@ class Checkpoint(Callback):
         if world()[0] or self.epoch < self.done: return # fastai walks through the epochs that are done
         state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()), torch_rng=torch.get_rng_state())
         for o in self.learn.cbs: # what callbacks remember from epoch to epoch
-            state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait") if k in vars(o)}
+            state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait", "saved") if k in vars(o)}
         with atomic_write(self.path) as temporary: torch.save(state, temporary)
 
     def resume(self, learn:Learner)->int:
         "Load the checkpoint if there is one; gives the number of epochs already done."
         if not self.path.exists(): return 0
-        state = torch.load(self.path, weights_only=True)
-        learn.model.load_state_dict(state["model"])
-        if learn.opt is None: learn.create_opt()
-        learn.opt.load_state_dict(state["opt"])
+        try:
+            state = torch.load(self.path, weights_only=True, map_location=next(learn.model.parameters()).device)
+            learn.model.load_state_dict(state["model"])
+            if learn.opt is None: learn.create_opt()
+            learn.opt.load_state_dict(state["opt"])
+            torch.set_rng_state(state["torch_rng"].cpu())
+        except Exception as error: # a torn file provokes anything
+            told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+            raise DeepfakeError(f"{self.path}: a checkpoint that cannot be continued ({told}). Accepted: the one that this training wrote; without that file it begins anew") from error
         for o in learn.cbs:
             for k, v in state.get(o.name, {}).items(): setattr(o, k, v)
         learn.dls.train.epoch = self.done = state["epoch"]
-        torch.set_rng_state(state["torch_rng"])
         return state["epoch"]
 
+class FiniteLoss(Callback):
+    "End the training in a sentence where a loss is not a number, before anything of that epoch is kept."
+    order = 55
+    def before_train(self): self.broken = 0
+    def after_loss(self):
+        if self.training: self.broken = self.broken + (~self.learn.loss_grad.detach().isfinite()).int() # counted where it is: no waiting for the device
+    def after_train(self):
+        if int(self.broken): raise DeepfakeError(f"epoch {self.epoch}: the loss of {int(self.broken)} of {self.n_iter} batches is not a number, so that the training ends. Accepted: a smaller learning rate, or other data")
+
+# %% ../nbs/60_learner.ipynb #7bbd86af
+def frozen_parameters(
+    scorer:Scorer, # Any scorer
+    stages:int, # How many stages of the backbone, from the picture on; 0: none, and no stem
+)->dict[str, nn.Parameter]: # By their names in the backbone; raises `ScorerError` where it has fewer stages, or is not made of stages
+    "The parameters of the stem and the first stages."
+    if not stages: return {}
+    backbone = scorer.backbone
+    if not hasattr(backbone, "group_matcher"): raise ScorerError(f"timm does not say what the stages of {scorer.config.arch} are; accepted: 0 frozen stages")
+    stage = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True) # 0: the stem
+    if not 0 <= stages <= max(stage.values()): raise ScorerError(f"{stages} frozen stages; {scorer.config.arch} has {max(stage.values())}")
+    return {k: v for k, v in backbone.named_parameters() if stage[k] <= stages}
+
 # %% ../nbs/60_learner.ipynb #5663c2d5
+class FrozenStages(Callback):
+    "The stem and the first stages of the backbone as they are: without gradients, and with their stored statistics."
+    order = 5 # after those that thaw
+    def __init__(self, stages:int): self.stages = stages
+    def frozen(self)->dict: # parameters by name
+        return frozen_parameters(bare(self.learn.model).scorer, self.stages)
+    def before_fit(self): self.before_train()
+    def before_train(self):
+        names = self.frozen()
+        for o in names.values(): o.requires_grad_(False)
+        layers = {name.rpartition(".")[0] for name in names}
+        for name, layer in bare(self.learn.model).scorer.backbone.named_modules():
+            if name in layers: layer.eval()
+
 class GradualUnfreezing(Callback):
     "Train the head alone for some epochs, then the late layers too, then everything."
     order = -5
@@ -284,12 +282,15 @@ def adamw(
 
 def face_learner(
     dls:DataLoaders, # From `forged_loaders` or `labelled_loaders`
-    arch:str="efficientnet_b0", # Any timm architecture
+    arch:str="tf_efficientnet_lite0", # Any timm architecture
     temporal:str="lstm", # 'lstm', 'mean' or 'cnn_lstm'
     scorer:Scorer|None=None, # A scorer to go on with; else one is created
     mask_weight:float=1., # Of the mask's loss, where the loaders give masks; 0 leaves it out
     smoothing:float=.02, # Label smoothing
+    labelled_smoothing:float=.05, # The same for labelled clips
+    labelled_weight:float=1., # Of the loss of labelled clips beside that of forgeries made here
     decay:float=.998, # Of the running average of weights; 0 for none
+    freeze:int=0, # Stages of the backbone that stay as they are, and its stem; 0: none, and the stem learns too
     weight_decay:float=.05, # Of AdamW
     frozen_epochs:int=0, # Epochs with the head alone, and again as many with the late layers
     frozen_statistics:bool=False, # Batch norm by the stored statistics? For a backbone that was trained before, and batches of pairs
@@ -300,15 +301,19 @@ def face_learner(
     **kwargs, # For `create_scorer`
 )->Learner: # Its model is a `TrainingScorer`
     "A fastai `Learner` for real and forged faces."
-    batch = dls.one_batch()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch, dls = dls.one_batch(), dls.to(device) if device.type == "cuda" else dls
     scorer = scorer or create_scorer(arch, temporal, image_size=batch[0].shape[-1], clip_length=batch[0].shape[1], **kwargs)
-    model = TrainingScorer(scorer.to(memory_format=torch.channels_last), 16 if mask_weight and len(batch) > 2 else None)
-    mine = [WeightAveraging(decay)]*bool(decay) + [GradualUnfreezing(frozen_epochs)]*bool(frozen_epochs)
+    halved = isinstance(dls.train, TeacherLoader) and not frozen_statistics
+    model = TrainingScorer(scorer.to(device, memory_format=torch.channels_last), 16 if mask_weight and len(batch) > 3 else None, halved).to(device)
+    for o in frozen_parameters(scorer, freeze).values(): o.requires_grad_(False) # before processes agree on what learns
+    mine = [FiniteLoss()] + [FrozenStages(freeze)]*bool(freeze) + [WeightAveraging(decay)]*bool(decay) + [GradualUnfreezing(frozen_epochs)]*bool(frozen_epochs)
     if frozen_statistics: mine.append(FrozenStatistics())
     if has_fast_bfloat16(dls.device or "cpu") if half is None else half: mine.append(HalfPrecision())
     mine += [EarlyStoppingCallback("auc", patience=patience)]*bool(patience) + ([EpochLog(log)] if log and not world()[0] else [])
-    return Learner(dls, model, loss_func=ForgeryLoss(smoothing, mask_weight), opt_func=functools.partial(adamw, weight_decay=weight_decay),
-                   splitter=training_splitter, metrics=[ClipAUC()], cbs=mine + (cbs or []))
+    shown = figures(dls.valid.dataset) if isinstance(dls.valid.dataset, Teachers) else {}
+    return Learner(dls, model, loss_func=ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight), opt_func=functools.partial(adamw, weight_decay=weight_decay),
+                   splitter=training_splitter, metrics=[ClipAUC(), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
 
 # %% ../nbs/60_learner.ipynb #ac5375f8
 class Distributed(DistributedTrainer):

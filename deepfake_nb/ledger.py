@@ -8,40 +8,66 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/ledger.html.md"""
 from __future__ import annotations
 import hashlib, html, json, os, re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from .core import DECISIONS, DeepfakeError, FileError, Prediction, Unreadable, atomic_write
+from .core import DECISIONS, DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, sha256_file
+from .journal import append_line, file_state, json_line, read_lines
 from .wording import shown
 
 # %% auto #0
-__all__ = ['COLUMNS', 'ScanError', 'plain_path', 'file_row', 'rows_table', 'differences', 'Ledger', 'read_part', 'add', 'flush',
-           'close', 'scan_tables', 'read_scan', 'ScanSummary', 'summarise', 'save_html']
+__all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_row', 'sound_row', 'rows_table', 'differences', 'Ledger',
+           'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan',
+           'ScanSummary', 'summarise', 'save_html']
 
 # %% ../nbs/93_ledger.ipynb #8a1b1e84
 class ScanError(DeepfakeError): "A scan that cannot begin or go on."
 
-COLUMNS = dict(path="text", kind="text", decision="text", probability="number", reasons="texts", people="count", threshold="number",
-               face_detector="text", notes="texts", sha256="text", weights_sha256="text", seconds="number", version="text", error="text")
+COLUMNS = dict(path="text", kind="text", decision="text", probability="number", reasons="texts", people="count", judged="count", looked_at="text",
+               threshold="number", face_detector="text", notes="texts", sha256="text", file_state="text", weights_sha256="text", seconds="number",
+               version="text", error="text")
 
 def plain_path(
     path:str|Path, # Any path, relative or absolute
-)->str: # Absolute, valid Unicode: bytes that are none are written as `\udcff`
-    "The name under which a file stands in the table."
-    return os.path.abspath(path).encode("utf-8", "backslashreplace").decode("utf-8")
+)->str: # Absolute; as it is where it is valid Unicode, else with the other bytes written as `\xff`, as in manifests
+    "The name under which a file stands in the table: no two files have the same."
+    path = os.path.abspath(path)
+    if not re.search(r"\\x[0-9a-f]{2}|[\ud800-\udfff]", path): return path
+    from deepfake_nb.tables import spell_name
+    return spell_name(path, blanks=False)
 
+# %% ../nbs/93_ledger.ipynb #5c11e0d1
 def file_row(
     result:Prediction|Unreadable, # What came of the file
     seconds:float, # It took
     setup:dict, # Of the scan: `weights`, `threshold`, `face_detector`, `version`
+    state:str|None=None, # As from `file_state`, taken before the file was judged
 )->dict: # The values of `COLUMNS`, None where there is none
     "The row of one file."
     row = dict.fromkeys(COLUMNS) | dict(path=plain_path(result.path), threshold=setup["threshold"], face_detector=setup["face_detector"]["name"],
-        weights_sha256=setup["weights"]["sha256"], version=setup["version"], seconds=round(seconds, 4), reasons=[], notes=[])
-    if isinstance(result, Unreadable): return row | dict(error=result.error)
-    return row | dict(kind=result.kind, decision=result.decision, probability=result.probability, reasons=list(result.reasons),
-                      people=len(result.faces), notes=list(result.notes), sha256=result.sha256)
+        weights_sha256=setup["weights"]["sha256"], version=setup["version"], seconds=round(seconds, 4), reasons=[], notes=[], file_state=state)
+    if isinstance(result, Unreadable): return sound_row(row | dict(error=result.error))
+    looked = getattr(result, "looked_at", None)
+    return sound_row(row | dict(kind=result.kind, decision=result.decision, probability=result.probability, reasons=list(result.reasons),
+        people=len(result.faces), judged=sum(o.probability is not None for o in result.faces), looked_at=json.dumps(looked) if looked else None,
+        notes=list(result.notes), sha256=result.sha256))
+
+def _count(value)->int:
+    if not -2**31 <= int(value) < 2**31: raise OverflowError(f"{value} is no count")
+    return int(value)
+
+_read = dict(text=clean_text, texts=lambda o: [clean_text(i) for i in o], number=float, count=_count)
+
+def sound_row(
+    row:dict, # `path` and other values of `COLUMNS`, from anywhere
+)->dict: # All of `COLUMNS`, as the table takes them; a row that cannot be taken becomes one with an error
+    "A row that is never in the way of the others."
+    path = str(row["path"])
+    if re.search("[\ud800-\udfff]", path): path = plain_path(path)
+    try: return {k: _read[kind](row[k]) if row.get(k) is not None else [] if kind == "texts" else None for k, kind in COLUMNS.items()} | dict(path=path)
+    except (TypeError, ValueError, OverflowError) as e:
+        return dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[], error=clean_text(f"{path}: its row cannot be kept ({e})"))
 
 # %% ../nbs/93_ledger.ipynb #59336279
 def _arrow():
@@ -70,32 +96,35 @@ def differences(
     a, b = _flat(json.loads(json.dumps(old))), _flat(json.loads(json.dumps(new)))
     return [f"{k} {b.get(k)} instead of {a.get(k)}" for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
 
-def _setup(folder)->dict: # what its verdicts depend on; raises `FileError`
-    try: return json.loads((Path(folder)/"scan.json").read_text(encoding="utf-8"))["setup"]
-    except (OSError, ValueError, KeyError, TypeError): raise FileError(folder, "no readable scan.json in it", "a folder that deepfake-scan wrote") from None
+def _record(folder)->dict: # of `scan.json`; raises `FileError`
+    try: record = json.loads((Path(folder)/"scan.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError): record = None
+    if not (isinstance(record, dict) and isinstance(record.get("setup"), dict)): raise FileError(folder, "no readable scan.json in it", "a folder that deepfake-scan wrote")
+    return record
+
+def _write_record(folder:Path, record:dict):
+    with atomic_write(folder/"scan.json") as temporary: temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 def _check_setup(folder:Path, setup:dict): # writes `scan.json` where there is none
-    path = folder/"scan.json"
-    if path.exists():
-        if changed := differences(_setup(folder), setup):
+    if (folder/"scan.json").exists():
+        if changed := differences(_record(folder)["setup"], setup):
             raise ScanError(f"{folder} holds a scan with another setup: {'; '.join(changed)}. Accepted: the same setup, another folder, "
                             "or --restart (restart=True), which deletes its rows.")
     elif any(folder.glob("rows/part-*")): raise FileError(folder, "rows of a scan without its scan.json", "the folder of a scan, or a new one")
-    else:
-        record = dict(setup=setup, started=datetime.now(timezone.utc).isoformat(timespec="seconds"))
-        with atomic_write(path) as temporary: temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    else: _write_record(folder, dict(setup=setup, started=datetime.now(timezone.utc).isoformat(timespec="seconds")))
 
 # %% ../nbs/93_ledger.ipynb #7440bd4d
-def _lock(folder:Path): # an open file; closing it gives the lock back
+def _lock(folder:Path)->tuple: # an open file, closing which gives the lock back; a note where there is no lock
     folder.mkdir(parents=True, exist_ok=True)
     file = open(folder/".lock", "a")
     try: import fcntl
-    except ImportError: return file # Windows
+    except ImportError: return file, None # Windows
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         raise ScanError(f"{folder}: another scan is writing there. Accepted: another folder, or wait for its end.") from None
-    return file
+    except OSError as e: return file, f"{folder} cannot be locked ({e.strerror or e}): nothing keeps a second scan from writing there at the same time."
+    return file, None
 
 def _parts(folder:Path)->list[Path]: return sorted(folder.glob("rows/part-*.parquet"))
 
@@ -111,10 +140,13 @@ def _tidy(folder:Path): # what a kill may leave behind
     for path in set(folder.glob("part-*.jsonl")) - set(_journals(folder)): path.unlink()
 
 # %% ../nbs/93_ledger.ipynb #cd56a5c8
-def _journal_rows(path:Path)->list[dict]: # whole lines only
-    return [json.loads(o) for o in path.read_text(encoding="utf-8").split("\n")[:-1]] if path.exists() else []
+def _journal_rows(path:Path)->list[dict]: # of a damaged journal, what can be read
+    return [sound_row(o) for o in read_lines(path) if isinstance(o, dict) and "path" in o]
 
 def _key(path:str)->bytes: return hashlib.blake2b(path.encode(), digest_size=16).digest()
+
+def _mark(state:str|None, sha256:str|None)->bytes: # what was judged, in few bytes: of its size and time, then of its hash
+    return hashlib.blake2b((state or "").encode(), digest_size=8).digest() + bytes.fromhex(sha256 or "")[:16]
 
 class Ledger:
     "The rows of one scan on the disk; a context manager."
@@ -126,7 +158,8 @@ class Ledger:
     ): # Raises `ScanError` for another setup, or while another scan writes there
         _arrow()
         self.folder, self.part_size, self._file = Path(folder).absolute(), part_size, None
-        self._held = _lock(self.folder)
+        self._held, note = _lock(self.folder)
+        self.notes = [note] if note else [] # what whoever started the scan should know
         try:
             if restart: _clear(self.folder)
             _check_setup(self.folder, setup)
@@ -140,9 +173,10 @@ class Ledger:
         names = [o.stem for o in (*_parts(self.folder), *_journals(self.folder))]
         self.number = max((int(o.removeprefix("part-")) for o in names), default=-1) + (not _journals(self.folder))
         self.rows = _journal_rows(self.journal)
-        if self.rows:
-            with atomic_write(self.journal) as temporary: temporary.write_text("".join(json.dumps(o) + "\n" for o in self.rows), encoding="utf-8")
-        self.done = {_key(o) for part in _parts(self.folder) for o in read_part(part, ["path"])["path"].to_pylist()} | {_key(o["path"]) for o in self.rows}
+        if self.rows: self._rewrite_journal()
+        self.done = {} # of each path, what was judged
+        for rows in (*(read_part(o, ["path", "file_state", "sha256"]).to_pylist() for o in _parts(self.folder)), self.rows):
+            self.done |= {_key(o["path"]): _mark(o["file_state"], o["sha256"]) for o in rows}
 
     @property
     def journal(self)->Path: return self.folder/f"part-{self.number:06}.jsonl"
@@ -154,20 +188,28 @@ class Ledger:
 # %% ../nbs/93_ledger.ipynb #f840074a
 def read_part(
     path:Path, # A partition
-    columns:list[str]|None=None, # None: all
-): # A `pyarrow.Table`; raises `FileError`
+    columns:list[str]|None=None, # Of `COLUMNS`; None: all
+): # A `pyarrow.Table`; a column that an older version did not write is empty; raises `FileError`
     "Read one partition."
-    try: return _arrow().parquet.ParquetFile(path).read(columns)
+    pa, columns = _arrow(), columns or list(COLUMNS)
+    try: table = pa.parquet.ParquetFile(path).read()
     except (OSError, ValueError) as e: raise FileError(path, f"not a readable Parquet file ({e})", "a partition as deepfake-scan writes it") from None
+    for name in set(columns) - set(table.column_names): table = table.append_column(name, pa.nulls(len(table), rows_table([]).schema.field(name).type))
+    return table.select(columns)
 
+def _write_part(path:Path, table):
+    with atomic_write(path) as temporary:
+        _arrow().parquet.write_table(table, temporary)
+        with open(temporary, "rb") as file: os.fsync(file.fileno()) # a power cut must not leave a name without content
+
+# %% ../nbs/93_ledger.ipynb #5c11e0d3
 def add(self:Ledger, row:dict)->bool: # False: the file has its row already
     "Keep a row."
-    key = _key(row["path"])
-    if key in self.done: return False
-    if self._file is None: self._file = open(self.journal, "a", encoding="utf-8")
-    self._file.write(json.dumps(row) + "\n")
-    self._file.flush()
-    self.done.add(key)
+    row = sound_row(row)
+    if (key := _key(row["path"])) in self.done: return False
+    if self._file is None: self._file = open(self.journal, "ab", buffering=0)
+    append_line(self.journal, self._file, json_line(row))
+    self.done[key] = _mark(row["file_state"], row["sha256"])
     self.rows.append(row)
     if len(self.rows) >= self.part_size: self.flush()
     return True
@@ -175,9 +217,7 @@ def add(self:Ledger, row:dict)->bool: # False: the file has its row already
 def flush(self:Ledger)->None:
     "Make a partition of the rows in the journal."
     if not self.rows: return
-    with atomic_write(self.folder/"rows"/f"part-{self.number:06}.parquet") as temporary:
-        _arrow().parquet.write_table(rows_table(self.rows), temporary)
-        with open(temporary, "rb") as file: os.fsync(file.fileno()) # a power cut must not leave a name without content
+    _write_part(self.folder/"rows"/f"part-{self.number:06}.parquet", rows_table(self.rows))
     self._close_file()
     self.journal.unlink(missing_ok=True)
     self.rows, self.number = [], self.number + 1
@@ -186,12 +226,46 @@ def _close_file(self:Ledger):
     if self._file: self._file.close()
     self._file = None
 
+def _rewrite_journal(self:Ledger):
+    self._close_file()
+    with atomic_write(self.journal) as temporary: temporary.write_bytes(b"".join(map(json_line, self.rows)))
+
 def close(self:Ledger)->None:
     "Give the folder back; what is in the journal stays there."
     self._close_file()
     self._held.close()
 
-Ledger.add, Ledger.flush, Ledger.close, Ledger._close_file = add, flush, close, _close_file
+Ledger.add, Ledger.flush, Ledger.close, Ledger._close_file, Ledger._rewrite_journal = add, flush, close, _close_file, _rewrite_journal
+
+# %% ../nbs/93_ledger.ipynb #5c11e0d5
+def outdated(self:Ledger, path:str|Path)->bool: # False too for a file without a row
+    "Does the row of a file speak of other content than it has now?"
+    mark = self.done.get(_key(plain_path(path)))
+    if mark is None or (state := file_state(path)) is None or mark[:8] == _mark(state, "")[:8]: return False
+    try: return len(mark) == 8 or mark[8:] != bytes.fromhex(sha256_file(path))[:16]
+    except OSError: return True
+
+def forget(self:Ledger, paths:Iterable[str|Path])->None:
+    "Take out the rows of some files."
+    keys = {_key(plain_path(o)) for o in paths}
+    stays = lambda o: _key(o) not in keys
+    for part in _parts(self.folder) if keys else ():
+        mask = [stays(o) for o in read_part(part, ["path"])["path"].to_pylist()]
+        if not all(mask): _write_part(part, read_part(part).filter(_arrow().array(mask, _arrow().bool_())))
+    kept = [o for o in self.rows if stays(o["path"])]
+    if len(kept) < len(self.rows):
+        self.rows = kept
+        self._rewrite_journal()
+    for key in keys: self.done.pop(key, None)
+
+LONGEST = 1000 # files that are named in `scan.json` and on the page
+
+def tell(self:Ledger, notes:list[str], left_out:list[tuple[str|Path, str]])->None:
+    "Write beside the rows what a reader of the summary should know: sentences, and files that were not judged with the reason."
+    named = [[clean_text(path), clean_text(why)] for path, why in left_out[:LONGEST]]
+    _write_record(self.folder, _record(self.folder) | dict(notes=list(map(clean_text, notes)), left_out=named))
+
+Ledger.outdated, Ledger.forget, Ledger.tell = outdated, forget, tell
 
 # %% ../nbs/93_ledger.ipynb #0f6b153b
 def scan_tables(
@@ -200,7 +274,7 @@ def scan_tables(
 )->Iterator: # A `pyarrow.Table` for each partition, in the order of writing; raises `FileError`
     "The rows of a scan, one partition after the other."
     folder = Path(folder)
-    _setup(folder)
+    _record(folder)
     journals = _journals(folder) # before the partitions: one that becomes a partition meanwhile is then seen
     for part in (parts := _parts(folder)): yield read_part(part, columns)
     for path in journals:
@@ -216,7 +290,7 @@ def read_scan(
     tables = [o.to_pandas() for o in scan_tables(folder, columns)] or [rows_table([]).select(columns or list(COLUMNS)).to_pandas()]
     frame = pd.concat([o for o in tables if len(o)] or tables[:1], ignore_index=True)
     for name in {"reasons", "notes"} & set(frame): frame[name] = frame[name].map(list)
-    frame.attrs["setup"] = _setup(folder)
+    frame.attrs["setup"] = _record(folder)["setup"]
     return frame
 
 # %% ../nbs/93_ledger.ipynb #e45b6b80
@@ -229,19 +303,33 @@ class ScanSummary:
     kinds: Counter = field(default_factory=Counter) # of images and videos
     reasons: Counter = field(default_factory=Counter) # codes, of INCONCLUSIVE files
     seconds: float = 0. # of judging, all files together
-    suspicious: list[dict] = field(default_factory=list) # path, decision, probability, kind, people
+    suspicious: list[dict] = field(default_factory=list) # path, decision, probability, kind, people, judged
     errors: list[dict] = field(default_factory=list) # path, error
+    unjudged: list[dict] = field(default_factory=list) # path, decision, people, judged: of files in which not everybody was judged
+    people: Counter = field(default_factory=Counter) # in such files: 'files', 'people', 'judged'
+    told: list[str] = field(default_factory=list) # sentences of the run: what was left out, what had changed
+    left_out: list[list[str]] = field(default_factory=list) # path and reason
 
     @property
     def files(self)->int: return self.counts.total()
 
+    @property
+    def notes(self)->list[str]: # what a reader of the counts should know
+        notes, c = list(self.told), self.people
+        if c["files"]: notes.append(f"In {c['files']:,} files not everybody was judged: {c['people'] - c['judged']:,} of the {c['people']:,} people found in them were not.")
+        if self.setup["face_detector"]["name"] == "haar":
+            notes.append("Faces were sought by haar, the simpler detector, which misses more of them. The false-positive rate of weights is measured with another one (yunet) and does not hold here.")
+        return notes
+
+# %% ../nbs/93_ledger.ipynb #5c11e0d9
 def summarise(
     folder:str|Path, # Of a scan, finished or not
     longest:int=100, # Files to name, of the most suspicious and of the unreadable ones each
 )->ScanSummary: # Raises `FileError`
     "Count and pick."
     import pandas as pd
-    summary, best = ScanSummary(str(folder), _setup(folder)), None
+    record, best = _record(folder), None
+    summary = ScanSummary(str(folder), record["setup"], told=record.get("notes", []), left_out=record.get("left_out", []))
     for table in scan_tables(folder):
         frame = table.to_pandas()
         summary.counts.update(frame.decision.fillna("unreadable"))
@@ -251,7 +339,10 @@ def summarise(
         judged = frame[frame.probability.notna()].assign(fake=frame.decision == "FAKE")
         best = pd.concat([best, judged]).sort_values(["fake", "probability"], ascending=False, kind="stable").head(longest)
         summary.errors += frame[frame.error.notna()].head(longest - len(summary.errors))[["path", "error"]].to_dict("records")
-    if best is not None: summary.suspicious = best[["path", "decision", "probability", "kind", "people"]].to_dict("records")
+        some = frame[frame.judged.notna() & (frame.judged < frame.people)]
+        summary.people.update(files=len(some), people=int(some.people.sum()), judged=int(some.judged.sum()))
+        summary.unjudged += some.head(longest - len(summary.unjudged))[["path", "decision", "people", "judged"]].to_dict("records")
+    if best is not None: summary.suspicious = best[["path", "decision", "probability", "kind", "people", "judged"]].to_dict("records")
     return summary
 
 # %% ../nbs/93_ledger.ipynb #433adb26
@@ -259,28 +350,36 @@ def _table(head:list[str], rows:list[list])->str: # HTML; all is escaped
     line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(shown(o, 1 << 20))}</{tag}>" for o in cells) + "</tr>"
     return f"<table>{line(head, 'th')}{''.join(line(o, 'td') for o in rows)}</table>" if rows else "<p>none</p>"
 
+def _people(o:dict)->str: # '5', or '5 of 40 judged'
+    return f"{o['people']:.0f}" if not o["judged"] < o["people"] else f"{o['judged']:.0f} of {o['people']:.0f} judged"
+
 def _sections(summary:ScanSummary, longest:int)->str: # HTML
     counts = [[k, f"{n:,}", f"{n/max(1, summary.files):.1%}"] for k in (*DECISIONS, "unreadable") if (n := summary.counts[k])]
-    listed = [[f"{o['probability']:.1%}", o["decision"], o["kind"], o["people"], o["path"]] for o in summary.suspicious[:longest]]
+    listed = [[f"{o['probability']:.1%}", o["decision"], o["kind"], _people(o), o["path"]] for o in summary.suspicious[:longest]]
     errors, weights = [[o["error"]] for o in summary.errors[:longest]], summary.setup["weights"]
     judged = [["weights", f"{weights['name']} ({weights['sha256'][:12]})"], ["threshold", f"{summary.setup['threshold']:g}"],
               ["face detector", summary.setup["face_detector"]["name"]], ["version", summary.setup["version"]]]
-    parts = {f"{summary.files:,} files": _table(["decision", "files", "share"], counts), "Most suspicious": _table(["P(fake)", "decision", "kind", "people", "file"], listed),
+    some = [[o["decision"] or "", _people(o), o["path"]] for o in summary.unjudged[:longest]]
+    parts = {f"{summary.files:,} files": "".join(f"<p>{html.escape(shown(o, 1 << 20))}</p>" for o in summary.notes) + _table(["decision", "files", "share"], counts),
+             "Most suspicious": _table(["P(fake)", "decision", "kind", "people", "file"], listed),
+             **({f"Not everybody was judged: {summary.people['files']:,}": _table(["decision", "people", "file"], some)} if some else {}),
              "Inconclusive because": _table(["reason", "files"], [list(o) for o in summary.reasons.most_common()]),
-             f"Unreadable: {summary.counts['unreadable']:,}": _table(["what was found"], errors), "Judged by": _table(["", ""], judged)}
+             f"Unreadable: {summary.counts['unreadable']:,}": _table(["what was found"], errors),
+             **({"Left out": _table(["file or folder", "reason"], summary.left_out[:longest])} if summary.left_out else {}), "Judged by": _table(["", ""], judged)}
     return "".join(f"<h3>{html.escape(k)}</h3>{v}" for k, v in parts.items())
 
+# %% ../nbs/93_ledger.ipynb #5c11e0da
 def save_html(self:ScanSummary, path:str|Path)->Path: # The path
     "Write the summary as a page of its own."
     style = "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ddd;overflow-wrap:anywhere}"
     page = (f"<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            f"<title>Scan</title><style>{style}</style><h1>Scan</h1><p>{html.escape(shown(self.folder, 1 << 20))}</p>{_sections(self, 1000)}</html>")
+            f"<title>Scan</title><style>{style}</style><h1>Scan</h1><p>{html.escape(shown(self.folder, 1 << 20))}</p>{_sections(self, LONGEST)}</html>")
     with atomic_write(path) as temporary: temporary.write_text(page, encoding="utf-8")
     return Path(path)
 
 def _text(self:ScanSummary)->str: # for the shell
     counts = ", ".join(f"{self.counts[k]:,} {k}" for k in (*DECISIONS, "unreadable") if self.counts[k])
     worst = [f"  {o['probability']:6.1%} {o['decision']:12} {shown(o['path'], 1 << 20)}" for o in self.suspicious[:10] if o["decision"] == "FAKE"]
-    return "\n".join([f"{self.files:,} files: {counts or 'none'}; {self.seconds:,.0f} s of judging", *worst])
+    return "\n".join([f"{self.files:,} files: {counts or 'none'}; {self.seconds:,.0f} s of judging", *worst, *(shown(o, 1 << 20) for o in self.notes)])
 
 ScanSummary.save_html, ScanSummary.__str__, ScanSummary._repr_html_ = save_html, _text, lambda self: _sections(self, 10)

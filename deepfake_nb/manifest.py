@@ -12,17 +12,21 @@ from pathlib import Path
 from typing import Callable, Iterable
 import numpy as np, pandas as pd
 from .core import FAKE, LABELS, REAL, ManifestError, atomic_write, parse_label
+from .folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, find_media, is_picture
+from .tables import read_each, read_table, spell_name, table_columns, unspell_name
 
 # %% auto #0
-__all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'IMAGE_SUFFIXES', 'VIDEO_SUFFIXES', 'ADAPTERS', 'MARKS', 'BOX_COLUMNS',
-           'LANDMARK_COLUMNS', 'check_manifest', 'connect_groups', 'item_record', 'drop_missing', 'finish_manifest',
-           'media_files', 'adapter', 'manifest_from_folder', 'read_table', 'read_each', 'manifest_from_csv',
-           'identities_in', 'family_of', 'write_manifest', 'manifest_from_faces']
+__all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'BOX_COLUMNS', 'LANDMARK_COLUMNS', 'ADAPTERS', 'MARKS', 'check_manifest',
+           'connect_groups', 'item_record', 'drop_missing', 'finish_manifest', 'media_files', 'adapter',
+           'manifest_from_folder', 'drop_doubles', 'manifest_from_csv', 'identities_in', 'family_of', 'write_manifest',
+           'check_pairs', 'check_labels', 'manifest_from_faces']
 
 # %% ../nbs/26_manifest.ipynb #26752a97
 REQUIRED = ("path", "label", "split", "group", "dataset", "method")
 SPLIT_WORDS = dict(train="train", training="train", val="val", valid="val", validation="val", test="test", testing="test")
 SPLITS = ("train", "val", "test")
+BOX_COLUMNS = ("face_x", "face_y", "face_w", "face_h") # of a face, in pixels of the file
+LANDMARK_COLUMNS = tuple(f"{p}_{axis}" for p in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy")
 
 def check_manifest(
     manifest:pd.DataFrame, # Any table that should be a manifest
@@ -72,16 +76,17 @@ def item_record(
     **more, # Further columns
 )->dict: # One row of a manifest; `video_id` is unique across methods, since it holds the whole path below `root`
     "Describe one file."
-    video_id = more.pop("video_id", f"{dataset}/{Path(path).relative_to(root).as_posix()}")
-    return dict(path=str(path), label=int(label), split=split, dataset=dataset, method="real" if label == REAL else method,
-                video_id=video_id, identities="|".join(people) or video_id, **more)
+    video_id = more.pop("video_id", spell_name(f"{dataset}/{Path(path).relative_to(root).as_posix()}"))
+    dataset, method = spell_name(dataset), spell_name(method)
+    return dict(path=spell_name(path, blanks=False), label=int(label), split=split, dataset=dataset, method="real" if label == REAL else method,
+                video_id=video_id, identities="|".join(map(spell_name, people)) or video_id, **more)
 
 def drop_missing(
     records:list[dict], # From `item_record`
     notes:list[str], # A sentence is added where files are missing
 )->list[dict]: # Those whose file is there
     "Leave out what a list names and nobody has."
-    here = [r for r in records if Path(r["path"]).is_file()]
+    here = [r for r in records if os.path.isfile(unspell_name(r["path"]))]
     if len(here) < len(records): notes.append(f"{len(records) - len(here)} of {len(records)} listed files are missing and were left out.")
     return here
 
@@ -92,29 +97,24 @@ def finish_manifest(
     accepted:str="images or videos", # What should have been found, for the error
 )->pd.DataFrame: # A checked manifest with connected groups; raises `ManifestError` where there is nothing
     "Make a manifest of records."
-    if not records: raise ManifestError(root, "no images or videos were found", accepted)
+    if not records: raise ManifestError(root, " ".join(("no images or videos were found.", *filter(None, notes))).removesuffix("."), accepted)
     table = connect_groups(pd.DataFrame(records))
     table = check_manifest(table[[*REQUIRED, *(c for c in table if c not in REQUIRED)]], str(root))
     table.attrs.update(root=str(root), notes=[n for n in notes if n])
     return table
 
 # %% ../nbs/26_manifest.ipynb #b32454b1
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jfif .png .webp .bmp .tif .tiff .gif .avif .heic .heif".split())
-VIDEO_SUFFIXES = frozenset(".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .mts .wmv .flv .ogv .3gp".split())
-_folder_labels = dict(real=REAL, original=REAL, genuine=REAL, fake=FAKE, forged=FAKE, deepfake=FAKE, synthesis=FAKE, manipulated=FAKE)
+_folder_labels = dict(real=REAL, original=REAL, genuine=REAL, fake=FAKE, forged=FAKE, deepfake=FAKE, synthesis=FAKE, synthetic=FAKE, generated=FAKE, manipulated=FAKE)
 
 def media_files(
     root:str|Path, # Any folder; links to folders are followed once
-)->list[Path]: # Images and videos by suffix, hidden ones left out, sorted by path
+    notes:list[str]|None=None, # Sentences about what was left out are added here
+)->list[Path]: # Images and videos by content, sorted by path; empty where there is no such folder
     "All images and videos below a folder."
-    found, seen = [], set()
-    for place, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else [f for f in folders if not f.startswith(".")]
-        if real in seen: continue
-        seen.add(real)
-        found += [Path(place)/f for f in files if Path(f).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and not f.startswith(".")]
-    return sorted(found)
+    if not os.path.isdir(root): return []
+    found = find_media(root)
+    if notes is not None: notes += found.notes()
+    return found.files
 
 ADAPTERS: dict[str, Callable] = {} # name -> function of a path that gives a manifest
 MARKS: dict[str, tuple[str, ...]] = {} # name -> patterns; one of them below a folder tells the data set
@@ -134,58 +134,89 @@ def adapter(
 def manifest_from_folder(
     root:str|Path, # The folder above `train`, `val`, `test`, or directly above `real` and `fake`
     group:Callable[[Path], str]|None=None, # From the path below `root`, who or what is seen; None: as described above
-)->pd.DataFrame: # A manifest; raises `ManifestError` for an empty folder or a file under no label
+)->pd.DataFrame: # A manifest, what was left out in `attrs["notes"]`; raises `ManifestError` for an empty folder or a file under no label or under both
     "Read the plain layout `{train,val,test}/{real,fake}/...`; the split may be left out."
     root, records, unlabelled = Path(root).absolute(), [], []
-    for path in media_files(root):
+    found = find_media(root)
+    for path in found.files:
         inside = path.relative_to(root)
         words = [o.lower() for o in inside.parts[:-1]]
+        if len({_folder_labels[o] for o in words if o in _folder_labels}) > 1:
+            raise ManifestError(root, f"{spell_name(inside)} lies under words of both labels", "one of real and fake above a file")
         at = next((i for i, o in enumerate(words) if o in _folder_labels), None)
         if at is None:
             unlabelled.append(inside)
             continue
         split = next((SPLIT_WORDS[o] for o in words[:at] if o in SPLIT_WORDS), next((SPLIT_WORDS[o] for o in words if o in SPLIT_WORDS), ""))
         deeper = inside.parts[at + 1:-1]
-        frames = deeper and path.suffix.lower() in IMAGE_SUFFIXES
+        frames = deeper and is_picture(path)
         who = group(inside) if group else "/".join(filter(None, (split, *deeper))) if frames else inside.as_posix()
         label = _folder_labels[words[at]]
         records.append(item_record(path, root, label, root.name, deeper[0] if deeper else "fake", split, [str(who).replace("|", "_")]))
     if unlabelled:
-        raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance {unlabelled[0]}", "train/real/..., train/fake/..., val/..., test/...")
-    return finish_manifest(records, root, accepted="train/real/..., train/fake/..., val/..., test/... with images or videos")
+        raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance {spell_name(unlabelled[0])}", "train/real/..., train/fake/..., val/..., test/...")
+    return finish_manifest(records, root, found.notes(), "train/real/..., train/fake/..., val/..., test/... with images or videos")
 
 # %% ../nbs/26_manifest.ipynb #8418af26
-_text = ("path", "label", "split", "group", "dataset", "method", "video_id", "identities", "identity", "source", "file", "filename")
+_counted = re.compile(r"(is_?)?(fake|forged|deepfake)", re.I) # columns in which 0 and 1 are a label too
 
-def read_table(
-    path:Path, # A CSV with a header line
-    *needed:str, # Columns that have to be there
-)->pd.DataFrame: # Text columns without blanks around or missing values; raises `ManifestError`
-    "Read a CSV."
-    try: table = pd.read_csv(path, encoding="utf-8-sig", dtype={c: str for c in _text}, skipinitialspace=True)
-    except (OSError, ValueError) as e: raise ManifestError(path, f"no readable table ({str(e).strip()})", "a CSV with a header line") from None
-    table = table.rename(columns=lambda c: str(c).strip())
-    if missing := [c for c in needed if c not in table]:
-        raise ManifestError(path, f"no column {', '.join(missing)} among {', '.join(table.columns)}", f"a CSV with the columns {', '.join(needed)}")
-    return table.assign(**{c: table[c].fillna("").str.strip() for c in _text if c in table})
+def _said_elsewhere(table:pd.DataFrame)->dict[str, list]: # by the place in the table: what each row states there, None where it states nothing
+    said, varied = {}, table.label.nunique() > 1
+    for name in [o for o in table if o not in ("path", "label", "split", "group", "dataset", "video_id", "identities", "identity", "pair")]:
+        if pd.api.types.is_numeric_dtype(table[name]) and not _counted.fullmatch(name): continue
+        read = parse_label if _counted.fullmatch(name) else lambda o: _folder_labels[str(o).lower()]
+        stated = [_or_none(read, o) for o in table[name]]
+        if name == "method" or None not in stated and (len(set(stated)) > 1 or not varied): said[f"the column {name}"] = stated
+    if "source_path" not in table: # crops lie in folders of another kind
+        words = [{_folder_labels.get(o.lower()) for o in re.split(r"[/\\\\]", o)[:-1]} - {None} if not os.path.isabs(o) else () for o in table.path]
+        boxes = set(BOX_COLUMNS) <= set(table) # a forged film may hold somebody who is real
+        said["the folder"] = [None if len(o) != 1 or boxes and FAKE in o else next(iter(o)) for o in words]
+    return said
 
-def read_each(
-    path:Path, # Where the values come from
-    values:Iterable, # One for each line below the header
-    read:Callable, # Turns one value into another; raises `ValueError` or `KeyError` for a bad one
-    accepted:str, # What a good one looks like, for the error
-)->list: # What `read` gave; raises `ManifestError` naming the line
-    "Read a column."
-    out = []
-    for line, value in enumerate(values, 2):
-        try: out.append(read(value))
-        except (ValueError, KeyError): raise ManifestError(path, f"line {line}: {value!r}", accepted) from None
-    return out
+def _or_none(read:Callable, value): # what was read, None where it cannot be
+    try: return read(value)
+    except (ValueError, KeyError): return None
+
+def _compare_labels(path:Path, table:pd.DataFrame): # raises `ManifestError` where the table contradicts itself; paths as they are written in it
+    for place, stated in _said_elsewhere(table).items():
+        wrong = [o for o in zip(table.index, table.path, table.label, stated) if o[3] is not None and o[2] != o[3]]
+        if not wrong: continue
+        rows = "; ".join(f"line {line}, {name}: {LABELS[label]}, but {place} says {LABELS[other]}" for line, name, label, other in wrong[:3])
+        turned = " (all of them: perhaps 1 means real in this table)" if len(wrong) == len(stated) else ""
+        raise ManifestError(path, f"labels that contradict the table itself in {len(wrong)} of {len(stated)} rows{turned}: {rows}", "0 or real, 1 or fake, everywhere alike")
+
+# %% ../nbs/26_manifest.ipynb #8dd33a31
+def drop_doubles(
+    manifest:pd.DataFrame, # A manifest
+    name:str|Path="manifest", # What to call it in an error
+)->tuple[pd.DataFrame, list[str]]: # Without rows that say the same twice, and notes; raises `ManifestError` for a file with two labels
+    "Tell what a table says twice, before anything is done with it."
+    box = [c for c in BOX_COLUMNS if c in manifest] # several faces of one file may differ
+    places = manifest.path.map(os.path.normpath)
+    both = manifest.groupby([places, *(manifest[c] for c in box)], dropna=False).label.transform("nunique") > 1
+    if both.any():
+        names = list(dict.fromkeys(places[both]))
+        raise ManifestError(name, f"{len(names)} files are both real and fake, for instance {names[0]} in rows {', '.join(str(i) for i, o in enumerate(places) if o == places[both].iloc[0])}", "one label for each file")
+    same = manifest.assign(path=places).duplicated()
+    rest = places[~same].duplicated() if not box else pd.Series(False, manifest.index)
+    notes = [f"{same.sum()} rows are there twice and were left out, the first of {places[same].iloc[0]}."] if same.any() else []
+    notes += [f"{rest.sum()} rows name a file that an earlier row names too, the first {places[~same][rest].iloc[0]}: each counts."] if rest.any() else []
+    kept = manifest[~same] if same.any() else manifest
+    kept.attrs.update(manifest.attrs)
+    return kept, notes
 
 # %% ../nbs/26_manifest.ipynb #f3ffa6c5
+def _placed(root:Path, must_exist:bool)->Callable[[str], str]: # finds the file that a table names
+    def place(name:str)->str:
+        options = (o for o in (name, unspell_name(name), name.replace("\\", "/")) if o and os.path.isfile(os.path.join(root, o))) # as it stands, as `write_manifest` spells it, as Windows writes it
+        there = next(options, None if must_exist else unspell_name(name))
+        if not there: raise ValueError
+        return spell_name(os.path.normpath(os.path.join(root, there)), blanks=False)
+    return place
+
 @adapter("csv", "manifest.csv")
 def manifest_from_csv(
-    path:str|Path, # The CSV, or a folder with a `manifest.csv`; relative paths in it start at its folder
+    path:str|Path, # The table, or a folder with a `manifest.csv`; relative paths in it start at its folder
     split:str="test", # The split of all rows where there is no such column
     must_exist:bool=True, # Insist that every file is there
 )->pd.DataFrame: # A manifest with all further columns kept; raises `ManifestError` naming the line
@@ -196,20 +227,28 @@ def manifest_from_csv(
     if not len(table): raise ManifestError(path, "no rows below the header", "one line per image or video")
     table["label"] = read_each(path, table.label, parse_label, "a label: real, fake, 0 (real) or 1 (fake)")
     table["split"] = read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o] if o else "", "a split: train, val, test or empty") if "split" in table else split
-    def place(o:str)->str:
-        if not o or must_exist and not (path.parent/o).is_file(): raise ValueError
-        return str(path.parent/o)
-    names, table["path"] = table.path, read_each(path, table.path, place, "the path of a file that exists, relative to the table's folder")
-    for column, default in dict(dataset=path.parent.name, method=[("real", "fake")[o] for o in table.label]).items():
+    _compare_labels(path, table)
+    names = table.path
+    table["path"] = read_each(path, names, _placed(path.parent, must_exist), "the path of a file that exists, relative to the table's folder")
+    if "mask" in table:
+        here = _placed(path.parent, must_exist)
+        table["mask"] = read_each(path, table["mask"], lambda o: here(o) if o else "", "the path of a mask that exists, or nothing")
+    return _described(path, table, names)
+
+def _described(path:Path, table:pd.DataFrame, names:pd.Series)->pd.DataFrame: # with all columns of a manifest
+    for column, default in dict(dataset=spell_name(path.parent.name), method=[("real", "fake")[o] for o in table.label]).items():
         table[column] = table[column].mask(table[column] == "", default) if column in table else default
-    if "video_id" not in table: table["video_id"] = table.dataset + "/" + names
-    who = next((table[c] for c in ("identity", "source") if c in table), names)
+    if "video_id" not in table:
+        turn = table.groupby("path").cumcount() # several faces of one file have a row each
+        table["video_id"] = table.dataset + "/" + names + [f"#{o}" if o and BOX_COLUMNS[0] in table else "" for o in turn]
+    who = next((table[c] for c in ("identity", "pair", "source") if c in table), names)
     people = pd.Series([_who(*o) for o in zip(table.dataset, who, table.video_id)], table.index)
     given = table.group != "" if "group" in table else pd.Series(False, table.index)
     if "identities" not in table: table["identities"] = table.group.where(given, people) if given.any() else people
     if not given.all(): table["group"] = connect_groups(table.drop(columns="group", errors="ignore")).group
-    table = table[[*REQUIRED, *(c for c in table if c not in REQUIRED)]]
-    table.attrs.update(root=str(path.parent), notes=[])
+    table, notes = drop_doubles(table[[*REQUIRED, *(c for c in table if c not in REQUIRED)]], path)
+    table = table.reset_index(drop=True)
+    table.attrs.update(root=str(path.parent), notes=notes)
     return check_manifest(table, str(path))
 
 # %% ../nbs/26_manifest.ipynb #2354d6fd
@@ -251,29 +290,56 @@ def write_manifest(
     "Write a manifest, completely or not at all."
     path = Path(path).absolute()
     relative = lambda o: Path(o).relative_to(path.parent).as_posix() if Path(o).is_relative_to(path.parent) else str(o)
+    names = [spell_name(relative(unspell_name(o))) for o in manifest.path]
     with atomic_write(path) as temporary:
-        manifest.assign(path=manifest.path.map(relative), label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False)
+        manifest.assign(path=names, label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False, encoding="utf-8")
     return path
 
-# %% ../nbs/26_manifest.ipynb #3038edcd
-BOX_COLUMNS = ("face_x", "face_y", "face_w", "face_h") # pixels of the file
-LANDMARK_COLUMNS = tuple(f"{p}_{axis}" for p in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy")
+# %% ../nbs/26_manifest.ipynb #0557eff2
+def check_pairs(
+    manifest:pd.DataFrame, # A manifest with the column `pair`: the name of the original, the same in it and in its forgeries
+    name:str|Path="manifest", # What to call it in an error
+)->pd.DataFrame: # The same; raises `ManifestError` naming pairs without an original, without a forgery, or on two sides of a split
+    "Check that every forgery stands beside its original."
+    if "pair" not in manifest or (manifest.pair == "").any():
+        raise ManifestError(name, "rows without a pair", "a column pair that names the original of every real face and every forgery")
+    pairs = manifest.groupby([manifest.dataset, manifest.pair])
+    faults = {"no original": pairs.label.min() == FAKE, "no forgery": pairs.label.max() == REAL, "faces on two sides of a split": pairs.split.nunique() > 1}
+    for what, found in faults.items():
+        if found.any():
+            raise ManifestError(name, f"{found.sum()} of {len(found)} pairs have {what}, for instance {found.idxmax()[1]}", "an original and at least one forgery in each pair, all in one split")
+    return manifest
 
+def check_labels(
+    manifest:pd.DataFrame, # A manifest
+    name:str|Path="manifest", # What to call it in an error
+)->pd.DataFrame: # The same; raises `ManifestError` where it holds one class only
+    "Check that there is something to tell apart."
+    if manifest.label.nunique() < 2:
+        raise ManifestError(name, f"{len(manifest)} items that are all {LABELS[int(manifest.label.iloc[0])]}" if len(manifest) else "no rows", "real and forged ones")
+    return manifest
+
+# %% ../nbs/26_manifest.ipynb #3038edcd
 @adapter("faces")
 def manifest_from_faces(
-    path:str|Path, # A CSV with `file, identity, split, source`, box and landmark columns; files lie beside it or in a folder of its name
-)->pd.DataFrame: # A manifest of real faces: `dataset` is the source, `group` the identity; further columns are kept
-    "Read a table of real faces to train on."
+    path:str|Path, # A CSV with `file, split, source`, `identity` or `pair`, box and landmark columns, and perhaps `label`; files lie beside it or in a folder of its name
+)->pd.DataFrame: # A manifest of faces: `dataset` is the source, `group` identity or pair; further columns are kept, among them `pair`; without `label` all are real
+    "Read a table of faces to train on."
     path = Path(path).absolute()
-    table = read_table(path, "file", "identity", "split", "source", *BOX_COLUMNS)
+    who = "pair" if "pair" in table_columns(path) else "identity"
+    table = read_table(path, "file", who, "split", "source", *BOX_COLUMNS)
+    labelled = "label" in table
     if not len(table): raise ManifestError(path, "no rows below the header", "one line per face")
+    for column in (*BOX_COLUMNS, *(o for o in LANDMARK_COLUMNS if o in table)):
+        if table[column].dtype == object or not pd.api.types.is_numeric_dtype(table[column]): read_each(path, table[column], float, f"a number of pixels in the column {column}")
     root = path.parent if (path.parent/table.file.iloc[0]).is_file() else path.with_suffix("")
-    def place(o:str)->str:
-        if not o or not (root/o).is_file(): raise ValueError
-        return str(root/o)
-    table = table.assign(path=read_each(path, table.file, place, f"a file below {root}"), label=REAL, method="real", dataset=table.source,
-                         split=read_each(path, table.split, lambda o: SPLIT_WORDS[o], "a split: train, val or test"),
-                         group=table.source + "/" + table.identity, identities=table.source + "/" + table.identity, video_id=table.source + "/" + table.file)
-    table = table[[*REQUIRED, *(c for c in table if c not in (*REQUIRED, "file"))]]
-    table.attrs.update(root=str(root), notes=[])
-    return check_manifest(table, str(path))
+    labels = read_each(path, table.label, parse_label, "a label: real, fake, 0 (real) or 1 (fake)") if labelled else REAL
+    groups = table.source + "/" + table[who]
+    table = table.assign(path=read_each(path, table.file, _placed(root, True), f"a file below {root}"), label=labels, dataset=table.source,
+                         split=read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o], "a split: train, val or test"),
+                         group=groups, identities=groups, video_id=table.source + "/" + table.file)
+    if "method" not in table: table["method"] = [("real", "fake")[o] for o in table.label]
+    _compare_labels(path, table.assign(path=table.file))
+    table, notes = drop_doubles(table[[*REQUIRED, *(c for c in table if c not in (*REQUIRED, "file"))]].reset_index(drop=True), path)
+    table.attrs.update(root=str(root), notes=notes)
+    return check_manifest(check_pairs(table, path) if who == "pair" and labelled else table, str(path))

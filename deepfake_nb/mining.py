@@ -15,7 +15,7 @@ import cv2, numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
 from .batches import BOX, LANDMARKS, Faces
 from .calibrate import calibration_from_config
-from .core import FAKE, LABELS, REAL, DeepfakeError, ManifestError, atomic_write, parse_label, sha256_file
+from .core import FAKE, LABELS, REAL, DeepfakeError, FileError, ManifestError, atomic_write, parse_label, sha256_file
 from .data import read_manifest, split_by_group
 from .extract import extract
 from .manifest import REQUIRED, check_manifest
@@ -88,6 +88,11 @@ def read_part(
     return part
 
 # %% ../nbs/81_mining.ipynb #23db7af6
+def _png(pixels:np.ndarray, path:Path)->bytes: # uint8 (S, S, 3), RGB; OpenCV is handed no file name, since it takes only those that are UTF-8
+    there, data = cv2.imencode(".png", pixels[..., ::-1])
+    if not there: raise FileError(path, "OpenCV cannot write this picture", "crops that can be written as PNG")
+    return data.tobytes()
+
 def _write_clip(clip:torch.Tensor, points:torch.Tensor, record:dict, stem:Path, margin:float)->list[dict]: # (T, 3, S, S) in [0, 1], (5, 2) -> one row a frame
     size, rows = clip.shape[-1], []
     side = size/margin
@@ -95,7 +100,7 @@ def _write_clip(clip:torch.Tensor, points:torch.Tensor, record:dict, stem:Path, 
     for t, frame in enumerate(clip.clamp(0, 1)):
         path = stem.with_name(f"{stem.name}_{t}.png")
         pixels = (frame.permute(1, 2, 0)*255).round().byte().numpy()
-        with atomic_write(path) as temporary: cv2.imwrite(str(temporary), pixels[..., ::-1])
+        with atomic_write(path) as temporary: temporary.write_bytes(_png(pixels, path))
         clip_columns = dict(source_path=str(stem), person=0, time=float(t)) if len(clip) > 1 else {}
         rows.append(record | places | dict(path=str(path)) | clip_columns)
     return rows

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 import deepfake_nb
 from .core import WeightsError, atomic_write
+from .pretrained import PACKAGES, missing_package, packaged_weights, read_packaged
 from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, check_file, default_weights, feature_count, header_text, parse_header, short
 from .weightsfile import DEFAULT_WEIGHTS, FORMAT_VERSION, TEMPORAL, weights_info # for those who look for them here
 
@@ -108,11 +109,18 @@ def _fixed_size(arch:str)->bool: # is this architecture built for one size of pi
 def _build_backbone(config:ScorerConfig, pretrained:bool=False)->nn.Module: # raises `ScorerError`, whatever timm raises
     _check_arch(config.arch)
     size = dict(img_size=config.image_size) if _fixed_size(config.arch) else {}
-    try: return timm.create_model(config.arch, pretrained=pretrained, num_classes=0, **config.arch_args, **size)
+    if pretrained and config.arch in PACKAGES: return _packaged(config)
+    try: return timm.create_model(config.arch, pretrained=pretrained, num_classes=0, **config.arch_args, **size).float()
     except Exception as e:
         if not pretrained: raise ScorerError(f"architecture {config.arch} cannot be built for {config.image_size} px with {config.arch_args}: {_line(e)}") from e
         raise ScorerError(f"timm could not fetch pretrained weights of {config.arch} ({_line(e)}); accepted without network: "
                           f"pretrained='path/to/{config.arch}.safetensors' or pretrained=False") from e
+
+def _packaged(config:ScorerConfig)->nn.Module: # with the ImageNet weights that a package brings; raises `ScorerError`, `WeightsError`
+    if (path := packaged_weights(config.arch)) is None: raise missing_package(config.arch)
+    backbone = _build_backbone(config)
+    backbone.load_state_dict(read_packaged(path, backbone.state_dict(), config.arch))
+    return backbone
 
 def _line(error:BaseException)->str: # the first line of an error, for a sentence
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
@@ -130,11 +138,11 @@ class Scorer(nn.Module):
         features = getattr(self.backbone, "head_hidden_size", self.backbone.num_features) # some widen their features after pooling
         if feature_count(config.familiar) not in (0, features):
             raise ScorerError(f"familiar is about {feature_count(config.familiar)} features; accepted: the {features} of {config.arch}")
-        try: self.head = HEADS[config.temporal](features, dropout=config.dropout, **config.temporal_args)
+        try: self.head = HEADS[config.temporal](features, dropout=config.dropout, **config.temporal_args).float()
         except Exception as e:
             raise ScorerError(f"head {config.temporal} cannot be built with {config.temporal_args}: {_line(e)}") from e
-        self.register_buffer("mean", torch.tensor(config.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(config.std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(config.mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(config.std, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     def forward(self,
         x:Tensor, # (B, T, 3, S, S) RGB, uint8 or float in [0, 1], not normalised
@@ -198,12 +206,12 @@ def classify(self:Scorer,
 
 # %% ../nbs/50_model.ipynb #d92713ff
 def create_scorer(
-    arch:str="efficientnet_b0", # Any timm architecture
+    arch:str="tf_efficientnet_lite0", # Any timm architecture
     temporal:str="lstm", # 'lstm', 'mean' or 'cnn_lstm'
     clip_length:int=16, # Frames of a clip
     image_size:int=224, # Side of a face crop, pixels
     margin:float=1.25, # Side of the crop over the longer side of the face
-    pretrained:bool|str|Path=False, # Backbone: random (False), timm's (True), or a .safetensors/.pth file
+    pretrained:bool|str|Path=False, # Backbone: random (False), ImageNet's from a package or by timm (True), or a .safetensors/.pth file
     dropout:float|None=None, # In [0, 1), of the head; None: 0.5 for 'cnn_lstm', as published, else 0.2
     arch_args:dict|None=None, # Further arguments of the architecture
     temporal_args:dict|None=None, # Further arguments of the head, such as `hidden`
@@ -215,10 +223,11 @@ def create_scorer(
     if dropout is None: dropout = .5 if temporal == "cnn_lstm" else .2
     config = ScorerConfig(arch, arch_args or {}, temporal, temporal_args or {}, dropout, clip_length, image_size, margin,
                           name=name, library_version=deepfake_nb.__version__)
-    backbone = _build_backbone(config, pretrained is True)
-    if not isinstance(pretrained, bool): _load_backbone(backbone, Path(pretrained), arch)
-    cfg = backbone.pretrained_cfg
-    return Scorer(dataclasses.replace(config, mean=tuple(mean or cfg["mean"]), std=tuple(std or cfg["std"])), backbone)
+    with torch.device("cpu"):
+        backbone = _build_backbone(config, pretrained is True)
+        if not isinstance(pretrained, bool): _load_backbone(backbone, Path(pretrained), arch)
+        cfg = backbone.pretrained_cfg
+        return Scorer(dataclasses.replace(config, mean=tuple(mean or cfg["mean"]), std=tuple(std or cfg["std"])), backbone)
 
 # %% ../nbs/50_model.ipynb #890fb006
 _pickled = ".pth", ".pt", ".bin"
@@ -299,7 +308,7 @@ def _fill(path:Path, config:ScorerConfig, tensors:dict, device)->Scorer: # raise
     try:
         with torch.device("meta"): expected = Scorer(config).state_dict() # names and shapes, before any memory is taken
         if wrong := _mismatch(tensors, expected): raise WeightsError(path, wrong, accepted)
-        scorer = Scorer(config)
+        with torch.device("cpu"), torch.random.fork_rng(devices=()): scorer = Scorer(config) # its random numbers are nobody's business
         scorer.load_state_dict(tensors)
     except (ScorerError, RuntimeError) as e: raise WeightsError(path, f"a scorer that cannot be built: {_line(e)}", ACCEPTED) from e
     return scorer.eval().to(device)

@@ -6,17 +6,22 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/page.html.md"""
 
 # %% ../nbs/87_page.ipynb #8b1a5395
 from __future__ import annotations
-import ast, base64, hashlib, html, os, shutil, subprocess, tempfile
+import ast, atexit, base64, hashlib, html, json, logging, os, select, shutil, signal, subprocess, tempfile, threading, time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 import deepfake_nb
 from .core import DeepfakeError, atomic_write
 
+logger = logging.getLogger(__name__)
+
 class PageError(DeepfakeError): "A page that cannot be made."
 
 # %% auto #0
-__all__ = ['ASSETS', 'PageError', 'run_cell', 'Html', 'markup', 'html_rows', 'Picture', 'fill_template', 'to_html',
-           'find_browser', 'print_with_browser', 'print_with_weasyprint', 'to_pdf']
+__all__ = ['logger', 'ASSETS', 'IDLE', 'PAGES', 'RETRY', 'PageError', 'run_cell', 'Html', 'markup', 'html_rows', 'Picture',
+           'fill_template', 'to_html', 'find_browser', 'BrowserHangs', 'print_with_browser', 'Press',
+           'print_with_weasyprint', 'to_pdf']
 
 # %% ../nbs/87_page.ipynb #e519667f
 def run_cell(
@@ -85,16 +90,25 @@ def fill_template(
 # %% ../nbs/87_page.ipynb #e8567c1c
 ASSETS = Path(deepfake_nb.__file__).resolve().parent/"assets"
 
+@contextmanager
+def _some_home()->Iterator[None]: # a home folder, for as long as it takes, where there is none
+    if os.path.expanduser("~") != "~": return (yield)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HOME"] = folder
+        try: yield
+        finally: os.environ.pop("HOME", None)
+
 def to_html(
     notebook, # With outputs, as `fill_template` makes it
     title:str, # Of the page, plain text
 )->str: # A complete page; raises `PageError` without nbconvert
     "A notebook's outputs and texts as one page without scripts."
-    try: from nbconvert import HTMLExporter
-    except ImportError: raise PageError("An HTML report needs nbconvert. Accepted: pip install 'deepfake_nb[report]'.") from None
-    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(ASSETS/"report")])
     notebook.metadata["title"] = title
-    return exporter.from_notebook_node(notebook)[0]
+    with _some_home():
+        try: from nbconvert import HTMLExporter
+        except ImportError: raise PageError("An HTML report needs nbconvert. Accepted: pip install 'deepfake_nb[report]'.") from None
+        exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(ASSETS/"report")])
+        return exporter.from_notebook_node(notebook)[0]
 
 # %% ../nbs/87_page.ipynb #23f0ef8a
 _browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge")
@@ -107,6 +121,26 @@ def find_browser()->str|None: # Path of a program; None where there is none
     found = (shutil.which(o) for o in ([named] if named else _browsers))
     return next((o for o in found if o), None) or (None if named else next((o for o in _places if os.path.exists(o)), None))
 
+def _browser_folder()->str: # for profile and temporary files; a browser makes a socket there, whose path may not be long
+    folder = tempfile.gettempdir()
+    short = "/tmp" if os.name == "posix" and len(os.fsencode(folder)) > 36 and os.access("/tmp", os.W_OK) else folder
+    return tempfile.mkdtemp(prefix="deepfake-press-", dir=short)
+
+def _switches(folder:str)->list[str]: # of a browser with a profile of its own
+    sandbox = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
+    return ["--headless", *sandbox, "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={folder}/profile"]
+
+def _end(process:subprocess.Popen)->None: # with its children, which a browser has many of
+    with suppress(ProcessLookupError): os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
+    process.wait()
+
+def _run(command:list[str], env:dict, seconds:float)->None: # to its end; raises `OSError` or `subprocess.TimeoutExpired`
+    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=os.name == "posix")
+    try: process.wait(seconds)
+    finally: _end(process)
+
+class BrowserHangs(PageError): "A browser that does not answer."
+
 def print_with_browser(
     page:str, # HTML
     path:str|Path, # Where the PDF shall be written
@@ -114,16 +148,108 @@ def print_with_browser(
     seconds:float=60., # Longest time to wait
 )->None: # Raises `PageError`
     "Print a page as PDF."
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+    folder = _browser_folder()
+    try:
         source, target = Path(folder)/"page.html", Path(folder)/"page.pdf"
         source.write_text(page, encoding="utf-8")
-        sandbox = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
-        command = [browser, "--headless", *sandbox, "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-pdf-header-footer",
-                   f"--user-data-dir={folder}/profile", f"--print-to-pdf={target}", source.as_uri()]
-        try: subprocess.run(command, capture_output=True, timeout=seconds, stdin=subprocess.DEVNULL)
-        except (OSError, subprocess.TimeoutExpired) as e: raise PageError(f"{browser} cannot print: {e}.") from None
+        command = [browser, *_switches(folder), "--no-pdf-header-footer", f"--print-to-pdf={target}", source.as_uri()]
+        try: _run(command, os.environ | dict(TMPDIR=folder), seconds)
+        except OSError as e: raise PageError(f"{browser} cannot print: {e}.") from None
+        except subprocess.TimeoutExpired: raise BrowserHangs(f"{browser} did not print within {seconds:g} seconds.") from None
         if not target.is_file(): raise PageError(f"{browser} printed nothing. Accepted: a browser that can print headless.")
         shutil.copyfile(target, path)
+    finally: shutil.rmtree(folder, ignore_errors=True)
+
+# %% ../nbs/87_page.ipynb #8216b2b5
+class Press:
+    "A browser that stays open and prints page after page."
+    def __init__(self,
+        browser:str, # Path of a program, as from `find_browser`
+    ): # Raises `PageError`
+        self.browser, self.pages, self.asked, self._buffer, self._events = browser, 0, 0, bytearray(), set()
+        self.folder = _browser_folder()
+        command = [browser, *_switches(self.folder), "--remote-debugging-pipe"] # reads from 3, writes to 4
+        shell = ["/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null', "sh", *command]
+        self._process = subprocess.Popen(shell, env=os.environ | dict(TMPDIR=self.folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, bufsize=0)
+
+    def close(self)->None:
+        _end(self._process)
+        for o in (self._process.stdin, self._process.stdout): o.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _message(self, until:float)->dict: # the next one
+        while b"\0" not in self._buffer:
+            left = until - time.monotonic()
+            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]: raise BrowserHangs(f"{self.browser} did not answer in time.")
+            if not (piece := os.read(self._process.stdout.fileno(), 1 << 20)): raise PageError(f"{self.browser} cannot be spoken to.")
+            self._buffer += piece
+        message, _, self._buffer = self._buffer.partition(b"\0")
+        return json.loads(message)
+
+    def _ask(self, until:float, method:str, session:str|None=None, **parameters)->dict: # the answer
+        self.asked += 1
+        request = dict(id=self.asked, method=method, params=parameters) | (dict(sessionId=session) if session else {})
+        try: self._process.stdin.write(json.dumps(request).encode() + b"\0")
+        except OSError: raise PageError(f"{self.browser} cannot be spoken to.") from None
+        while (message := self._message(until)).get("id") != self.asked: self._events.add(message.get("method"))
+        if "error" in message: raise PageError(f"{self.browser} cannot print: {message['error'].get('message')}.")
+        return message["result"]
+
+# %% ../nbs/87_page.ipynb #7320154a
+def _print(self:Press,
+    page:str, # HTML
+    path:str|Path, # Where the PDF shall be written
+    seconds:float=60., # Longest time to wait
+)->None: # Raises `PageError`; the press must be closed then
+    "Print a page as PDF."
+    until, source = time.monotonic() + seconds, Path(self.folder)/"page.html"
+    source.write_text(page, encoding="utf-8")
+    target = self._ask(until, "Target.createTarget", url="about:blank")["targetId"]
+    session = self._ask(until, "Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    self._ask(until, "Page.enable", session)
+    self._ask(until, "Emulation.setScriptExecutionDisabled", session, value=True)
+    self._events.clear()
+    self._ask(until, "Page.navigate", session, url=source.as_uri())
+    while "Page.loadEventFired" not in self._events: self._events.add(self._message(until).get("method"))
+    data = self._ask(until, "Page.printToPDF", session, printBackground=True, preferCSSPageSize=True)["data"]
+    self._ask(until, "Target.closeTarget", targetId=target)
+    source.unlink()
+    Path(path).write_bytes(base64.b64decode(data))
+    self.pages += 1
+
+Press.print = _print
+
+# %% ../nbs/87_page.ipynb #d6370eca
+IDLE, PAGES, RETRY = 30., 50, 3600. # seconds after which a browser is closed, pages after which it is renewed, seconds for which one that hung is left alone
+
+class _Pool:
+    "The one browser of this process, while it is needed."
+    def __init__(self):
+        self.lock, self.press, self.timer, self.hung = threading.Lock(), None, None, {} # browser -> when it hung
+
+    def _close(self):
+        if self.press: self.press.close()
+        self.press = None
+
+    def close(self): # nobody has printed for a while, or this process ends
+        with self.lock: self._close()
+
+    def print(self, page, path, browser, seconds):
+        with self.lock:
+            if self.timer: self.timer.cancel()
+            if self.press and (self.press.browser != browser or self.press.pages >= PAGES): self._close()
+            try:
+                self.press = self.press or Press(browser)
+                self.press.print(page, path, seconds)
+            except BaseException:
+                self._close()
+                raise
+            self.timer = threading.Timer(IDLE, self.close)
+            self.timer.daemon = True
+            self.timer.start()
+
+_pool = _Pool()
+atexit.register(_pool.close)
 
 # %% ../nbs/87_page.ipynb #1f5a28b0
 def print_with_weasyprint(
@@ -136,17 +262,34 @@ def print_with_weasyprint(
     from weasyprint.urls import URLFetcher
     HTML(string=page, url_fetcher=URLFetcher(allowed_protocols=["data"])).write_pdf(path)
 
+def _by_browser(page:str, path:str|Path, browser:str, seconds:float)->None: # a browser that hangs is not asked again for a while
+    if time.monotonic() - _pool.hung.get(browser, -RETRY) < RETRY: raise BrowserHangs(f"{browser} hung when it was asked to print before, and was not asked again.")
+    try:
+        if os.name == "posix":
+            try: return _pool.print(page, path, browser, seconds)
+            except BrowserHangs: raise
+            except PageError: pass # it may still print what it is started for
+        print_with_browser(page, path, browser, seconds)
+    except BrowserHangs:
+        _pool.hung[browser] = time.monotonic()
+        raise
+
 def to_pdf(
     page:str, # HTML
     path:str|Path, # Where the PDF shall appear, complete
+    notes:list[str]|None=None, # Gets a sentence where something went wrong on the way
+    seconds:float=60., # Longest time to wait for a browser
 )->Path: # The same path; raises `PageError` with a sentence where nothing here can print
     "Print a page, with a browser where there is one and with WeasyPrint otherwise."
     problems, browser = [], find_browser()
     with atomic_write(path) as temporary:
-        for printer in ([lambda: print_with_browser(page, temporary, browser)] if browser else []) + [lambda: print_with_weasyprint(page, temporary)]:
+        for printer in ([lambda: _by_browser(page, temporary, browser, seconds)] if browser else []) + [lambda: print_with_weasyprint(page, temporary)]:
             try: printer()
-            except PageError as e: problems.append(str(e))
+            except PageError as e:
+                logger.warning("%s", e)
+                problems.append(str(e))
             else: break
         else: raise PageError(" ".join(["No PDF was made.", *([] if browser else ["No Chromium or Chrome was found."]), *problems,
                                         "Accepted: one of the two, or the HTML printed by hand."]))
+    if notes is not None and problems: notes.append(" ".join([*problems, "The PDF was laid out by WeasyPrint."]))
     return Path(path)

@@ -6,36 +6,15 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/plots.html.md"""
 
 # %% ../nbs/78_plots.ipynb #9dab6304
 from __future__ import annotations
-import base64, html, io
 from collections.abc import Sequence
 from statistics import NormalDist
 import numpy as np
 from .core import FAKE, REAL
+from .figure import new_figure
 from .metrics import auc, operating_points
 
 # %% auto #0
-__all__ = ['new_figure', 'figure_html', 'plot_roc', 'plot_det', 'plot_confusion', 'plot_scores']
-
-# %% ../nbs/78_plots.ipynb #b5850f68
-def new_figure(
-    width:float=3.6, # In inches
-    height:float=3.2, # In inches
-    columns:int=1, # Number of plots side by side
-    dpi:int=65, # Dots per inch: small, for notebooks and reports
-): # The matplotlib figure and its axes
-    "A figure that is not shown twice by a notebook."
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(1, columns, figsize=(width*columns, height), dpi=dpi, layout="constrained")
-    plt.close(figure)
-    return figure, axes
-
-def figure_html(
-    figure, # A matplotlib figure
-    alt:str="", # What it shows, for those who cannot see it
-)->str: # An `img` element with the picture inside
-    "A figure as part of a page, without any file beside it."
-    figure.savefig(buffer := io.BytesIO(), format="png")
-    return f"<img alt=\"{html.escape(alt)}\" src=\"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}\">"
+__all__ = ['plot_roc', 'plot_det', 'plot_confusion', 'plot_scores']
 
 # %% ../nbs/78_plots.ipynb #7eec2e1b
 def plot_roc(

@@ -49,7 +49,7 @@ def video_facts(
     "What a video says about its origin."
     try: import av
     except ImportError: return {}
-    with av.open(str(Path(path).absolute())) as container: # an absolute path is never taken for an address
+    with av.open(str(Path(path).absolute()), metadata_errors="replace", options=dict(protocol_whitelist="file")) as container: # an absolute path is never taken for an address
         entries = {k: v for part in (container, *container.streams) for k, v in part.metadata.items()}
     position = {k for k in entries if "location" in k.lower() or "gps" in k.lower()}
     facts = {shown(k, 40): shown(v) for k, v in list(entries.items())[:30] if k not in position and k.lower() not in ("language", "handler_name", "vendor_id")}

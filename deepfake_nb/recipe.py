@@ -6,46 +6,56 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/recipe.html.md"""
 
 # %% ../nbs/66_recipe.ipynb #daaf0f58
 from __future__ import annotations
-import json
+import json, sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Callable
 import numpy as np, pandas as pd, torch
-from .batches import Faces
+from .batches import CHOSEN, Faces, check_pictures, role_of
 from .calibrate import feature_distance_from_dict, feature_distance_to_dict, fit_calibration, fit_feature_distance
 from .core import REAL, DeepfakeError, atomic_write
 from .data import read_manifest, split_by_group
 from .extract import extract
-from .learner import Checkpoint, KeepBest, face_learner, fit, forged_loaders, has_fast_bfloat16, join_processes, labelled_loaders, leave_processes, world
+from .learner import Checkpoint, KeepBest, face_learner, fit, has_fast_bfloat16, join_processes, leave_processes
+from .loaders import forged_loaders, labelled_loaders, world
 from .model import Scorer, _fixed_size, load_scorer, save_scorer
-from .redraw import FaceAutoencoder, Redraw, face_windows, fit_autoencoder, load_redraw, save_redraw
+from .pretrained import PACKAGES
+from .redraw import FaceAutoencoder, LatentRedraw, Redraw, face_windows, fit_autoencoder, load_autoencoder, load_redraw, save_redraw
 from .selfblend import SelfBlend
 from .weightsfile import FAMILIAR_LIMIT
 
 # %% auto #0
-__all__ = ['DRAWERS', 'FEWEST', 'Recipe', 'prepare_crops', 'make_redraw', 'train', 'clip_features', 'validation_logits',
-           'fit_familiar', 'calibrate_weights', 'plot_log', 'average_weights']
+__all__ = ['DRAWERS', 'FEWEST', 'Recipe', 'prepare_crops', 'gather_faces', 'make_redraw', 'train', 'clip_features',
+           'validation_logits', 'fit_familiar', 'calibrate_weights', 'plot_log', 'average_weights']
 
 # %% ../nbs/66_recipe.ipynb #1f52b268
 @dataclass
 class Recipe:
     "How to train; everything that a run must keep when it is continued."
-    arch: str = "efficientnet_b0" # any timm architecture
+    arch: str = "tf_efficientnet_lite0" # any timm architecture
     temporal: str = "lstm" # 'lstm', 'mean' or 'cnn_lstm'
     clip_length: int = 8 # frames of a clip; 1 for single faces
     image_size: int = 224 # side of the crops in pixels
     margin: float = 1.25 # side of the crop / longer side of the face box
     epochs: int = 20
-    batch_size: int = 32 # clips, over all processes; with `from_real_only` half of them are forgeries
+    batch_size: int = 32 # clips, over all processes; half of them are forgeries, where they are made here or come in pairs
     learning_rate: float = 1e-3 # of the head
     early_rate: float = .1 # that of the early layers as a share of it; 1 for a backbone that knows little of the matter
-    from_real_only: bool = False # self-blending instead of labelled fakes?
+    from_real_only: bool = False # forge from the real faces of the data? Labelled faces may be given beside them
+    labelled_share: float = .5 # with both teachers: share of the clips of a batch that are labelled, above 0 to 1
+    labelled_weight: float = 1. # of the loss of labelled clips beside that of forgeries made here
     severity: float = 1. # of the degradations of training and validation clips, 0 (none) to 1
     redraw: str = "" # with `from_real_only`: file of networks that draw some of the faces to paste; made first where it does not exist
-    balance: str|None = "class" # oversampling of labelled data
+    autoencoder: str = "" # with `from_real_only`: a latent autoencoder that draws some of the forgeries anew, as `load_autoencoder` reads it
+    inside: float = .08 # share of forgeries whose face it draws anew
+    whole: float = .1 # share of forgeries that it draws anew as a whole
+    balance: str|None = "class" # oversampling of labelled data that do not come in pairs
     frozen_epochs: int = 0 # epochs with the head alone, and again as many with the late layers
+    freeze: int = 0 # stages of the backbone that stay as they are, with its stem; makes training quick on a processor
+    average: float = .998 # decay of the running average of the weights; 0 for none
     patience: int = 0 # stop after so many epochs without a better AUC; 0 for never
     weights: str = "" # weights file of this library to go on with; its network must be that of the recipe
-    pretrained: str|bool = False # backbone: a file, True for timm's own, False for none
+    pretrained: str|bool = False # backbone: a file, True for ImageNet's, False for none
     arch_args: dict = field(default_factory=dict) # further arguments of the architecture
     mean: float|None = None # of pixel values in [0, 1], for all channels; None: what timm states for the architecture
     std: float|None = None # likewise
@@ -56,12 +66,22 @@ class Recipe:
     def begun(self)->bool: # does the backbone bring batch-norm statistics that are worth keeping?
         return bool(self.pretrained or self.weights)
 
-    def loaders(self, manifest:pd.DataFrame, workers:int=1): # fastai `DataLoaders` of a manifest of faces
+    def loaders(self, manifest:pd.DataFrame, workers:int=1): # fastai `DataLoaders` of a manifest of faces, with a column `role` where not all have the same
+        roles = manifest.role if "role" in manifest else pd.Series("forge" if self.from_real_only else "labelled", manifest.index)
+        own, labelled, chosen = (manifest[roles == o] if (roles == o).any() else None for o in ("forge", "labelled", "chosen"))
         common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed)
-        if self.from_real_only:
-            forger = SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=load_redraw(self.redraw) if self.redraw else None)
-            return forged_loaders(manifest, pairs=self.batch_size//2, selfblend=forger, twins=self.begun, **common)
-        return labelled_loaders(manifest, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
+        paired = labelled is not None and "pair" in labelled and labelled.pair.fillna("").ne("").any()
+        if own is None and chosen is None and not paired:
+            return labelled_loaders(labelled, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
+        half, forger = max(1, self.batch_size//2), SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=load_redraw(self.redraw) if self.redraw else None,
+            latent=LatentRedraw(load_autoencoder(self.autoencoder)) if self.autoencoder else None, inside=self.inside, whole=self.whole)
+        couples = 0 if labelled is None else half if own is None else min(max(1, half - 1), max(1, round(half*self.labelled_share)))
+        return forged_loaders(own, pairs=max(1, half - couples), selfblend=forger, labelled=labelled, couples=couples, chosen=chosen, **common)
+
+    def learner(self, dls, scorer:Scorer|None, name:str, cbs:list, log:Path): # fastai `Learner` of a scorer, or of a new one with that name
+        channels = lambda value: value and [value]*3
+        return face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs, margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze, decay=self.average, labelled_weight=self.labelled_weight,
+                            pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std), patience=self.patience, log=log, cbs=cbs)
 
 # %% ../nbs/66_recipe.ipynb #08906aab
 def prepare_crops(
@@ -69,16 +89,47 @@ def prepare_crops(
     folder:str|Path, # Where crops go
     clip_length:int=1, # Frames wanted of each video
     workers:int|None=None, # Processes
+    divide:bool=True, # Keep some people for validation, where there are none yet?
 )->pd.DataFrame: # Manifest of faces with splits; its own paths where there are face boxes already
     "Read any data set, split it by group where it has no split, and cut out its faces."
     manifest = read_manifest(data)
-    if (manifest.split == "").any() or not {"train", "val"} <= set(manifest.split):
+    if not divide: manifest["split"] = manifest.split.replace("", "train")
+    elif (manifest.split == "").any() or not {"train", "val"} <= set(manifest.split):
         rest = manifest[manifest.split.isin(("", "train"))]
         parts = split_by_group(rest.assign(split=""), dict(train=.85, val=.15))
         manifest = pd.concat([parts, manifest[~manifest.split.isin(("", "train"))]], ignore_index=True)
     manifest = manifest[manifest.split != "test"].reset_index(drop=True)
     if "face_x" in manifest: return manifest
     return extract(manifest, folder, frames=max(8, 2*clip_length), workers=workers)
+
+# %% ../nbs/66_recipe.ipynb #d94df941
+def _listed(data)->list: # of sources; texts may name several, with commas between them
+    if data is None or isinstance(data, (str, Path)) and not str(data): return []
+    if isinstance(data, str) and not Path(data).exists(): return [o for o in data.split(",") if o]
+    return list(data) if isinstance(data, (list, tuple)) else [data]
+
+def gather_faces(
+    own, # Real faces to forge from: what `read_manifest` reads, a manifest of faces, or a list of these; None for none
+    labelled, # Labelled faces, likewise
+    chosen, # Labelled faces to choose by, likewise; all of them, whatever their split
+    folder:Path, # Where crops go
+    clip_length:int=1, # Frames wanted of each video
+    workers:int|None=None, # Processes
+)->pd.DataFrame: # Manifest with the column `role`: forge, labelled or chosen; raises `DeepfakeError`
+    "Make one table of all that a training learns from and is judged by."
+    parts = []
+    for role, data in dict(forge=own, labelled=labelled, chosen=chosen).items():
+        for one in _listed(data):
+            divide = role == "forge" or role == "labelled" and not _listed(chosen)
+            name = "crops" if not parts else f"crops_{role}_{len(parts)}"
+            part = one if isinstance(one, pd.DataFrame) else prepare_crops(one, folder/name, clip_length, workers, divide)
+            root = Path(part.attrs.get("root", "."))
+            parts.append(part.assign(path=[str(root/o) for o in part.path], role=role, **(dict(split="val") if role == "chosen" else {})))
+    if not parts: raise DeepfakeError("nothing to train on. Accepted: real faces, labelled faces, or both")
+    table = pd.concat(parts, ignore_index=True)
+    trained = set(table.path[table.split == "train"])
+    if both := sorted(trained & set(table.path[table.role == "chosen"])): raise DeepfakeError(f"{both[0]}: to be trained on and to be chosen by ({len(both)} pictures). Accepted: one or the other")
+    return table
 
 # %% ../nbs/66_recipe.ipynb #d5600198
 DRAWERS = (dict(size=128, width=24, code=16, upsampling="nearest"), dict(size=96, width=32, code=12, upsampling="transposed"),
@@ -118,35 +169,41 @@ def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises 
 
 # %% ../nbs/66_recipe.ipynb #ee1142fc
 def train(
-    data:str|Path|pd.DataFrame, # What `read_manifest` reads, or a manifest of face crops
-    out:str|Path, # Weights file to write
+    data:str|Path|pd.DataFrame|list|None, # What `read_manifest` reads, or a manifest of face crops, or several; with `from_real_only` real faces to forge from
+    out:str|Path, # Weights file to write; what lies there before stays until the new weights are done
     recipe:Recipe|None=None, # How to train
     workers:int=1, # Processes that cut out faces and make batches; 0: all in this one
     scorer:Scorer|None=None, # A scorer to go on with
     progress:bool=True, # Show bars and the log?
+    say:Callable[[str], None]|None=None, # Takes what people should know, a sentence at a time; None: it goes to standard error
+    labelled=None, # Labelled faces to learn from beside them, likewise
+    validate_on=None, # Labelled faces that are never trained on: the best epoch is chosen by them too, and the weights say so
 )->Path: # The weights file; raises `DeepfakeError`
     "Train, or go on with a training that was killed."
-    recipe, out = recipe or Recipe(), Path(out)
+    recipe, out, say = recipe or Recipe(), Path(out), say or _to_standard_error
     work = out.with_suffix("")
     scorer = scorer or (_begin(recipe, out.stem) if recipe.weights else None)
-    _same_recipe(recipe, work/"recipe.json")
-    manifest = data if isinstance(data, pd.DataFrame) else prepare_crops(data, work/"crops", recipe.clip_length, workers)
+    _same_recipe(recipe, work)
+    own, told = (data, labelled) if recipe.from_real_only else (None, [*_listed(data), *_listed(labelled)])
+    manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers)
+    manifest = manifest[manifest.split.isin(("train", "val"))]
+    which = check_pictures(manifest, progress=progress)
     join_processes()
     if recipe.redraw:
         if not world()[0] and not Path(recipe.redraw).exists(): make_redraw(manifest, recipe.redraw, seed=recipe.seed)
         if world()[1] > 1: torch.distributed.barrier()
     torch.manual_seed(recipe.seed)
     dls = recipe.loaders(manifest, workers)
-    with atomic_write(work/"recipe.json") as temporary: temporary.write_text(json.dumps(vars(recipe), indent=1)) # now that all of it could be read
-    used = manifest[manifest.split.isin(("train", "val"))]
-    told = dict(recipe=vars(recipe), data={f"{d} {s}": int(n) for (d, s), n in used.groupby(["dataset", "split"]).size().items()})
-    learn = face_learner(dls, recipe.arch, recipe.temporal, scorer, name=out.stem, frozen_epochs=recipe.frozen_epochs, margin=recipe.margin,
-                         frozen_statistics=recipe.from_real_only and recipe.begun,
-                         pretrained=recipe.pretrained, arch_args=recipe.arch_args, mean=recipe.mean and [recipe.mean]*3, std=recipe.std and [recipe.std]*3, patience=recipe.patience, log=work/"log.csv", cbs=[KeepBest(out, told), Checkpoint(work/"state.pth")])
+    keep = KeepBest(work/"best.safetensors", dict(recipe=vars(recipe), **_counted(manifest), data_sha256=which))
+    learn = recipe.learner(dls, scorer, out.stem, [keep, Checkpoint(work/"state.pth")], work/"log.csv")
+    _settle(recipe, which, work, say)
+    _tell(recipe, manifest, dls.train.clips, say)
     fit(learn, recipe.epochs, recipe.learning_rate, progress, recipe.early_rate)
     if not leave_processes():
-        plot_log(work/"log.csv").savefig(work/"curves.png")
-        calibrate_weights(out, dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(used.dataset.unique())), dls.train)
+        judged = manifest[manifest.role != "chosen"] # thresholds do not come from what was chosen by
+        calibrate_weights(keep.result(), dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(judged.dataset.unique())), dls.train, out)
+        try: plot_log(work/"log.csv").savefig(work/"curves.png")
+        except Exception as error: say(f"{work/'curves.png'}: the curves could not be drawn ({type(error).__name__}: {error}).") # the weights are there
     return out
 
 # %% ../nbs/66_recipe.ipynb #e44cf985
@@ -158,7 +215,9 @@ def clip_features(
 )->tuple[np.ndarray, list[float], list[int]]: # Mean features (N, F), logits and labels, one for each clip
     "What the backbone and the head say about a loader's clips."
     rows, logits, labels = [], [], []
-    for x, y, *_ in batches:
+    for x, y, *more in batches:
+        if more: x, y = (o[role_of(more[0]) != CHOSEN] for o in (x, y)) # what a training was chosen by says nothing about thresholds
+        if not len(x): continue
         features = scorer.features(x.to(scorer.mean.device))
         rows.append(features.mean(1).float().cpu().numpy())
         logits += scorer.classify(features)[0].float().tolist()
@@ -198,11 +257,12 @@ def fit_familiar(
 
 # %% ../nbs/66_recipe.ipynb #68cb02d4
 def calibrate_weights(
-    path:str|Path, # Weights file; it is written again
+    path:str|Path, # Weights file
     batches, # Loader of validation clips and labels
     rate:float, # False-positive rate that the threshold shall stand for
     dataset:str, # Name of the validation split, for the record
     training=None, # Loader of training clips and labels; None: nothing will be unfamiliar
+    out:str|Path|None=None, # Weights file to write; None: the same one again
 )->None:
     "Put temperature, threshold and what it stands for, and what is familiar, into a weights file; one class alone leaves the former as they are."
     scorer = load_scorer(path)
@@ -213,30 +273,60 @@ def calibrate_weights(
         config.temperature, config.threshold, config.false_positive_rate, config.calibration = fitted.temperature, fitted.threshold, fitted.false_positive_rate, {}
     config.familiar, limit = {}, None # what an earlier network found familiar says nothing about this one
     fresh = features[np.array(labels) == REAL]
-    if training is not None and len(fresh) >= FEWEST:
-        try: config.familiar, limit = fit_familiar(scorer, training, fresh)
-        except ValueError: pass # too few real clips to train on: nothing is unfamiliar
+    known = _real_features(scorer, training, 512) if training is not None and len(fresh) >= FEWEST else ()
+    if len(known) >= FEWEST: config.familiar, limit = fit_familiar(scorer, known, fresh) # of fewer, nothing is known about the familiar
     config.abstention = {k: v for k, v in config.abstention.items() if k != "max_distance"} | (dict(max_distance=limit) if limit else {})
-    save_scorer(scorer, path)
+    save_scorer(scorer, out or path)
 
 # %% ../nbs/66_recipe.ipynb #1dff13ed
-def _same_recipe(recipe:Recipe, path:Path): # raises `DeepfakeError` where the folder belongs to another recipe
-    if path.exists() and (before := vars(Recipe()) | json.loads(path.read_text())) != vars(recipe): # what the file lacks is newer than it
-        changed = ", ".join(f"{k} was {before.get(k)!r} and is {v!r}" for k, v in vars(recipe).items() if before.get(k) != v)
-        raise DeepfakeError(f"{path.parent}: an earlier training lies here and {changed}. Accepted: the same settings (it goes on), or another name for the weights.")
+def _counted(manifest:pd.DataFrame)->dict: # how many faces of which data set, as the weights file says it
+    count = lambda rows: {f"{d} {s}": int(n) for (d, s), n in rows.groupby(["dataset", "split"]).size().items()}
+    chosen = manifest.role == "chosen"
+    return dict(data=count(manifest[~chosen])) | (dict(chosen_by=count(manifest[chosen])) if chosen.any() else {})
+
+def _tell(recipe:Recipe, manifest:pd.DataFrame, clips:int, say:Callable): # what is trained, and on what
+    words = dict(forge="real faces to forge from", labelled="labelled faces", chosen="faces to choose by, never trained on")
+    for role, rows in manifest[(manifest.split == "train") | (manifest.role == "chosen")].groupby("role"):
+        say(f"{len(rows)} {words[role]}: " + ", ".join(f"{n} {d}" for d, n in rows.dataset.value_counts().items()) + ".")
+    if recipe.pretrained is True: say(f"{recipe.arch} starts from ImageNet's weights" + (f", from the package {PACKAGES[recipe.arch]}." if recipe.arch in PACKAGES else "."))
+    if clips < recipe.batch_size//2*2: say(f"Batches of {clips} clips and not {recipe.batch_size}: there are no more to train on.")
+
+_made = "state.pth", "best.safetensors", "log.csv", "curves.png" # by a run, beside recipe.json and crops/
+
+def _to_standard_error(line:str): print(line, file=sys.stderr)
+
+def _earlier(work:Path)->dict: # recipe and data of a training that can be continued; empty where there is none
+    if not ((work/"state.pth").exists() and (work/"recipe.json").exists()): return {}
+    try: return dict(json.loads((work/"recipe.json").read_text()))
+    except (ValueError, TypeError) as error: raise DeepfakeError(f"{work/'recipe.json'}: no recipe ({error}). Accepted: what a training wrote, or another name for the weights") from error
+
+def _same_recipe(recipe:Recipe, work:Path): # raises `DeepfakeError` where a training by another recipe can be continued
+    if not (earlier := _earlier(work)): return
+    before = vars(Recipe()) | earlier # what the file lacks is newer than it
+    if changed := ", ".join(f"{k} was {before[k]!r} and is {v!r}" for k, v in vars(recipe).items() if before[k] != v):
+        raise DeepfakeError(f"{work}: an earlier training lies here and {changed}. Accepted: the same settings (it goes on), or another name for the weights.")
+
+def _settle(recipe:Recipe, which:str, work:Path, say:Callable): # the folder is that of this training; `which`: sha256 of its data
+    before = _earlier(work).get("data_sha256", which)
+    if not world()[0]:
+        if before != which: say(f"{work}: the earlier training that lies here is of other data (sha256 {before[:12]}, now {which[:12]}). A new training begins.")
+        if before != which or not (work/"state.pth").exists():
+            for name in _made: (work/name).unlink(missing_ok=True)
+        with atomic_write(work/"recipe.json") as temporary: temporary.write_text(json.dumps(dict(vars(recipe), data_sha256=which), indent=1))
+    if world()[1] > 1: torch.distributed.barrier()
 
 def plot_log(
     path:str|Path, # `log.csv` of a training
-)->"plt.Figure": # Losses and validation AUC by epoch
+)->"Figure": # Losses and validation AUC by epoch
     "The curves of a training."
-    import matplotlib.pyplot as plt
-    log = pd.read_csv(path)
-    fig, axes = plt.subplots(1, 2, figsize=(7, 2.5), dpi=80)
+    from matplotlib.figure import Figure # without pyplot, which wants a back end to show windows
+    log, fig = pd.read_csv(path), Figure(figsize=(7, 2.5), dpi=80)
+    axes = fig.subplots(1, 2)
     axes[0].plot(log.epoch, log.train_loss, label="training"); axes[0].plot(log.epoch, log.valid_loss, label="validation")
     axes[1].plot(log.epoch, log.auc, color="tab:green")
     axes[0].set_ylabel("loss"); axes[0].legend(); axes[1].set_ylabel("validation AUC")
     for ax in axes: ax.set_xlabel("epoch"); ax.grid(alpha=.3)
-    fig.tight_layout(); plt.close(fig)
+    fig.tight_layout()
     return fig
 
 # %% ../nbs/66_recipe.ipynb #a7e3b102

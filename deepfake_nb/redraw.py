@@ -6,7 +6,8 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/redraw.html.md"""
 
 # %% ../nbs/46_redraw.ipynb #42c3d0f0
 from __future__ import annotations
-import json
+import io, json
+from dataclasses import dataclass
 from pathlib import Path
 import torch
 import torch.nn.functional as F
@@ -18,8 +19,9 @@ from .core import WeightsError, atomic_write
 from .selfblend import align_to, warp
 
 # %% auto #0
-__all__ = ['SPAN', 'UPSAMPLING', 'ACCEPTED', 'window_landmarks', 'face_windows', 'FaceAutoencoder', 'fit_autoencoder', 'Redraw',
-           'redraw_faces', 'save_redraw', 'load_redraw']
+__all__ = ['SPAN', 'UPSAMPLING', 'ACCEPTED', 'ACCEPTED_AUTOENCODER', 'window_landmarks', 'face_windows', 'FaceAutoencoder',
+           'fit_autoencoder', 'Redraw', 'redraw_faces', 'save_redraw', 'load_redraw', 'LatentAutoencoder',
+           'load_autoencoder', 'LatentRedraw']
 
 # %% ../nbs/46_redraw.ipynb #4a04dd78
 SPAN = 3. # side of the window in units of the distance from the eyes to the mouth
@@ -202,3 +204,92 @@ def load_redraw(
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as e:
         told = str(e).strip().splitlines() or [type(e).__name__]
         raise WeightsError(path, f"something else ({told[-1].strip()[:120]})", ACCEPTED) from e
+
+# %% ../nbs/46_redraw.ipynb #d074e997
+def _conv(inside:int, out:int, **more): return nn.Conv2d(inside, out, 3, padding=1, **more)
+
+class _Block(nn.Module): # a residual block; with `wide`, a bottleneck turned inside out stands before it
+    def __init__(self, width:int, wide:bool=False):
+        super().__init__()
+        self.conv = nn.Sequential(_conv(width, width), nn.ReLU(), _conv(width, width), nn.ReLU(), _conv(width, width))
+        self.pool = nn.Sequential(nn.Conv2d(width, 4*width, 1, bias=False), nn.GroupNorm(4, 4*width), nn.ReLU(), nn.Conv2d(4*width, width, 1, bias=False)) if wide else None
+
+    def forward(self, x):
+        if self.pool is not None: x = x + self.pool(x)
+        return F.relu(self.conv(x) + x)
+
+class _Soft(nn.Module): # keeps latents within bounds
+    def forward(self, x): return torch.tanh(x/3)*3
+
+class LatentAutoencoder(nn.Module):
+    "Pictures to latents of an eighth of the size, and back."
+    def __init__(self,
+        code:int=32, # Channels of the latents
+        width:int=64, # Channels of the layers, a multiple of 4
+    ):
+        super().__init__()
+        smaller = lambda wide: (_conv(width, width, stride=2, bias=False), *(_Block(width, wide) for _ in range(3)))
+        larger = lambda wide: (*(_Block(width, wide) for _ in range(3)), nn.Upsample(scale_factor=2), _conv(width, width, bias=False))
+        self.encoder = nn.Sequential(_conv(3, width), _Block(width), *smaller(False), *smaller(False), *smaller(True), _conv(width, code))
+        self.decoder = nn.Sequential(_Soft(), _conv(code, width), nn.ReLU(), *larger(True), *larger(False), *larger(False), _Block(width), _conv(width, 3))
+
+    def forward(self, x:Tensor)->Tensor: return self.decoder(self.encoder(x)) # (N, 3, S, S) in [0, 1], S a multiple of 8; about the same back
+
+# %% ../nbs/46_redraw.ipynb #8217d777
+ACCEPTED_AUTOENCODER = "a folder with ..._encoder.pth and ..._decoder.pth, or a .safetensors file with tensors under encoder. and decoder."
+
+def _table(path:Path)->dict[str, Tensor]: # raises `WeightsError`, or whatever a damaged file provokes
+    if path.stat().st_size > _limit: raise WeightsError(path, f"{path.stat().st_size} bytes", f"{ACCEPTED_AUTOENCODER}, of at most {_limit} bytes each")
+    data = path.read_bytes()
+    table = load_tensors(data) if path.suffix == ".safetensors" else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return {k: v.float() for k, v in table.items()}
+
+def _halves(path:Path)->tuple[dict, dict]: # tensors of encoder and decoder
+    if path.is_file():
+        table = _table(path)
+        return tuple({k.removeprefix(f"{half}."): v for k, v in table.items() if k.startswith(f"{half}.")} for half in ("encoder", "decoder"))
+    found = [sorted(o for o in path.glob(f"*{half}.*") if o.suffix in (".pth", ".safetensors")) for half in ("encoder", "decoder")]
+    if [len(o) for o in found] != [1, 1]: raise WeightsError(path, f"{len(found[0])} encoders and {len(found[1])} decoders", ACCEPTED_AUTOENCODER)
+    return _table(found[0][0]), _table(found[1][0])
+
+def load_autoencoder(
+    path:str|Path, # The folder or the file
+)->LatentAutoencoder: # On the CPU, in evaluation mode, float32; raises `WeightsError`
+    "Read a latent autoencoder; nothing is unpickled but tensors."
+    path = Path(path)
+    if not path.exists(): raise WeightsError(path, "no such file or folder", ACCEPTED_AUTOENCODER)
+    try:
+        encoder, decoder = _halves(path)
+        with torch.device("meta"): network = LatentAutoencoder(encoder["14.weight"].shape[0], encoder["0.weight"].shape[0])
+        network.encoder.load_state_dict(encoder, assign=True)
+        network.decoder.load_state_dict(decoder, assign=True)
+    except WeightsError: raise
+    except Exception as error: # a stranger's bytes provoke anything
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(path, f"something else ({told[-1].strip()[:120]})", ACCEPTED_AUTOENCODER) from error
+    return network.eval().requires_grad_(False)
+
+# %% ../nbs/46_redraw.ipynb #d97b0445
+@dataclass
+class LatentRedraw:
+    "Draws pictures anew."
+    network: LatentAutoencoder # on the device of the pictures
+    noisy: float = .6 # share of the pictures that get noise into their latents
+    noise: float = .35 # the most of it, as a share of the spread of the latents
+    scales: tuple = (.8, 1., 1.15) # sizes at which pictures are drawn, as shares of their own
+
+    @torch.no_grad()
+    def __call__(self,
+        x:Tensor, # `(N, 3, S, S)` in [0, 1]
+        generator:torch.Generator|None=None, # For results that can be repeated
+    )->Tensor: # Same shape, in [0, 1]
+        n, side = len(x), x.shape[-1]
+        scale = self.scales[int(torch.randint(len(self.scales), (), generator=generator))]
+        size = max(16, 8*round(side*scale/8))
+        fit = lambda o, size: o if o.shape[-1] == size else F.interpolate(o, (size, size), mode="bicubic", antialias=True)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+            code = self.network.encoder(fit(x, size).clamp(0, 1))
+            amount = (torch.rand(n, generator=generator) < self.noisy)*torch.rand(n, generator=generator)*self.noise
+            grain = torch.randn(code.shape, generator=generator).to(code)
+            drawn = self.network.decoder(code + amount.to(code).reshape(-1, 1, 1, 1)*code.std()*grain)
+        return fit(drawn.float().clamp(0, 1), side).clamp(0, 1)

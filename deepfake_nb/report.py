@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 from PIL import Image
-from .core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Prediction, REASONS, atomic_write, prediction_from_dict,
+from .core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Prediction, REASONS, Segment, atomic_write, prediction_from_dict,
                               prediction_to_dict, sha256_file)
 from .media import read_media
+from .verdict import coverage_sentences
 from .weightsfile import default_weights, weights_info
 from .explain import COLOURS, Explanation, draw_box
 from .wording import error_sentence, miss_sentence, percent, shown, shown_name, tests_of, trust_sentences, verdict_sentences
@@ -23,8 +24,8 @@ from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
 # %% auto #0
-__all__ = ['TEMPLATE', 'FORMAT', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError', 'software_versions',
-           'repeat_command', 'make_report', 'flatten', 'Check', 'Verification', 'read_record', 'verify_report',
+__all__ = ['MOST', 'TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'BESIDE', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError',
+           'software_versions', 'repeat_command', 'make_report', 'flatten', 'evidence_hash', 'written', 'read_json',
            'load_prediction']
 
 # %% ../nbs/88_report.ipynb #a6746228
@@ -45,6 +46,8 @@ def timeline_picture(
     face:FaceVerdict, # With a timeline
     threshold:float, # Probability in [0, 1]
     several:bool=False, # Are there other people in the file?
+    segments:list[Segment]=(), # Stretches that stand out
+    seconds:float=0., # Length of the film; 0.0: up to the last frame that was looked at
 )->Picture: # An SVG; the same input gives the same bytes
     "The estimate for each frame over time."
     from matplotlib import rc_context
@@ -56,7 +59,9 @@ def timeline_picture(
         axes = figure.subplots()
         axes.axhline(100 * threshold, color="#1c2430", linewidth=1, linestyle="--")
         axes.annotate("FAKE from here on", (1, 100 * threshold), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right", fontsize=8)
+        for o in segments: axes.axvspan(o.start, o.end, color=tuple(o / 255 for o in COLOURS["FAKE"]), alpha=.15, linewidth=0)
         axes.plot(times, scores, color=colour, linewidth=1, marker="o", markersize=4)
+        if seconds > times[-1]: axes.set_xlim(-.02 * seconds, 1.02 * seconds)
         axes.set(xlabel="seconds", ylabel="forgery, %", ylim=(-4, 104), yticks=range(0, 101, 25))
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(buffer := io.BytesIO(), format="svg", metadata=dict(Date=None, Creator=None))
@@ -65,6 +70,8 @@ def timeline_picture(
     return Picture(f"timeline-{face.person + 1}", caption, buffer.getvalue(), "image/svg+xml")
 
 # %% ../nbs/88_report.ipynb #a4d68d9d
+MOST = 8 # people with pictures of their own
+
 def _when(prediction:Prediction, time:float)->str: return f"at {time:.2f} seconds" if prediction.kind == "video" else ""
 def _explained_pictures(explanation:Explanation)->list[Picture]:
     prediction, first = explanation.prediction, explanation.people[0]
@@ -74,7 +81,7 @@ def _explained_pictures(explanation:Explanation)->list[Picture]:
     pictures = [jpeg_picture("picture", f"The picture {when}".strip() + " as it is.", plain), jpeg_picture("heatmap", caption, explanation.whole_picture())]
     if prediction.kind == "image": return pictures
     return pictures + [jpeg_picture(f"person-{o.face.person + 1}", f"Person {o.face.person + 1}: the frames rated highest, with the estimate for each alone.",
-                                    explanation.strip(o)) for o in explanation.people]
+                                    explanation.strip(o)) for o in explanation.people[:MOST]]
 
 def _plain_pictures(prediction:Prediction, file:Path)->list[Picture]: # read again from the file: boxes, no heat
     media, judged = read_media(file, frames=prediction.settings.get("frames", 32)), [o for o in prediction.faces if o.timeline]
@@ -132,7 +139,9 @@ def _model_facts(prediction:Prediction, weights)->dict: # from the file with the
 
 # %% ../nbs/88_report.ipynb #ab6ea4af
 def _timelines(prediction:Prediction)->list[Picture]:
-    return [timeline_picture(o, prediction.threshold, len(prediction.faces) > 1) for o in prediction.faces if len(o.timeline) > 1]
+    seen = sorted((o for o in prediction.faces if len(o.timeline) > 1), key=lambda o: -o.probability)[:MOST]
+    stretches = lambda face: [o for o in prediction.segments if o.person == face.person]
+    return [timeline_picture(o, prediction.threshold, len(prediction.faces) > 1, stretches(o), prediction.looked_at.get("seconds_in_file", 0.)) for o in sorted(seen, key=lambda o: o.person)]
 
 def make_report(
     prediction:Prediction, # What was found; `path` may be a name for people if `file` is given
@@ -181,7 +190,9 @@ def verdict(self:Report)->Html:
     "The verdict in a box."
     o, (headline, *rest) = self.prediction, verdict_sentences(self.prediction)
     gauge = _gauge(o) if o.probability is not None and o.decision != INCONCLUSIVE else ""
-    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{headline}</p>{gauge}{_lines(rest + trust_sentences(o))}</div>")
+    unseen = coverage_sentences(o.looked_at)
+    lines = [line for line in rest if line not in unseen] + trust_sentences(o)
+    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{headline}</p><div class=\"unseen\">{_lines(unseen)}</div>{gauge}{_lines(lines)}</div>")
 
 @patch
 def reasons(self:Report)->Html:
@@ -211,7 +222,11 @@ def people(self:Report)->Html:
 @patch
 def notes_list(self:Report)->Html:
     "What a checker should know."
-    return Html(f"<h3>To note</h3><ul>{_lines([shown(o, 600) for o in [*self.prediction.notes, *self.notes]], 'li')}</ul>")
+    notes = [shown(o, 600) for o in _noted(self)]
+    return Html(f"<h3>To note</h3><ul>{_lines(notes, 'li')}</ul>" if notes else "")
+
+def _noted(report:Report)->list[str]: # what does not stand beside the verdict already
+    return [o for o in [*report.prediction.notes, *report.notes] if o not in coverage_sentences(report.prediction.looked_at)]
 
 def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
     if not rate or rate.get("rate") is None: return "not measured"
@@ -284,7 +299,7 @@ TEMPLATE = ASSETS/"report"/"report.ipynb"
 def _flags(report:Report)->set[str]: # which of the tagged cells are wanted
     names, o = [p.name for p in report.pictures], report.prediction
     wanted = dict(inconclusive=o.reasons, pictures=names, heatmap="heatmap" in names, video=o.kind == "video", people=o.faces,
-                  timeline=any(p.startswith("timeline-") for p in names), notes=o.notes or report.notes)
+                  timeline=any(p.startswith("timeline-") for p in names), notes=_noted(report))
     return {k for k, v in wanted.items() if v}
 
 @patch
@@ -298,14 +313,22 @@ _export = to_html # the method above has the same name
 
 # %% ../nbs/88_report.ipynb #a8a07d66
 FORMAT = "deepfake_nb report 1"
+LARGEST_RECORD = 64_000_000 # bytes
 
-_beside = ("report.html", "report.pdf", "heatmap.png") # what a record holds the hashes of
+BESIDE = ("report.html", "report.pdf", "heatmap.png") # what a record holds the hashes of
 
-def _evidence_hash(record:dict)->str: # over everything but the hashes of files
+def evidence_hash(
+    record:dict, # From `Report.to_dict`
+)->str: # 64 hexadecimal digits
+    "The hash over everything in a record but the hashes of files."
     own = {k: v for k, v in record.items() if k not in ("files", "evidence_sha256")}
     return hashlib.sha256(json.dumps(own, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
-def _written(record:dict)->str: return json.dumps(record, indent=2) + "\n"
+def written(
+    record:dict, # From `Report.to_dict`
+)->str: # JSON; of another spelling, a record counts as changed
+    "A record as it is written into a file."
+    return json.dumps(record, indent=2) + "\n"
 
 @patch
 def to_dict(self:Report)->dict: # Plain values, ready for JSON
@@ -315,7 +338,7 @@ def to_dict(self:Report)->dict: # Plain values, ready for JSON
         pictures=[dict(name=p.name, caption=p.caption, mime=p.mime, sha256=p.sha256) for p in self.pictures],
         provenance=self.provenance and self.provenance.to_dict(), model=self.model, software=self.software, command=self.command, notes=self.notes)
     record = json.loads(json.dumps(record, allow_nan=False)) # the same values that a reader will see
-    return record | dict(evidence_sha256=_evidence_hash(record))
+    return record | dict(evidence_sha256=evidence_hash(record))
 
 @patch
 def save(self:Report,
@@ -328,69 +351,30 @@ def save(self:Report,
     files = {o: folder/f"report.{o}" for o in ("html", "pdf", "json")}
     files["pdf"].unlink(missing_ok=True) # of an earlier run
     with atomic_write(files["html"]) as temporary: temporary.write_text(page, encoding="utf-8")
-    try: to_pdf(page, files["pdf"]) if pdf else files.pop("pdf")
+    try: to_pdf(page, files["pdf"], self.notes) if pdf else files.pop("pdf")
     except PageError as e: self.notes.append(str(e)); del files["pdf"]
-    record = self.to_dict() | dict(files={o: sha256_file(folder/o) for o in _beside if (folder/o).is_file()})
-    with atomic_write(files["json"]) as temporary: temporary.write_text(_written(record), encoding="utf-8")
+    record = self.to_dict() | dict(files={o: sha256_file(folder/o) for o in BESIDE if (folder/o).is_file()})
+    with atomic_write(files["json"]) as temporary: temporary.write_text(written(record), encoding="utf-8")
     return files
 
-# %% ../nbs/88_report.ipynb #1a738198
-@dataclass
-class Check:
-    "One comparison of two hashes."
-    what: str # 'input file', 'evidence', 'report.html'...
-    expected: str # as recorded
-    found: str # as it is now; empty where the file is missing
-    @property
-    def ok(self)->bool: return bool(self.expected) and self.expected == self.found
-    def __str__(self)->str: return f"{'ok' if self.ok else 'DIFFERENT':9}  {self.what}" + ("" if self.ok else f": recorded {self.expected or 'nothing'}, found {self.found or 'nothing'}")
-
-@dataclass
-class Verification:
-    "Whether a report, its file and its evidence belong together."
-    checks: list[Check] # one for each file, the input first
-    @property
-    def ok(self)->bool: return all(o.ok for o in self.checks)
-    def __str__(self)->str: return "\n".join([*map(str, self.checks), "The report belongs to this file." if self.ok else "The report does NOT belong to this file as it is now, or was changed."])
-    def _repr_html_(self)->str: return f"<pre>{html.escape(str(self))}</pre>"
-
-# %% ../nbs/88_report.ipynb #8d8aac1b
-def read_record(
-    path:str|Path, # A report.json
-)->dict: # What `Report.to_dict` gave and the hashes of the files; raises `ReportError`
-    "Read the record of a report."
-    try: record = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e: raise ReportError(path, f"cannot be read as JSON ({e})", "a report.json of this library") from None
-    usable = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("prediction"), dict) and isinstance(record.get("files"), dict)
-    if not usable: raise ReportError(path, "not the record of a report", f"a JSON file with format {FORMAT!r}")
-    return record
-
-def _picture_checks(record:dict, page:Path)->list[Check]: # the pictures inside the page against their recorded hashes
-    inside = {hashlib.sha256(base64.b64decode(o)).hexdigest() for o in re.findall(r'src="data:[\w/+]+;base64,([\w+/=]*)"', page.read_text(encoding="utf-8", errors="replace"))}
-    recorded = {str(o.get("name")): str(o.get("sha256")) for o in record.get("pictures") or []}
-    return [Check(f"{shown(k, 40)} in report.html", v, v if v in inside else "another picture or none") for k, v in recorded.items()]
-
-def verify_report(
-    report:str|Path, # A report.json; report.html, report.pdf (or, for NAME.json, NAME.html, NAME.pdf) and heatmap.png beside it are checked too
-    file:str|Path, # The file that the report is said to be about
-)->Verification: # `ok` is true where everything fits; raises `ReportError` where one of the two cannot be read
-    "Compare a report's hashes with what is there now."
-    record, beside = read_record(report), Path(report).parent
-    if not Path(file).is_file(): raise ReportError(file, "no such file", "the file that the report is about")
-    evidence = _evidence_hash(record) if Path(report).read_text(encoding="utf-8") == _written(record) else "a text that was changed"
-    checks = [Check("input file", str(record["prediction"].get("sha256", "")), sha256_file(file)), Check("evidence in report.json", str(record.get("evidence_sha256", "")), evidence)]
-    there = {o: beside/o.replace("report", Path(report).stem) for o in _beside}
-    checks += [Check(o, str(record["files"].get(o, "")), sha256_file(path)) for o, path in there.items() if path.is_file()]
-    return Verification(checks + (_picture_checks(record, there["report.html"]) if there["report.html"].is_file() else []))
-
 # %% ../nbs/88_report.ipynb #7f0334a6
+def read_json(
+    path:str|Path, # A file of at most `LARGEST_RECORD` bytes
+    accepted:str, # What should be there, for the sentence
+)->object: # Raises `ReportError`: a pipe would never end, and a device is no record
+    "Read a file that should be JSON."
+    if not Path(path).is_file(): raise ReportError(path, "not a regular file" if Path(path).exists() else "no such file", accepted)
+    if (size := Path(path).stat().st_size) > LARGEST_RECORD: raise ReportError(path, f"a file of {size:,} bytes", f"{accepted}, of at most {LARGEST_RECORD:,} bytes")
+    try: return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as e: raise ReportError(path, f"cannot be read as JSON ({e})", accepted) from None
+
 def load_prediction(
     path:str|Path, # A prediction.json; a heatmap.png beside it is found
 )->Prediction: # Without face clips; raises `ReportError`
     "Read a saved prediction."
-    try: prediction = prediction_from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as e:
-        raise ReportError(path, f"not a saved prediction ({type(e).__name__})", "a prediction.json as deepfake-predict --out writes it") from None
+    accepted = "a prediction.json as deepfake-predict --out writes it"
+    try: prediction = prediction_from_dict(read_json(path, accepted))
+    except (ValueError, TypeError, KeyError, AttributeError) as e: raise ReportError(path, f"not a saved prediction ({type(e).__name__})", accepted) from None
     beside = Path(path).parent/"heatmap.png"
     return dataclasses.replace(prediction, heatmap=str(beside) if beside.is_file() else None)
 

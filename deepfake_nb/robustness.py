@@ -14,8 +14,9 @@ from .core import DeepfakeError
 from .evaluate import _as_manifest
 from .measure import html_table
 from .metrics import auc, bootstrap_interval, false_positive_rate, paired_bootstrap, recall_of_fakes
-from .plots import figure_html, new_figure
+from .figure import figure_html, new_figure
 from .predict import judge
+from .tables import unspell_name
 
 # %% auto #0
 __all__ = ['degraded_crops', 'degradation_strip', 'Robustness', 'robustness', 'robustness_table', 'plot_robustness']
@@ -89,13 +90,14 @@ def robustness(
     "Score every item under every degradation at every strength."
     grid = degradations or {name: o[2] for name, o in DEGRADATIONS.items()}
     if unknown := sorted(set(grid) - set(DEGRADATIONS)): raise DeepfakeError(f"Degradation {', '.join(unknown)} is unknown. Accepted: {', '.join(DEGRADATIONS)}.")
-    manifest, notes = _as_manifest(manifest), []
+    manifest = _as_manifest(manifest)
+    notes = list(manifest.attrs.get("notes", ()))
     if limit is not None and limit < len(manifest):
         notes.append(f"{limit} of {len(manifest)} items, drawn at random.")
         manifest = manifest.iloc[np.sort(np.random.default_rng(seed).permutation(len(manifest))[:limit])]
     keys = [(name, strength) for name, strengths in grid.items() for strength in strengths]
     clean, rows = [], []
-    for result in detector.predict_each([str(o) for o in manifest.path], progress=progress):
+    for result in detector.predict_each([unspell_name(o) for o in manifest.path], progress=progress):
         known = getattr(result, "probability", None)
         clean.append(np.nan if known is None else known)
         rows.append([np.nan if known is None else _rescore(detector, result, *key) for key in keys])

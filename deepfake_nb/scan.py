@@ -6,71 +6,21 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/scan.html.md"""
 
 # %% ../nbs/94_scan.ipynb #3dcc2d74
 from __future__ import annotations
-import csv, functools, json, logging, os, queue, shutil, subprocess, sys, tempfile, threading, time
+import json, logging, os, queue, signal, subprocess, sys, tempfile, threading, time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 import deepfake_nb
-from .core import DeepfakeError, ManifestError, Unreadable
+from .core import DeepfakeError, Unreadable, available_cores, available_memory, clean_text
+from .journal import file_state
 from .ledger import Ledger, ScanError, ScanSummary, differences, file_row, plain_path, summarise
+from .lists import FileList
 
 # %% auto #0
-__all__ = ['LISTS', 'BLOCK', 'ROUND', 'ROUNDS', 'PAUSE', 'list_files', 'judge_file', 'describe_detector', 'serve_worker',
-           'Worker', 'judge', 'close', 'default_workers', 'judge_in_processes', 'RayJudge', 'judge_on_ray', 'scan',
-           'estimate']
-
-# %% ../nbs/94_scan.ipynb #6d6b7ce9
-LISTS = (".txt", ".lst", ".list", ".csv", ".json", ".parquet")
-
-def _walk(root:str)->Iterator[str]: # images and videos below a folder, in a fixed order; links are followed, each folder is entered once
-    from deepfake_nb.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-    seen, suffixes = set(), IMAGE_SUFFIXES | VIDEO_SUFFIXES
-    for place, folders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        folders[:] = [] if real in seen else sorted(o for o in folders if not o.startswith("."))
-        if real not in seen: yield from (os.path.join(place, o) for o in sorted(files) if os.path.splitext(o)[1].lower() in suffixes and not o.startswith("."))
-        seen.add(real)
-
-def _listed(path:str)->Iterator[str]: # what a list names; in a table relative to its folder, in a text file to the current one
-    suffix, beside = Path(path).suffix.lower(), functools.partial(os.path.join, os.path.dirname(os.path.abspath(path)))
-    if suffix == ".parquet":
-        from pyarrow.parquet import ParquetFile
-        with ParquetFile(path) as table: yield from (beside(o) for part in table.iter_batches(columns=["path"]) for o in part["path"].to_pylist())
-    elif suffix == ".json":
-        with open(path, encoding="utf-8") as file: yield from (beside(o["path"] if isinstance(o, dict) else o) for o in json.load(file))
-    elif suffix == ".csv":
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            yield from (beside(o["path"].strip()) for o in csv.DictReader(file, skipinitialspace=True))
-    else:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file: yield from (o for line in file if (o := line.rstrip("\r\n")))
-
-# %% ../nbs/94_scan.ipynb #9f59819c
-def list_files(
-    sources:Iterable[str|Path], # Folders, lists (a text file, or a CSV, JSON or Parquet table with the column `path`), single files
-)->Iterator[str]: # Paths, one by one; raises `ManifestError` for a source that cannot be read
-    "All files of all sources."
-    for source in map(str, sources):
-        if os.path.isdir(source): yield from _walk(source)
-        elif not source.lower().endswith(LISTS): yield source
-        else:
-            try: yield from _listed(source)
-            except OSError as e: raise ManifestError(source, f"cannot be read ({e.strerror or e})", "an existing folder, list or file") from None
-            except (ValueError, KeyError, TypeError, AttributeError) as e:
-                raise ManifestError(source, f"no list of files ({type(e).__name__}: {e})", "lines of paths, or a table with the column path") from None
-
-def _check_sources(sources, spool)->list[str]: # a folder misspelled is no missing file; '-' is read to the end
-    from deepfake_nb.manifest import IMAGE_SUFFIXES, VIDEO_SUFFIXES
-    sources = [sources] if isinstance(sources, (str, Path)) else list(sources)
-    for i, source in enumerate(map(str, sources)):
-        if source == "-":
-            shutil.copyfileobj(sys.stdin.buffer, spool)
-            spool.flush()
-            sources[i] = spool.name
-        elif not os.path.exists(source) and Path(source).suffix.lower() not in IMAGE_SUFFIXES | VIDEO_SUFFIXES:
-            raise ManifestError(source, "there is no such folder, list or file", "existing ones, or - for a list on standard input")
-    return sources
+__all__ = ['CRASHES', 'BLOCK', 'ROUND', 'ROUNDS', 'PAUSE', 'judge_file', 'describe_detector', 'serve_worker', 'Worker', 'judge',
+           'close', 'default_workers', 'judge_in_processes', 'RayJudge', 'judge_on_ray', 'scan', 'estimate']
 
 # %% ../nbs/94_scan.ipynb #c29c6fe9
 def judge_file(
@@ -79,9 +29,9 @@ def judge_file(
     setup:dict, # As from `describe_detector`
 )->dict: # As from `ledger.file_row`
     "The row of one file, whatever comes of it."
-    start = perf_counter()
+    start, state = perf_counter(), file_state(path)
     result, = detector.predict_many([path], progress=False)
-    return file_row(result, perf_counter() - start, setup)
+    return file_row(result, perf_counter() - start, setup, state)
 
 def describe_detector(
     detector, # A `Detector`
@@ -166,21 +116,32 @@ def judge(self:Worker,
 )->dict: # Its row
     "Judge one file."
     if self.process is None: self.start()
-    start = perf_counter()
+    start, state = perf_counter(), file_state(path)
     row, late = self._ask(path, self.seconds)
     if row and not late: return row
     code = self._end()
     if row: return row
-    found = f"judging it took longer than {self.seconds:g} seconds and was stopped" if late else f"the process that judged it died ({_ending(code)})"
-    return file_row(Unreadable(path, f"{plain_path(path)}: {found}. Accepted: a file that can be judged in the time and memory there is."), perf_counter() - start, self.setup)
+    found, accepted = (f"judging it took longer than {self.seconds:g} seconds and was stopped", "a file that can be judged in this time") if late else _ending(code)
+    return file_row(Unreadable(path, f"{plain_path(path)}: {found}. Accepted: {accepted}."), perf_counter() - start, self.setup, state)
 
-def _ending(code:int)->str: # of a process, in words
-    return f"signal {-code}" + (", which is also what a system without memory sends" if code == -9 else "") if code < 0 else f"exit code {code}"
+CRASHES = {getattr(signal, o, None) for o in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")} - {None}
+
+def _ending(code:int)->tuple[str, str]: # of a process that died, in words: what happened, what would have been accepted
+    died = "the process that judged it died"
+    if code >= 0: return f"{died} (exit code {code})", "a file that a decoder can read without ending its process"
+    try: name = f"signal {-code}, {signal.Signals(-code).name}"
+    except ValueError: name = f"signal {-code}"
+    if -code in CRASHES: return f"{died} ({name}: a decoder or another library crashed)", "a file that no decoder crashes on"
+    if code == -9: return f"{died} ({name}, which is also what a system without memory sends)", "a file that can be judged in the memory there is"
+    return f"{died} ({name}, sent from outside)", "a scan whose processes nobody ends"
 
 def _end(self)->int: # exit code of the process
     with self._lock:
         process, self.process = self.process, None
     if process is None: return 0
+    if not self.closed: # it may be dying, and is to say of what
+        try: process.wait(5)
+        except subprocess.TimeoutExpired: pass
     process.kill()
     code = process.wait()
     process.stdout.close()
@@ -198,11 +159,9 @@ Worker.judge, Worker._end, Worker.close = judge, _end, close
 
 # %% ../nbs/94_scan.ipynb #806dcc51
 def default_workers()->int: # At least 1
-    "One worker a core, and no more than one for each GB of memory."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try: memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    except (AttributeError, ValueError): memory = cores
-    return max(1, min(cores, int(memory)))
+    "One worker a core, and no more than one for each GB of memory; a container counts with what it is given."
+    cores, memory = available_cores(), available_memory()
+    return max(1, min(cores, cores if memory is None else memory//2**30))
 
 def judge_in_processes(
     paths:Iterable[str], # Any files
@@ -310,9 +269,9 @@ def _ray(job:dict, workers:int|None, seconds:float, address:str|None, gpus:float
         if ours: ray.shutdown()
 
 # %% ../nbs/94_scan.ipynb #cc6cc90a
-def _todo(sources:list[str], ledger:Ledger)->Iterator[str]: # absolute paths without a row, each once
+def _todo(paths:Iterable[str], ledger:Ledger)->Iterator[str]: # absolute paths without a row, each once
     given, limit = set(), 100_000 # those under way; the ledger knows the rest
-    for path in map(os.path.abspath, list_files(sources)):
+    for path in paths:
         if path in given or path in ledger: continue
         given.add(path)
         yield path
@@ -320,6 +279,15 @@ def _todo(sources:list[str], ledger:Ledger)->Iterator[str]: # absolute paths wit
             given = {o for o in given if o not in ledger}
             limit = max(100_000, 2*len(given))
 
+def _prepare(files:FileList, ledger:Ledger)->None: # makes room for what changed, and tells what a reader of the summary should know
+    changed = list(dict.fromkeys(o for o in files if ledger.outdated(o)))
+    ledger.forget(changed)
+    notes = ledger.notes + files.notes
+    if changed: notes.append(f"{len(changed)} files had changed since they were judged and were judged anew, for instance {changed[0]}.")
+    ledger.tell(notes, files.left_out)
+    for line in notes: print(clean_text(line), file=sys.stderr)
+
+# %% ../nbs/94_scan.ipynb #60aa11c5
 def _job(weights, settings:dict|None)->dict: # what every worker is given: absolute paths, since it runs in another folder
     job = dict(device="cpu") | {k: v for k, v in (settings or {}).items() if v is not None}
     weights, faces = weights or os.environ.get("DEEPFAKE_NB_WEIGHTS"), job.get("face_detector") or os.environ.get("DEEPFAKE_NB_FACE_DETECTOR")
@@ -357,11 +325,13 @@ def scan(
     engine = engine or ("ray" if address else "processes")
     if engine not in ("ray", "processes"): raise ScanError(f"engine {engine!r} is unknown. Accepted: processes, ray.")
     if (workers or 1) < 1 or seconds <= 0 or part_size < 1: raise ScanError("accepted: workers and part_size from 1, seconds above 0")
-    with tempfile.NamedTemporaryFile(suffix=".txt") as spool:
-        sources, job = _check_sources(sources, spool), _job(weights, settings)
+    with FileList(sources) as files:
+        job = _job(weights, settings)
         started = _ray(job, workers, seconds, address, gpus) if engine == "ray" else _processes(job, workers, seconds)
         with started as (setup, judge_paths), Ledger(out, setup, part_size, restart) as ledger:
-            try: _judge_all(judge_paths(_todo(sources, ledger)), ledger, sum(1 for _ in list_files(sources)), progress)
+            try:
+                _prepare(files.read(), ledger)
+                _judge_all(judge_paths(_todo(files, ledger)), ledger, files.total, progress)
             except KeyboardInterrupt:
                 print(f"Stopped. {len(ledger):,} files have their row in {out}; started again, the scan goes on.", file=sys.stderr)
                 raise

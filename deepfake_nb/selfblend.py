@@ -17,10 +17,10 @@ from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wi
                                  saturation, sharpen, sometimes, uniform)
 
 # %% auto #0
-__all__ = ['AVERAGE_LANDMARKS', 'FAMILIES', 'FAMILY_WEIGHTS', 'SUBJECT', 'landmarks_from_geometry', 'face_frame',
+__all__ = ['AVERAGE_LANDMARKS', 'FAMILIES', 'FAMILY_WEIGHTS', 'KINDS', 'SUBJECT', 'landmarks_from_geometry', 'face_frame',
            'face_coordinates', 'MaskShape', 'draw_shapes', 'smooth_field', 'face_masks', 'alter', 'warp',
            'small_motion', 'align_to', 'look_alikes', 'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'film',
-           'masks', 'source', 'shallow_focus', 'uneven_light', 'motion_from_still']
+           'anew', 'masks', 'source', 'shallow_focus', 'uneven_light', 'motion_from_still']
 
 # %% ../nbs/45_selfblend.ipynb #f78aa65c
 # mean of right eye, left eye, nose, right and left mouth corner, as shares of a crop with margin 1.25
@@ -210,12 +210,15 @@ def harmonise(
     return (source + F.interpolate(offset, source.shape[-2:], mode="bilinear", align_corners=False)).clamp(0, 1)
 
 # %% ../nbs/45_selfblend.ipynb #3287d0ed
+KINDS = "blended", "redrawn inside", "redrawn whole" # of forgeries
+
 @dataclass
 class Forged:
     "A batch of real clips and their forgeries."
     real: Tensor # `(B, T, 3, S, S)` in [0, 1]
     fake: Tensor # `(B, T, 3, S, S)` in [0, 1], the same people
     mask: Tensor # `(B, T, 1, S, S)`, share of each pixel of `fake` that comes from the source
+    kind: Tensor # `(B,)`, numbers from `KINDS`, on the CPU
 
 @dataclass
 class SelfBlend:
@@ -225,6 +228,9 @@ class SelfBlend:
     strength: float = 1. # of the alterations
     redraw: Callable|None = None # draws faces anew, as `Redraw` does: pictures `(N, 3, S, S)`, landmarks `(N, 5, 2)`, generator -> pictures
     redrawn: float = .4 # share of forgeries whose source is drawn anew, where `redraw` is given
+    latent: Callable|None = None # draws whole pictures anew, as `LatentRedraw` does: pictures `(N, 3, S, S)`, generator -> pictures
+    inside: float = .08 # share of forgeries whose face is drawn anew by it and blended in, where `latent` is given
+    whole: float = .1 # share of forgeries that are drawn anew as a whole, likewise
     soft_outside: float = .3 # factor on the chance that the surroundings lose detail, where it is they that are altered
     deformation: float = .08 # of the mask, in units of the eye-mouth distance
     flicker: float = .5 # of mask and blend from frame to frame, as a share of their spread from clip to clip
@@ -244,9 +250,10 @@ class SelfBlend:
         altered = alter(torch.where(inside, source, x), generator, self.strength, soften)
         source, target = torch.where(inside, altered, source), torch.where(inside, x, altered)
         fake = (target + mask*(source - target)).clamp(0, 1)
+        fake, mask, kind = self.anew(x, fake, mask, generator)
         real = sometimes(x, self.alter_real, lambda c, _: alter(c, generator, self.strength), 0., 1., generator)
         if self.degrade: real, fake = self._degrade(real, fake, generator)
-        return Forged(real, fake, mask)
+        return Forged(real, fake, mask, kind)
 
 # %% ../nbs/45_selfblend.ipynb #b81d6f02
 def film(
@@ -272,6 +279,23 @@ def _degrade(self:SelfBlend, real:Tensor, fake:Tensor, generator)->tuple[Tensor,
     return real, fake
 
 SelfBlend._degrade = _degrade
+
+def anew(self:SelfBlend, x:Tensor, fake:Tensor, mask:Tensor, generator=None)->tuple[Tensor, Tensor, Tensor]:
+    "Some forgeries and their masks replaced by what `latent` draws of the originals, and the kind of each."
+    kind, t = torch.zeros(len(x), dtype=torch.long), x.shape[1]
+    if self.latent is None: return fake, mask, kind
+    drawn = torch.rand(len(x), generator=generator)
+    kind = (drawn < self.inside + self.whole).long() + (drawn < self.whole).long()
+    i = kind.nonzero().flatten().to(x.device)
+    if not len(i): return fake, mask, kind
+    seen, part = x[i].flatten(0, 1), mask[i].flatten(0, 1)
+    new = self.latent(seen, generator)
+    whole = (kind[kind > 0] == KINDS.index("redrawn whole")).to(x.device).repeat_interleave(t, 0).reshape(-1, 1, 1, 1)
+    new = torch.where(whole, new, (seen + part*(match_colour(new, seen, part) - seen)).clamp(0, 1))
+    back = lambda o: o.unflatten(0, (len(i), t))
+    return fake.index_copy(0, i, back(new)), mask.index_copy(0, i, back(torch.where(whole, torch.ones_like(part), part))), kind
+
+SelfBlend.anew = anew
 
 # %% ../nbs/45_selfblend.ipynb #da1960c8
 def masks(self:SelfBlend, landmarks:Tensor, frames:int, size:int, generator=None)->Tensor:

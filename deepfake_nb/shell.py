@@ -6,35 +6,101 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/shell.html.md"""
 
 # %% ../nbs/98_shell.ipynb #cb45d1df
 from __future__ import annotations
-import contextlib, functools, hashlib, io, json, os, re, runpy, sys, tempfile
+import contextlib, functools, hashlib, inspect, io, json, os, re, runpy, sys, tempfile, traceback
 from collections.abc import Iterable
+from contextvars import ContextVar
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
-from fastcore.script import is_cli
-from .core import DeepfakeError, Prediction, atomic_write
+from fastcore.script import parse_cli
+from .core import DeepfakeError, Prediction, atomic_write, clean_text
+from .extras import MissingExtra, how_to_install
 
 # %% auto #0
-__all__ = ['UsageError', 'command', 'run_command', 'result_folder', 'write_result', 'print_json', 'say', 'make_detector']
+__all__ = ['UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'result_folder', 'write_result', 'print_json',
+           'say', 'make_detector']
 
 # %% ../nbs/98_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
 
+def _report_place()->str: # where faults are reported
+    try: urls = metadata("deepfake_nb").get_all("Project-URL") or []
+    except PackageNotFoundError: urls = []
+    return next((f" at {o.split(', ')[1]}/issues" for o in urls if o.startswith("Repository, ")), "")
+
+def _unforeseen(e:Exception)->str: # a sentence about a fault of the library itself
+    place = traceback.extract_tb(e.__traceback__)[-1]
+    return (f"unforeseen, {type(e).__name__}: {str(e) or 'no more is known'} ({Path(place.filename).name}, line {place.lineno}). "
+            f"Please report it{_report_place()} with what DEEPFAKE_NB_DEBUG=1 shows.")
+
+def error_sentence(
+    e:BaseException, # What was raised
+    task:str="", # Of the command, for instance 'scan'
+)->tuple[int, str]: # Exit code and sentence
+    "What to tell people about an error."
+    if isinstance(e, KeyboardInterrupt): return 130, "interrupted"
+    if isinstance(e, (UsageError, MissingExtra)): return 2, str(e)
+    if isinstance(e, DeepfakeError): return 1, str(e)
+    if isinstance(e, ModuleNotFoundError) and e.name and how_to_install(e.name): return 2, str(MissingExtra([e.name], task))
+    if isinstance(e, OSError) and e.strerror: return 1, f"{e.filename or 'standard output, or a file without a name'}: {e.strerror}."
+    if isinstance(e, OSError): return 1, str(e)
+    if isinstance(e, MemoryError): return 1, "not enough memory. Accepted: fewer frames, smaller batches, or a machine with more"
+    return 1, _unforeseen(e)
+
+# %% ../nbs/98_shell.ipynb #f6a76324
+def _output_gone()->None: # what is still to be printed goes nowhere, so that the end of Python is no error too
+    with contextlib.suppress(OSError, ValueError, AttributeError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
 def _exit_code(function, args, kwargs)->int: # runs the body of a command; errors become sentences
-    try: return function(*args, **kwargs) or 0
-    except KeyboardInterrupt: code, sentence = 130, "interrupted"
+    name = function.__name__.replace("_", "-")
+    try: code, sentence = function(*args, **kwargs) or 0, ""
     except BrokenPipeError: # whoever read the output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _output_gone()
         return 141
-    except UsageError as e: code, sentence = 2, str(e)
-    except (DeepfakeError, OSError) as e: code, sentence = 1, str(e)
-    print(f"{function.__name__.replace('_', '-')}: error: {sentence}", file=sys.stderr)
+    except (Exception, KeyboardInterrupt) as e:
+        if os.environ.get("DEEPFAKE_NB_DEBUG"): traceback.print_exc()
+        code, sentence = error_sentence(e, name.removeprefix("deepfake-"))
+    try: sys.stdout.flush()
+    except OSError as e:
+        code, sentence = code or 1, sentence or f"standard output: {e.strerror}."
+        _output_gone()
+    if sentence: print(f"{name}: error: {clean_text(sentence)}", file=sys.stderr)
     return code
+
+# %% ../nbs/98_shell.ipynb #2d860bce
+_from_shell = ContextVar("from_shell", default=False)
+
+def _dash_hint(arguments:list[str])->str: # for files that look like options, '' without
+    files = [o for o in arguments if o.startswith("-") and o != "-" and os.path.lexists(o)]
+    return f"A file whose name begins with a dash goes behind two of them: -- {clean_text(files[0])}" if files else ""
+
+def _run_from_shell(function)->int: # reads the arguments; argparse ends with exit code 2 where they are wrong
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
+    try: args, kwargs, _ = parse_cli(function)
+    except SystemExit as e:
+        if e.code and (hint := _dash_hint(sys.argv[1:])): print(hint, file=sys.stderr)
+        raise
+    token = _from_shell.set(True)
+    try: return function(*args, **kwargs)
+    finally: _from_shell.reset(token)
+
+def call_parse(
+    function, # A command: its signature gives the arguments, its comments the help
+): # The same function; called without arguments by a script, it takes them from the command line
+    "Make a command of a function. Goes above `command`."
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        frame = inspect.currentframe().f_back
+        script = frame.f_globals.get("__name__") == "__main__" and "__file__" in frame.f_globals
+        return _run_from_shell(function) if script and not (args or kwargs) else function(*args, **kwargs)
+    return run
 
 def command(
     function, # The body of a command; returns its exit code, None for 0
 ): # The same function; run from the shell it turns errors into sentences and exit codes
     "Mark the body of a command. Goes below `call_parse`."
     @functools.wraps(function)
-    def run(*args, **kwargs): return _exit_code(function, args, kwargs) if is_cli() else function(*args, **kwargs)
+    def run(*args, **kwargs): return _exit_code(function, args, kwargs) if _from_shell.get() else function(*args, **kwargs)
     return run
 
 # %% ../nbs/98_shell.ipynb #99ca1b03
@@ -75,12 +141,16 @@ def write_result(
 )->Prediction: # The same with `heatmap` set
     "Write prediction and heatmap into the input's folder."
     folder = Path(out)/result_folder(prediction.path)
-    prediction.heatmap = None if explanation is None else str(folder/"heatmap.png")
-    with _removed_if_empty(folder), contextlib.ExitStack() as files:
-        record = files.enter_context(atomic_write(folder/"prediction.json"))
-        record.write_text(prediction.to_json() + "\n")
-        if explanation: explanation.save_heatmap(files.enter_context(atomic_write(folder/"heatmap.png")))
-        else: (folder/"heatmap.png").unlink(missing_ok=True) # of an earlier run
+    prediction.heatmap = str(folder/"heatmap.png") if explanation else None
+    try:
+        with _removed_if_empty(folder), contextlib.ExitStack() as files:
+            record = files.enter_context(atomic_write(folder/"prediction.json"))
+            record.write_text(prediction.to_json() + "\n")
+            if explanation: explanation.save_heatmap(files.enter_context(atomic_write(folder/"heatmap.png")))
+            else: (folder/"heatmap.png").unlink(missing_ok=True) # of an earlier run
+    except BaseException:
+        prediction.heatmap = None
+        raise
     return prediction
 
 # %% ../nbs/98_shell.ipynb #cefe5b4b
@@ -112,7 +182,8 @@ def make_detector(
     "The detector that a command line asks for."
     from deepfake_nb.core import WeightsError
     from deepfake_nb.export import ExportError
-    from deepfake_nb.predict import Detector, DeviceError
+    from deepfake_nb.predict import Detector
+    from deepfake_nb.scoring import DeviceError
     try: return Detector(weights, device, **settings)
     except DeviceError as e: raise UsageError(f"--device: {e}") from e
     except ExportError as e: raise UsageError(f"--engine: {e}") from e

@@ -6,8 +6,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/upload.html.md"""
 
 # %% ../nbs/83_upload.ipynb #64fd61ec
 from __future__ import annotations
-import re, shutil, tempfile
+import os, re, shutil, tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 import anywidget, traitlets
 from fastcore.basics import patch
@@ -15,7 +16,58 @@ import deepfake_nb
 from .core import DeepfakeError
 
 # %% auto #0
-__all__ = ['UploadError', 'Receiver', 'Upload', 'Status']
+__all__ = ['OwnedFolder', 'sweep', 'UploadError', 'Receiver', 'Upload', 'Status']
+
+# %% ../nbs/83_upload.ipynb #0788e4d7
+def _lock(path:Path): # an open file that nobody else holds; None where somebody does, or where there are no locks
+    file = open(path, "ab")
+    try:
+        if os.name == "nt":
+            import msvcrt
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError: return file.close()
+    return file
+
+class OwnedFolder:
+    "A private folder that is somebody's for as long as this process lives; deleted with `remove`."
+    def __init__(self,
+        prefix:str, # Of its name
+        parent:str|Path|None=None, # Where it is made; None: in the folder for temporary files
+    ):
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        self._held = _lock(self.path/".owner")
+        if self._held: (self.path/".owned").touch() # from here on it may be swept
+
+    def empty(self)->None:
+        "Remove all that was put into it."
+        for o in self.path.glob("[!.]*"): shutil.rmtree(o, ignore_errors=True) if o.is_dir() else o.unlink(missing_ok=True)
+
+    def remove(self)->None:
+        if self._held: self._held.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+# %% ../nbs/83_upload.ipynb #340a43a0
+def _own(folder:Path)->bool: # marked, and not a link or a folder of another user
+    with suppress(OSError): return folder.is_dir() and not folder.is_symlink() and (folder/".owned").is_file() and folder.stat().st_uid == getattr(os, "getuid", lambda: 0)()
+    return False
+
+def sweep(
+    prefix:str, # Of the folders' names
+    parent:str|Path|None=None, # Where they are; None: in the folder for temporary files
+)->list[Path]: # What was removed
+    "Remove the folders of processes that have ended."
+    left = [o for o in Path(parent or tempfile.gettempdir()).glob(f"{prefix}*") if _own(o)]
+    removed = []
+    for folder in left:
+        with suppress(FileNotFoundError): # another sweeper was there first
+            if held := _lock(folder/".owner"):
+                held.close()
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(folder)
+    return removed
 
 # %% ../nbs/83_upload.ipynb #a4698215
 class UploadError(DeepfakeError): "An upload that was refused or broke off."
@@ -57,9 +109,7 @@ class Upload(anywidget.AnyWidget):
     hint = traitlets.Unicode("").tag(sync=True)
     accept = traitlets.Unicode("image/*,video/*").tag(sync=True) # what the browser's dialog offers first
     max_bytes = traitlets.Int(200_000_000).tag(sync=True)
-    busy = traitlets.Bool(False).tag(sync=True) # nothing can be chosen meanwhile
-    said = traitlets.Unicode("").tag(sync=True) # a sentence from the browser
-    problem = traitlets.Bool(False).tag(sync=True)
+    busy = traitlets.Bool(False).tag(sync=True) # files are refused meanwhile
 
     def __init__(self,
         folder:str|Path, # Where to put files, private to the visitor
@@ -70,33 +120,40 @@ class Upload(anywidget.AnyWidget):
         super().__init__(**settings)
         self.folder, self.on_file, self.on_progress, self.receiver, self.number = folder, on_file, on_progress, None, None
         self.on_msg(self._message)
-        self.observe(lambda change: change.new and self.on_progress(change.new, -1, self.problem), "said")
 
     def _message(self, _, content:dict, buffers:list)->None:
         try: self._receive(content, buffers)
-        except UploadError as e:
-            self._forget()
-            self.on_progress(str(e), -1, True)
+        except (UploadError, OSError) as e:
+            name = str(content.get("name") or getattr(self.receiver, "name", "The file"))[:500]
+            self.forget()
+            self.on_progress(str(e) if isinstance(e, UploadError) else f"{name} cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try again later.", -1, True)
 
-    def _forget(self)->None:
+    def forget(self)->None:
+        "Give up an upload that goes on, and remove what came of it."
         if self.receiver: self.receiver.remove()
         self.receiver = None
 
 # %% ../nbs/83_upload.ipynb #e7180440
 @patch
 def _receive(self:Upload, content:dict, buffers:list)->None: # one message from the browser
-    if content.get("kind") == "start":
-        self._forget()
-        self.receiver = Receiver(self.folder, str(content.get("name", ""))[:500], content.get("size"), self.max_bytes)
-        self.number = content.get("upload")
+    kind = content.get("kind")
+    if kind == "said": return self.on_progress(str(content.get("text", ""))[:1000], -1, True) # the browser refused something
+    if kind == "start": self._begin(content)
     elif self.receiver is None or content.get("upload") != self.number: return # of an upload that was given up
-    elif content.get("kind") == "stop": return self._forget()
+    elif kind == "stop": return self.forget()
     else: self.receiver.add(content.get("from"), buffers[0] if buffers else b"")
     if self.receiver.complete:
         receiver, self.receiver = self.receiver, None
         return self.on_file(receiver.path, receiver.name)
     self.on_progress(f"Uploading: {self.receiver.received/max(1, self.receiver.size):.0%}", self.receiver.received/max(1, self.receiver.size), False)
     self.send(dict(kind="next", upload=self.number, **{"from": self.receiver.received}))
+
+@patch
+def _begin(self:Upload, content:dict)->None: # another upload takes the place of one that goes on
+    self.forget()
+    name = str(content.get("name", ""))[:500]
+    if self.busy: raise UploadError(f"{name} was not taken: another file is being looked at. Accepted: to choose it again when that is done.")
+    self.receiver, self.number = Receiver(self.folder, name, content.get("size"), self.max_bytes), content.get("upload")
 
 # %% ../nbs/83_upload.ipynb #738c3ab0
 class Status(anywidget.AnyWidget):

@@ -102,9 +102,19 @@ def _familiar(o)->bool: # as `calibrate.feature_distance_to_dict` gives it, or e
     except (TypeError, ValueError, struct.error): return False
     return len(mean) > 0 and len(directions) == len(o["variances"]) * len(mean) and all(map(math.isfinite, mean + directions))
 
+def _pooling(o)->bool: # how the frames of a film become one score, as `pooling.Pooling` says; or nothing
+    if o is None: return True
+    if not isinstance(o, dict) or not set(o) <= {"kind", "sharpness", "level"}: return False
+    return isinstance(o.get("kind"), str) and _number(1e-3, 100)(o.get("sharpness", 1.)) and _number(-1e6, 1e6)(o.get("level", 0.))
+
+def _power(o)->bool: # shares of forgeries found, by kind, each with their number; or nothing
+    share = lambda v: isinstance(v, dict) and _number(0, 1)(v.get("found")) and _whole(1, 10**9)(v.get("n"))
+    return o is None or (isinstance(o, dict) and len(o) <= 64 and all(isinstance(k, str) and share(v) for k, v in o.items()))
+
 def _calibration(o)->bool: # a method, and the knots of a curve that does not fall; or empty
-    if not isinstance(o, dict) or not set(o) <= {"method", "knots"}: return False
-    if o.get("method", "temperature") != "isotonic": return o in ({}, dict(method="temperature"))
+    if not isinstance(o, dict) or not set(o) <= {"method", "knots", "pooling", "power"}: return False
+    if not _pooling(o.get("pooling")) or not _power(o.get("power")): return False
+    if o.get("method", "temperature") != "isotonic": return o.get("method", "temperature") == "temperature" and "knots" not in o
     knots = o.get("knots")
     if not isinstance(knots, (list, tuple)) or not 0 < len(knots) <= _knots_limit: return False
     if not all(isinstance(k, (list, tuple)) and len(k) == 2 and _number(-1e6, 1e6)(k[0]) and _number(0, 1)(k[1]) for k in knots): return False
@@ -125,7 +135,7 @@ _checks = dict(
     label_map=("{'REAL': 0, 'FAKE': 1}", lambda o: o == {name: i for i, name in enumerate(LABELS)}),
     temperature=("a number from 0.01 to 100", _number(.01, 100)), threshold=("a number in [0, 1]", _number(0, 1)),
     false_positive_rate=("a table or nothing", lambda o: o is None or isinstance(o, dict)),
-    calibration=(f"nothing, or the method 'isotonic' with up to {_knots_limit} rising knots [logit, probability]", _calibration),
+    calibration=(f"nothing, or the method 'isotonic' with up to {_knots_limit} rising knots [logit, probability]; pooling (kind, sharpness, level) and power (found and n by kind)", _calibration),
     familiar=(f"nothing, or finite mean, directions, variances and rest of fitting lengths, at most {FAMILIAR_LIMIT} characters", _familiar),
     abstention=_table, training=_table, metrics=_table, name=_text, library_version=_text, parent_sha256=_text)
 

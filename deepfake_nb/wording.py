@@ -8,10 +8,11 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/wording.html.md"""
 from __future__ import annotations
 from pathlib import Path
 from .core import INCONCLUSIVE, FaceVerdict, Prediction
+from .verdict import coverage_sentences
 
 # %% auto #0
-__all__ = ['HEADLINES', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'verdict_sentences', 'error_sentence',
-           'tests_of', 'miss_sentence', 'trust_sentences']
+__all__ = ['HEADLINES', 'ONLY_PART', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'segment_sentences',
+           'verdict_sentences', 'error_sentence', 'tests_of', 'miss_sentence', 'trust_sentences']
 
 # %% ../nbs/84_wording.ipynb #d4c5b721
 def shown(
@@ -29,7 +30,7 @@ def shown_name(
     return shown(Path(path).name or path, 200)
 
 # %% ../nbs/84_wording.ipynb #9ec1d494
-HEADLINES = dict(REAL="The tool found no trace of a forgery in the faces of this file.", FAKE="The tool judges that a face in this file is forged.",
+HEADLINES = dict(REAL="The tool found no trace of a forgery in the faces it looked at.", FAKE="The tool judges that a face in this file is forged.",
                  INCONCLUSIVE="The tool cannot tell whether this file is real or forged.")
 
 def percent(
@@ -42,9 +43,12 @@ def decisive_face(
     prediction:Prediction, # Any
 )->FaceVerdict|None: # None where nobody could be judged
     "The person that the verdict rests on."
-    return next((o for o in prediction.faces if o.probability is not None and (o.probability, o.decision) == (prediction.probability, prediction.decision)), None)
+    rated = [o for o in prediction.faces if o.probability is not None and o.probability == prediction.probability]
+    return next((o for o in rated if o.decision == prediction.decision), rated[0] if rated else None)
 
 # %% ../nbs/84_wording.ipynb #cd0bcda6
+ONLY_PART = ("PEOPLE_NOT_JUDGED", "STREAM_NOT_JUDGED") # the figure holds, but not for the whole file
+
 def _basis(prediction:Prediction, face:FaceVerdict)->str: # what the verdict rests on
     others, frames = len(prediction.faces) - 1, [o.probability for o in face.timeline]
     who = f"person {face.person + 1} of {others + 1}" if others else "one face"
@@ -55,16 +59,24 @@ def _basis(prediction:Prediction, face:FaceVerdict)->str: # what the verdict res
         if len(frames) > 1: seen += f"; taken alone, these frames are rated " + (f"from {low} to {high}" if low != high else f"{low} each")
     return f"This rests on {who}{seen}."
 
+def segment_sentences(
+    prediction:Prediction, # Any
+)->list[str]: # Plain text, one for each stretch
+    "The stretches of a film that stand out."
+    who = lambda o: f"person {o.person + 1}" if len(prediction.faces) > 1 else "the face"
+    return [f"Between {o.start:.1f} and {o.end:.1f} seconds {who(o)} stands out: these {o.frames} frames together are rated {percent(o.probability)}." for o in prediction.segments]
+
 def verdict_sentences(
     prediction:Prediction, # Any
 )->list[str]: # The first one is the headline; plain text
-    "A verdict with its uncertainty, for people."
-    lines, face = [HEADLINES[prediction.decision]], decisive_face(prediction)
-    if face is None: return lines
+    "A verdict with its uncertainty, and with what was not looked at, for people."
+    lines, face, unseen = [HEADLINES[prediction.decision]], decisive_face(prediction), coverage_sentences(prediction.looked_at)
+    if face is None: return lines + unseen
     estimate = f"It estimates the probability of a forgery at {percent(prediction.probability)}"
-    if prediction.decision == INCONCLUSIVE: lines.append(f"{estimate}, but that figure is not reliable here and should not be quoted.")
+    if set(prediction.reasons) and set(prediction.reasons) <= set(ONLY_PART): lines.append(f"{estimate} for those that were judged; the file as a whole stays open.")
+    elif prediction.decision == INCONCLUSIVE: lines.append(f"{estimate}, but that figure is not reliable here and should not be quoted.")
     else: lines.append(f"{estimate}; it calls a face FAKE from {percent(prediction.threshold)} on.")
-    return [*lines, _basis(prediction, face)]
+    return [*lines, _basis(prediction, face), *segment_sentences(prediction), *unseen]
 
 # %% ../nbs/84_wording.ipynb #61f681eb
 CAUTION = "This is a lead, not proof. The tool looks at faces only, and it can be wrong both ways."

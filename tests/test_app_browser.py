@@ -182,7 +182,7 @@ def check_html(data, name):
 
 def test_an_image_from_upload_to_report(visitor, files, server, tmp_path):
     from pypdf import PdfReader
-    from deepfake_nb.report import verify_report
+    from deepfake_nb.verify import verify_report
     v = visitor()
     v.shoot("app-start")
     assert v.page.get_by_role("button", name="Detect Deepfake").is_disabled()

@@ -1,14 +1,16 @@
 "The exported scorer inside the detector and as a command: what the notebook does not show."
-import importlib.util, json, subprocess, sys
+import importlib.util, json, os, subprocess, sys
 import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
 from deepfake_nb import export
 from deepfake_nb.core import WeightsError
 from deepfake_nb.export import ENGINES, ExportError, engine_for, export_scorer, load_engine
 from deepfake_nb.model import create_scorer, save_scorer
-from deepfake_nb.predict import Detector, DeviceError
+from deepfake_nb.predict import Detector
+from deepfake_nb.scoring import DeviceError
 from deepfake_nb.shell import run_command
 
+engine_cache = export.engine_cache
 portrait = get_sample_data("grace_hopper.jpg", asfileobj=False)
 missing = [o for o in ("onnx", "onnxscript") if importlib.util.find_spec(o) is None]
 there = [] if missing else [o for o, package in (("onnx", "onnxruntime"), ("openvino", "openvino")) if importlib.util.find_spec(package)]
@@ -61,6 +63,36 @@ def test_without_a_cache_a_temporary_file_does(folder, weights, monkeypatch):
     (folder/"file").write_text("no folder")
     monkeypatch.setattr(export, "engine_cache", lambda: folder/"file")
     assert Detector(weights, engine=there[0], face_detector="haar").engine.name == there[0]
+
+
+@needs_export
+@pytest.mark.skipif("onnx" not in there, reason="pip install 'deepfake_nb[onnx]'")
+def test_onnx_runtime_reports_to_nobody(folder, tmp_path):
+    "It neither numbers the machine in the user's cache nor starts a thread that sends."
+    path = export_scorer(create_scorer("mobilenetv2_050", "mean", image_size=32).eval(), folder/"silent.onnx")
+    code = f"from deepfake_nb.export import load_engine; print(load_engine({str(path)!r}, 'onnx').name)"
+    settings = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))} | dict(HOME=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=settings)
+    assert done.stdout.strip() == "onnx", done.stderr
+    assert not [o for o in tmp_path.rglob("*") if "onnxruntime" in str(o).lower()]
+
+
+def test_a_cache_without_a_home(monkeypatch):
+    def nobody(*args): raise RuntimeError("Could not determine home directory.")
+    monkeypatch.setattr("platformdirs.user_cache_dir", nobody)
+    assert engine_cache().name == "onnx" and os.access(engine_cache().parent, os.W_OK)
+
+
+@needs_export
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path/os.fsdecode(b"caf\xe9.onnx")
+    try: path.touch()
+    except OSError: pytest.skip("this file system takes UTF-8 only")
+    export_scorer(create_scorer("mobilenetv2_050", "mean", image_size=32, name="caf").eval(), path)
+    assert all(load_engine(path, o).config.name == "caf" for o in there)
+    path.write_bytes(b"\x08\x07noise" * 50)
+    with pytest.raises(WeightsError) as e: load_engine(path, there[0])
+    assert r"caf\xe9.onnx" in str(e.value) and str(e.value).isascii()
 
 
 def test_what_cannot_be_had_is_said(weights, monkeypatch):

@@ -4,8 +4,11 @@ from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
 from deepfake_nb import extract as module
+from deepfake_nb.core import DeepfakeError, ManifestError
 from deepfake_nb.data import manifest_from_folder, read_manifest
+from deepfake_nb.folders import is_result
 from deepfake_nb.media import read_image, write_video
+from deepfake_nb.tables import unspell_name
 
 OPTIONS = dict(size=64, frames=3, face_detector="haar", progress=False)
 SCRIPT = """
@@ -116,3 +119,146 @@ def test_an_unguarded_script_gets_a_sentence(data, tmp_path):
     done = subprocess.run([sys.executable, str(tmp_path / "run.py"), str(data), str(tmp_path / "out")], capture_output=True, text=True,
                           env=os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[1])}, timeout=120)
     assert done.returncode and "__main__" in done.stderr.strip().splitlines()[-1]
+
+
+# ---- whose label it is
+
+@pytest.fixture(scope="module")
+def couple(tmp_path_factory):
+    "A film of two people, as real and as forged; a mask and boxes that name the one on the right, who is smaller."
+    from matplotlib.cbook import get_sample_data
+    folder = tmp_path_factory.mktemp("couple")
+    portrait = read_image(get_sample_data("grace_hopper.jpg", asfileobj=False)).frames[0][:440, 30:470]
+    small = np.full_like(portrait, 128)
+    small[60:390, 60:390] = np.asarray(Image.fromarray(portrait).resize((330, 330)))
+    frames = [np.roll(np.hstack([portrait, small]), i, 0) for i in range(6)]
+    for label in ("real", "fake"):
+        (folder / label).mkdir()
+        write_video(folder / label / "two.mp4", frames, 10)
+    changed = np.zeros_like(frames[0])
+    changed[:, 440:] = 255
+    write_video(folder / "mask.mp4", [changed] * 6, 10)
+    return folder
+
+
+def cut(couple, out, lines, **more):
+    "The crops of a table: which half of the picture they come from, and their labels."
+    (couple / "table.csv").write_text(lines)
+    table = module.extract(read_manifest(couple / "table.csv"), out, workers=0, **OPTIONS, **more)
+    return sorted({("right" if o.source_x > 430 else "left", o.label) for o in table.itertuples()}), table
+
+
+def test_people_in_a_forged_film_are_not_labelled_by_guess(couple, tmp_path):
+    "The film is forged, one of two is untouched: the largest, who would have been taken."
+    assert cut(couple, tmp_path / "real", "path,label\nreal/two.mp4,real\n", max_people=2)[0] == [("left", 0), ("right", 0)]
+    with pytest.raises(DeepfakeError, match="2 people are seen, the label is the file's"):
+        cut(couple, tmp_path / "fake", "path,label\nfake/two.mp4,fake\n")
+    assert list(pd.read_csv(tmp_path / "fake" / "failures.csv").reason) == ["SEVERAL_PEOPLE"]
+    assert cut(couple, tmp_path / "all", "path,label\nfake/two.mp4,fake\n", max_people=2, label_everybody=True)[0] == [("left", 1), ("right", 1)]
+
+
+def test_a_mask_names_the_forged_person(couple, tmp_path):
+    found, table = cut(couple, tmp_path / "mask", "path,label,mask\nfake/two.mp4,fake,mask.mp4\nreal/two.mp4,real,\n")
+    assert found == [("left", 0), ("right", 1)]
+    assert "mask" not in table
+
+
+def test_boxes_name_people_one_by_one(couple, tmp_path):
+    right, left = "590,110,160,160", "120,70,220,220"
+    header = "path,label,face_x,face_y,face_w,face_h\n"
+    assert cut(couple, tmp_path / "one", f"{header}fake/two.mp4,fake,{right}\n")[0] == [("right", 1)]
+    both, table = cut(couple, tmp_path / "both", f"{header}fake/two.mp4,fake,{right}\nfake/two.mp4,real,{left}\n", max_people=2)
+    assert both == [("left", 0), ("right", 1)]
+    with pytest.raises(DeepfakeError, match="Neither box nor mask"): cut(couple, tmp_path / "none", f"{header}fake/two.mp4,fake,0,0,20,20\n")
+
+
+# ---- what is there already
+
+def one(data): return manifest_from_folder(data).query("path.str.endswith('real/0.png')")
+
+
+@pytest.mark.parametrize("damage", [lambda o: o.write_bytes(o.read_bytes()[:len(o.read_bytes()) // 2]), lambda o: o.write_bytes(b""), Path.unlink,
+                                    lambda o: o.write_bytes(bytes(len(o.read_bytes())))], ids=["half", "empty", "gone", "zeros"])
+def test_a_damaged_crop_is_cut_anew(data, tmp_path, damage):
+    crop = Path(module.extract(one(data), tmp_path, workers=0, **OPTIONS).path[0])
+    good = crop.read_bytes()
+    damage(crop)
+    module.extract(one(data), tmp_path, workers=0, **OPTIONS)
+    assert crop.read_bytes() == good
+
+
+def test_another_content_under_the_same_name_is_cut_anew(tmp_path, data):
+    "Also where size and time are those of the file before, as after a restored backup."
+    source, other = tmp_path / "d" / "real" / "a.bmp", data / "train" / "real" / "6.png"
+    source.parent.mkdir(parents=True)
+    Image.open(data / "train" / "real" / "0.png").save(source)
+    times = (source.stat().st_atime_ns, source.stat().st_mtime_ns)
+    first = module.extract(manifest_from_folder(tmp_path / "d"), tmp_path / "out", workers=0, **OPTIONS)
+    before = Path(first.path[0]).read_bytes()
+    Image.open(other).save(source)
+    os.utime(source, ns=times)
+    module.extract(manifest_from_folder(tmp_path / "d"), tmp_path / "out", workers=0, **OPTIONS)
+    assert Path(first.path[0]).read_bytes() != before
+
+
+def test_crops_are_no_data(tmp_path, data):
+    "Crops below the data are left out of the next run, also while the first is not finished; those of the folder itself are refused."
+    source, out = tmp_path / "d" / "real" / "a.png", tmp_path / "d" / "real" / "faces"
+    source.parent.mkdir(parents=True)
+    source.write_bytes((data / "train" / "real" / "0.png").read_bytes())
+    module.extract(read_manifest(tmp_path / "d"), out, workers=0, **OPTIONS)
+    again = read_manifest(tmp_path / "d")
+    assert [Path(o).name for o in again.path] == ["a.png"]
+    assert "a folder with results of this library" in again.attrs["notes"][0]
+    assert again.attrs["notes"][0] in module.extract(again, out, workers=0, **OPTIONS).attrs["notes"]
+    with pytest.raises(ManifestError, match="a crop of an earlier run"): module.extract(read_manifest(out), out, workers=0, **OPTIONS)
+
+
+def test_a_run_that_was_stopped_has_marked_its_folder(tmp_path, data, monkeypatch):
+    def stop(job): raise KeyboardInterrupt
+    monkeypatch.setattr(module, "_work", stop)
+    with pytest.raises(KeyboardInterrupt): module.extract(one(data), tmp_path / "out", workers=0, **OPTIONS)
+    assert is_result(tmp_path / "out")
+
+
+def test_a_crop_is_written_completely_or_not_at_all(tmp_path, data, monkeypatch):
+    "A disk that takes half of what it is given and says nothing."
+    whole = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda self, data: whole(self, data[:len(data) // 2]))
+    with pytest.raises(DeepfakeError, match="p0_000.jpg: what was written is not what is there"): module.extract(one(data), tmp_path, workers=0, **OPTIONS)
+    assert not list(tmp_path.rglob("*.jpg"))
+
+
+# ---- names and processes
+
+def test_names_that_are_no_text(tmp_path, data):
+    place = tmp_path / "d" / "real"
+    place.mkdir(parents=True)
+    for name in (b"caf\xe9.png", "two\nlines.png".encode(), b"NA.png"):
+        Path(os.fsdecode(os.fsencode(place) + b"/" + name)).write_bytes((data / "train" / "real" / "0.png").read_bytes())
+    (place / os.fsdecode(b"empty\xff.jpg")).touch()
+    table = module.extract(read_manifest(tmp_path / "d"), tmp_path / "out", workers=0, **OPTIONS)
+    assert len(table) == 3
+    written = read_manifest(tmp_path / "out")
+    assert sorted(os.path.basename(unspell_name(o)) for o in written.source_path) == sorted(["NA.png", os.fsdecode(b"caf\xe9.png"), "two\nlines.png"])
+    assert [Path(unspell_name(o)).is_file() for o in written.path] == [True] * 3
+    assert list(pd.read_csv(tmp_path / "out" / "failures.csv").reason) == ["UNREADABLE"]
+
+
+def test_workers_are_the_cores_that_may_be_used(tmp_path, data, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "available_cores", lambda: 1)
+    monkeypatch.setattr(module, "_in_processes", lambda jobs, workers, arguments: asked.append(workers) or module._in_this_process(jobs, (arguments[0], "haar")))
+    module.extract(manifest_from_folder(data).query("path.str.contains('real/[0-6].png')"), tmp_path, **OPTIONS)
+    assert asked == [1]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot be told to leave out the current folder")
+def test_children_do_not_run_code_of_the_current_folder(data, tmp_path):
+    (tmp_path / "here").mkdir()
+    for name in ("select", "struct", "random", "tempfile"): (tmp_path / "here" / f"{name}.py").write_text("import os; os.write(2, b'mine'); os._exit(3)")
+    (tmp_path / "run.py").write_text(SCRIPT)
+    done = subprocess.run([sys.executable, str(tmp_path / "run.py"), str(data), str(tmp_path / "out")], capture_output=True, text=True, cwd=tmp_path / "here",
+                          env=os.environ | {"PYTHONPATH": str(Path(module.__file__).parents[1])}, timeout=240)
+    assert done.returncode == 0 and "mine" not in done.stderr, done.stderr[-500:]
+    assert "PYTHONSAFEPATH" not in os.environ

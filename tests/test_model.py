@@ -175,3 +175,26 @@ def test_backbones_of_every_build(arch, tmp_path):
     with torch.inference_mode(): assert torch.allclose(again(x), scorer(x), atol=1e-4)
     features, maps = scorer.features_and_map(x)
     assert maps.shape == (4, scorer.map_channels(16), 4, 4) and torch.allclose(features, scorer.features(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("change", ["dtype(torch.float64)", "device('meta')"])
+def test_what_others_have_made_the_default_does_not_matter(good, change):
+    "Another default type or device, and random numbers in use: the same scorer, and they stay as they were."
+    x = torch.rand(1, 1, 3, 32, 32)
+    with torch.inference_mode(): expected = float(load_scorer(good)(x))
+    code = (f"import torch; from deepfake_nb.model import create_scorer, load_scorer\n"
+            f"torch.set_default_{change}\n"
+            f"scorer = load_scorer({str(good)!r}); create_scorer('test_resnet', 'mean', image_size=32)\n"
+            f"x = torch.tensor({x.tolist()!r}, dtype=torch.float32, device='cpu'); print(float(scorer(x))); print({{o.dtype for o in scorer.parameters()}} == {{torch.float32}})")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-800:]
+    logit, float32 = done.stdout.split()
+    assert float(logit) == pytest.approx(expected, abs=1e-5) and float32 == "True"
+
+
+def test_loading_draws_no_random_numbers(good):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    load_scorer(good)
+    assert torch.rand(1) == expected

@@ -1,5 +1,5 @@
-"A scan ends with one row for each file, whatever is killed on the way."
-import json, os, signal, subprocess, sys, threading, time
+"A scan ends with one row for each file, whatever is killed on the way; what was left out, and what an evaluation lacks, is said."
+import errno, json, os, signal, subprocess, sys, threading, time
 from pathlib import Path
 import numpy as np, pytest
 from matplotlib.cbook import get_sample_data
@@ -8,7 +8,7 @@ from PIL import Image
 pytest.importorskip("pyarrow", reason="a scan writes Parquet: pip install 'deepfake_nb[scan]'")
 pytest.importorskip("pandas", reason="a scan is read with pandas: pip install 'deepfake_nb[scan]'")
 from deepfake_nb.core import DeepfakeError
-from deepfake_nb.ledger import ScanError, read_scan, summarise
+from deepfake_nb.ledger import ScanError, plain_path, read_scan, summarise
 from deepfake_nb.media import write_video
 from deepfake_nb.model import create_scorer, save_scorer
 from deepfake_nb.predict import Detector
@@ -56,7 +56,7 @@ def expected(media, weights):
     "What `Detector.predict` says: path -> decision, probability, sha256, error."
     detector, found = Detector(weights, **SETTINGS), {}
     for path in map(str, (o for o in media.rglob("*") if o.is_file())):
-        name = path.encode("utf-8", "backslashreplace").decode()
+        name = plain_path(path)
         try: o = detector.predict(path)
         except DeepfakeError as e: found[name] = (None, None, None, str(e))
         else: found[name] = (o.decision, o.probability, o.sha256, None)
@@ -72,7 +72,7 @@ def assert_same(out, expected):
         assert (row["decision"], row["sha256"]) == (decision, sha256), row["path"]
         assert row["probability"] == (probability if probability is None else pytest.approx(probability, abs=1e-6))
         assert (row["error"] is None) == (error is None)
-        assert error is None or "\\u" in row["path"] or row["error"] == error
+        assert error is None or "\\x" in row["path"] or row["error"] == error
 
 
 def alive(group):
@@ -149,6 +149,79 @@ def test_refusals(media, weights, tmp_path):
     for arguments, words in ((dict(engine="abacus"), "processes, ray"), (dict(workers=-1), "workers"), (dict(settings=dict(frames=0)), "frames is 0")):
         with pytest.raises(ScanError, match=words): scan(media, tmp_path / "out", **dict(weights=weights, progress=False, workers=1) | arguments)
     assert not (tmp_path / "out").exists()
+
+
+# ---- folders and places as they are
+
+@pytest.fixture
+def untidy(tmp_path, media):
+    "A picture, an empty file with a name that is no UTF-8, results of an earlier run, a text, a hidden file."
+    folder = tmp_path / "untidy"
+    result = folder / "evidence" / "00-1234abcd"
+    result.mkdir(parents=True)
+    for place in (folder / "00.png", result / "heatmap.png", folder / ".thumbnail.png"): place.write_bytes((media / "00.png").read_bytes())
+    (result / "prediction.json").write_text(json.dumps(dict(path="00.png", decision="REAL", probability=.1, heatmap=str(result / "heatmap.png"))))
+    (folder / "notes.txt").write_text("text")
+    (folder / os.fsdecode(b"empty\xe9.jpg")).write_bytes(b"")
+    return folder
+
+
+def test_odd_names_and_own_results_on_a_share_without_locks(untidy, weights, tmp_path, capsys, monkeypatch):
+    fcntl = pytest.importorskip("fcntl", reason="Windows has no such locks")
+    def no_locks(*_): raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    summary = scan(untidy, tmp_path / "out", weights, SETTINGS, workers=1, progress=False)
+    said, page, table = capsys.readouterr().err, (tmp_path / "out/summary.html").read_text(), read_scan(tmp_path / "out").set_index("path")
+    assert sorted(os.path.basename(o) for o in table.index) == ["00.png", "empty\\xe9.jpg"]
+    assert table.decision[str(untidy / "00.png")] and "\\xe9.jpg" in table.error[plain_path(untidy / os.fsdecode(b"empty\xe9.jpg"))]
+    for text in (said, str(summary), page):
+        assert "cannot be locked" in text and "1 left out (a folder with results of this library)" in text and "notes.txt" in text
+        assert "00-1234abcd" in text
+    assert "the simpler detector" in str(summary) and "the simpler detector" in page and "heatmap.png" not in " ".join(table.index)
+    again = scan(untidy, tmp_path / "out", weights, SETTINGS, workers=1, progress=False)  # the odd row is no obstacle, and nothing is twice
+    assert again.files == 2 and len(read_scan(tmp_path / "out")) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser reads every folder")
+def test_a_folder_that_cannot_be_read_is_named(untidy, weights, tmp_path):
+    closed = untidy / "closed"
+    closed.mkdir()
+    closed.chmod(0)
+    try: summary = scan(untidy, tmp_path / "out", weights, SETTINGS, workers=1, progress=False)
+    finally: closed.chmod(0o700)
+    assert summary.files == 2 and "closed" in str(summary) and "unreadable folder" in str(summary)
+
+
+def test_an_error_on_the_way_through_a_folder_is_named(untidy, weights, tmp_path, monkeypatch):
+    "As above, for whoever may read everything."
+    real = os.scandir
+    def guarded(place="."):
+        if os.fspath(place).endswith("evidence"): raise PermissionError(errno.EACCES, "Permission denied", os.fspath(place))
+        return real(place)
+    monkeypatch.setattr(os, "scandir", guarded)
+    summary = scan(untidy, tmp_path / "out", weights, SETTINGS, workers=1, progress=False)
+    assert summary.files == 2 and "unreadable folder (Permission denied)" in str(summary) and "evidence" in str(summary)
+    assert "unreadable folder" in (tmp_path / "out/summary.html").read_text()
+
+
+# ---- evaluations
+
+def test_an_evaluation_ends_without_a_back_end_for_figures(media, weights, tmp_path):
+    "A variable that a notebook left behind does not spoil hours of scoring at the last step; what is left out is in the figures."
+    folder = tmp_path / "\u00e9t\u00e9"
+    for name in ("real/00.png", "fake/01.png"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes((media / ("00.png" if "00" in name else "deeper/01.png")).read_bytes())
+    (folder / "real/notes.txt").write_text("text")
+    code = "import sys; from deepfake_nb.cli import deepfake_evaluate\nif __name__ == '__main__': sys.exit(deepfake_evaluate())"
+    (script := tmp_path / "deepfake-evaluate").write_text(code)
+    command = [sys.executable, str(script), str(folder), "--weights", str(weights), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | dict(MPLBACKEND="module://no.such.module", PYTHONIOENCODING="ascii"), capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "2/2" in done.stderr  # the bar ends at n of n
+    assert "data:image/png" in (tmp_path / "out/evaluation.html").read_text(encoding="utf-8")
+    assert any("left out" in o for o in json.loads((tmp_path / "out/evaluation.json").read_text(encoding="utf-8"))["notes"])
+    assert "left out" in done.stdout and "\\xe9t\\xe9" in done.stdout
 
 
 # ---- Ray

@@ -59,3 +59,52 @@ def test_a_killed_training_goes_on_and_its_weights_judge(data, tmp_path):
     picture = next((data/"val"/"real").iterdir())
     prediction = Detector(out, face_detector="haar").predict(picture)
     assert prediction.probability is not None and prediction.weights["name"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux alone")
+def test_pictures_whose_names_are_not_utf_8_are_read(tmp_path, data):
+    "OpenCV ends the process on such a name."
+    import pandas as pd
+    from deepfake_nb.batches import Faces, check_pictures
+    name = os.fsdecode(b"caf\xe9.png")
+    (tmp_path/name).write_bytes(next((data/"val"/"real").iterdir()).read_bytes())
+    table = pd.DataFrame(dict(path=pd.Series([name], dtype=object), label=0, split="train"))
+    assert len(check_pictures(table, tmp_path)) == 64
+    assert Faces(table, 64, root=tmp_path)[0][0].shape == (1, 3, 64, 64)
+
+
+def test_a_damaged_crop_is_told_before_anything_is_trained(tmp_path, data):
+    "And nothing is left that would stop the next try."
+    import shutil
+    from deepfake_nb.core import ManifestError
+    from deepfake_nb.recipe import Recipe, train
+    import pandas as pd
+    crops = tmp_path/"crops"
+    shutil.copytree(data, crops)
+    table = pd.DataFrame([dict(path=str(o), label=int(o.parent.name == "fake"), split=o.parents[1].name, group=o.stem, dataset="plain", method=o.parent.name) for o in sorted(crops.rglob("*.png"))])
+    (crops/"train"/"real"/"train_real_3.png").write_bytes((crops/"train"/"real"/"train_real_3.png").read_bytes()[:9000])
+    recipe = Recipe("test_resnet", "mean", 1, 32, epochs=1, batch_size=4)
+    with pytest.raises(ManifestError, match="train_real_3.png"): train(table, tmp_path/"w.safetensors", recipe, workers=0, progress=False)
+    assert not (tmp_path/"w").exists() and not (tmp_path/"w.safetensors").exists()
+
+
+def test_a_run_that_failed_in_its_first_epoch_does_not_stop_the_next(tmp_path, data, monkeypatch):
+    import pandas as pd
+    from deepfake_nb import recipe as module
+    from deepfake_nb.recipe import Recipe, train
+    table = pd.DataFrame([dict(path=str(o), label=int(o.parent.name == "fake"), split=o.parents[1].name, group=o.stem, dataset="plain", method=o.parent.name) for o in sorted(data.rglob("*.png"))])
+    def broken(*args): raise MemoryError
+    with monkeypatch.context() as m:
+        m.setattr(module, "fit", broken)
+        with pytest.raises(MemoryError): train(table, tmp_path/"w.safetensors", Recipe("test_resnet", "mean", 1, 32, epochs=1, batch_size=16), workers=0, progress=False)
+    train(table, tmp_path/"w.safetensors", Recipe("test_resnet", "mean", 1, 32, epochs=1, batch_size=4), workers=0, progress=False)
+    assert (tmp_path/"w.safetensors").exists()
+
+
+def test_curves_need_no_window(tmp_path):
+    "A back end that is not there is nothing to a training."
+    (tmp_path/"log.csv").write_text("epoch,train_loss,valid_loss,auc,time\n0,.7,.6,.5,00:01\n")
+    code = f"from deepfake_nb.recipe import plot_log; plot_log({str(tmp_path/'log.csv')!r}).savefig({str(tmp_path/'curves.png')!r})"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | dict(MPLBACKEND="module://nosuch"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert (tmp_path/"curves.png").stat().st_size > 1000

@@ -18,13 +18,14 @@ function render({ model, el }) {
   el.append(label);
 
   let file = null, upload = 0;
-  const tell = (text, problem) => { model.set({ said: text, problem }); model.save_changes(); };
+  const tell = (text) => model.send({ kind: "said", text });  // a message, since the same sentence may have to be said twice
 
   function start(chosen) {
     input.value = "";  // the same file may be chosen again
-    if (!chosen || model.get("busy")) return;
+    if (!chosen) return;
+    if (model.get("busy")) return tell(`${chosen.name} was not taken: another file is being looked at. Accepted: to choose it again when that is done.`);
     if (chosen.size > model.get("max_bytes")) {
-      tell(`${chosen.name}: this file has ${(chosen.size / 1e6).toFixed(1)} MB. At most ${(model.get("max_bytes") / 1e6).toFixed(0)} MB are accepted.`, true);
+      tell(`${chosen.name}: this file has ${(chosen.size / 1e6).toFixed(1)} MB. At most ${(model.get("max_bytes") / 1e6).toFixed(0)} MB are accepted.`);
       return;
     }
     file = chosen;
@@ -39,7 +40,7 @@ function render({ model, el }) {
       if (mine === upload) model.send({ kind: "piece", upload, from }, undefined, [piece]);
     } catch (error) {
       model.send({ kind: "stop", upload });
-      tell(`${file.name}: the browser could not read this file. Accepted: a file that stays where it is during the upload.`, true);
+      tell(`${file.name}: the browser could not read this file. Accepted: a file that stays where it is during the upload.`);
     }
   }
 

@@ -1,0 +1,23 @@
+"A sample of damaged and odd files: a verdict or a sentence for each. The long run is `python tests/fuzz.py --count 400`."
+import fuzz
+
+
+def test_the_same_files_come_out_for_the_same_seed(tmp_path):
+    names = lambda folder: [(o.name, o.read_bytes()) for o in fuzz.corpus(folder, 30, seed=3)]
+    pictures = lambda found: [o for o in found if "film" not in o[0]]  # an encoder may write a date into a film
+    assert pictures(names(tmp_path / "a")) == pictures(names(tmp_path / "b"))
+    assert len(list((tmp_path / "a").iterdir())) == 30
+
+
+def test_memory_of_something_else_would_be_seen():
+    import numpy as np
+    frame = np.zeros((40, 40, 3), np.uint8)
+    assert not fuzz.foreign(frame)
+    frame.reshape(-1)[100:100 + 4*len(fuzz.TOKEN)] = np.frombuffer(fuzz.TOKEN*4, np.uint8)
+    assert fuzz.foreign(frame)
+
+
+def test_damaged_files_get_a_verdict_or_a_sentence(tmp_path):
+    summary, bad = fuzz.run(tmp_path, count=60, seed=1)
+    assert not bad, bad
+    assert summary["files"] == 60 and summary["read"] > 5
