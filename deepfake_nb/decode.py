@@ -77,8 +77,10 @@ def _rgb(frame, reformatter:VideoReformatter, say)->tuple[np.ndarray, int, int]:
         frame.colorspace = 9 if frame.colorspace == 10 else 2
     gamut, transfer = frame.color_primaries, frame.color_trc
     special = gamut in _wide or transfer in _hdr
+    frame.color_primaries = frame.color_trc = 2 # not said: they are undone here, and some of them FFmpeg refuses
     try: picture = reformatter.reformat(frame, format="rgb48le" if special else "rgb24", interpolation="BICUBIC", threads=1)
     except (av.FFmpegError, ValueError, MemoryError) as error: raise Unwritten(f"its pictures of the kind {frame.format.name} cannot be converted ({_short(error)})") from error
+    finally: frame.color_primaries, frame.color_trc = gamut, transfer
     if special:
         light = f"HDR ({_hdr[transfer]})" if transfer in _hdr else "Wide colours"
         say(f"{light}{f', {_gamuts[gamut]}' if gamut in _wide else ''}: brought to the range of ordinary video, so that its light is not exactly that of the film.")

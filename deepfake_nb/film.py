@@ -33,6 +33,7 @@ class _Track:
     rate: float # frames a second, as announced; 25 where nothing is
     ratio: float # width / height of a pixel
     announced: float = 0. # seconds; 0.0: nothing is
+    stamped: bool = True # does its format say when a frame is shown? Otherwise FFmpeg only guesses
     first: object = None # the first frame that decodes
     pts: array = field(default_factory=lambda: array("q"))
     dts: array = field(default_factory=lambda: array("q"))
@@ -40,6 +41,7 @@ class _Track:
     last: int = 0 # ticks that the last packet is shown
     places: np.ndarray|None = None # of each packet in the order of showing, -1 for a hidden one; None: they do not tell
     times: np.ndarray|None = None # seconds of each place, rising
+    start: float = 0. # seconds, the first stamp as it is in the file
     duration: float = 0. # seconds
     shown: Collection = () # the places that can be decoded
     judged: bool = False # was a frame of it looked at?
@@ -76,7 +78,8 @@ def _tracks(container, limits:Limits)->dict[int, _Track]:
     found = {}
     for o in film_streams(container):
         rate, ratio = (float(v) if v else 0. for v in (o.average_rate, o.sample_aspect_ratio))
-        found[o.index] = _Track(o.index, float(o.time_base), rate if 1 <= rate <= 1000 else 25., ratio, _announced(container, o))
+        stamped = container.format.name not in ("avi", "h264", "hevc", "mpegvideo")
+        found[o.index] = _Track(o.index, float(o.time_base), rate if 1 <= rate <= 1000 else 25., ratio, _announced(container, o), stamped)
     return found
 
 def _announced(container, stream)->float: # seconds of the stream by the header; 0.0 where there is none that says so
@@ -107,14 +110,14 @@ _jump = 3600. # seconds from one packet to the next that cannot be meant
 def _arrange(track:_Track, notes:list): # sets places, times and duration from the stamps
     kept = np.array([i for i in range(len(track.pts)) if i not in track.hidden], int)
     pts, dts = (np.frombuffer(o, np.int64)[kept].astype(float) for o in (track.pts, track.dts))
-    missing = pts == _unknown
-    stamps = np.where(missing, dts, pts)
+    missing = (pts == _unknown) | (not track.stamped)
+    stamps = np.where(missing, dts, pts) if (dts == _unknown).any() or not missing.any() else dts.copy() # not half of the one and half of the other
     if (stamps == _unknown).any(): stamps = np.arange(len(kept))/track.rate/track.tick # none at all: a raw stream
     ordered = (dts != _unknown).all() # in the order of decoding, which never goes back
     steps = np.diff(dts if ordered else stamps)
     cuts = [0, *(np.flatnonzero((steps < (0 if ordered else -1/track.tick)) | (steps > _jump/track.tick)) + 1), len(kept)]
     step = np.median(positive) if len(positive := [o for o in np.diff(np.unique(stamps)) if o > 0]) else track.last or 1/track.rate/track.tick
-    end = 0.
+    track.start, end = max(0., stamps[:cuts[1]].min(initial=np.inf)*track.tick) if len(kept) else 0., 0.
     for a, b in zip(cuts, cuts[1:]):
         stamps[a:b] += end - stamps[a:b].min(initial=np.inf)
         end = stamps[a:b].max(initial=0.) + step
@@ -200,7 +203,7 @@ def _measure(media:_Film, limits:Limits): # sizes, times and notes of a film who
         if i == 0: media.width, media.height = pictures.size(track.first)
     _set_scale(media, limits.max_frame_side)
     announced, there = media.tracks[0].announced, media.tracks[0].duration
-    if media.whole and announced > 1.05*there + .5:
+    if media.whole and announced > 1.05*(there + media.tracks[0].start) + .5:
         media.notes.append(f"The container announces {announced:.1f} s, {there:.1f} s of it are there: the file is truncated or its header wrong.")
     if media.present > 1: media.notes.append(_streams_note(media))
     if not media.whole: media.notes.append(f"It is too large to be counted in {limits.max_seconds:g} s: only its first {media.duration:.1f} s are known.")
@@ -261,7 +264,7 @@ def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget, ski
             if shortened := reach < track.shown[-1]: targets = [o for o in evenly_spaced(max(reach, place + 1), n)[::-1] if o >= place]
             if shortened and wanted is not None: wanted.update(targets)
         if targets and place >= targets[-1] and not frame.is_corrupt:
-            while targets and targets[-1] <= place: targets.pop()
+            while targets and targets[-1] <= place: track.missed -= targets.pop() == place
             if frame.interlaced_frame: waiting = place, frame, before
             else: yield from _finished(media, track, pictures, place, frame, None, None, budget)
         before = frame
@@ -272,11 +275,13 @@ def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget, ski
 def _finished(media, track, pictures:Pictures, place:int, frame, before, after, budget:_Budget)->Iterator[tuple[int, float, np.ndarray]]:
     try:
         with budget: picture = pictures.picture(frame, before, after)
-    except Unwritten as error: pictures.say(f"{str(error)[:1].upper()}{str(error)[1:]}; such frames were left out.")
+    except Unwritten as error:
+        track.missed += 1
+        pictures.say(f"{str(error)[:1].upper()}{str(error)[1:]}; such frames were left out.")
     else:
         (width, height), (first_width, first_height) = pictures.size(frame), pictures.size(track.first)
         if (width, height) != (first_width, first_height): pictures.say(f"The picture changes its size in the film, from {first_width} x {first_height} to {width} x {height} pixels.")
-        track.missed, track.judged = track.missed - 1, True
+        track.judged = True
         yield place, float(track.times[min(place, len(track.times) - 1)]), picture
 
 # %% ../nbs/08_film.ipynb #1def6a0f
