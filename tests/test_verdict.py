@@ -317,3 +317,11 @@ def test_weights_that_miss_most_forgeries_say_so(scorer, tmp_path):
     weak, strong = said(.1), said(.9)
     assert "missed about 9 of 10 forgeries" in weak[0] and any("missed about 9 of 10" in o for o in weak[1])
     assert strong[0] == HEADLINES["REAL"] and not any("missed" in o for o in strong[1])
+
+
+def test_an_animation_is_judged_as_a_film(scorer, tmp_path):
+    "Only its first picture was looked at, and the rest could be forged."
+    frames = [Image.fromarray(np.roll(portrait, 5 * i, 1)) for i in range(6)]
+    frames[0].save(tmp_path/"a.webp", save_all=True, append_images=frames[1:], duration=200)
+    prediction = Detector(scorer, "cpu", face_detector=Told(large)).predict(tmp_path/"a.webp")
+    assert prediction.kind == "video" and prediction.looked_at["frames"] == 6 and len(prediction.faces[0].timeline) == 6
