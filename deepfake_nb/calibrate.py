@@ -186,6 +186,7 @@ class AbstentionRule:
     real_below: float|None = None # P(fake) from which on a face is not called REAL either, where that is below the threshold
     stable: bool = True # must the verdict be the same after mild re-encodings (where they were scored)?
     max_distance: float|None = None # of the features from the training data, as `FeatureDistance` measures it
+    hidden: bool = True # are faces left out in which there is nothing to see, as `hidden` measures it?
     far: float = 1. # log odds above the threshold from which on a frame stands out
     stretch: int|None = 3 # such frames in a row that keep a film from being REAL; see `pooling`
 
@@ -220,7 +221,7 @@ def _reasons(self:AbstentionRule,
     reencoded:Sequence[float]|None=None, # P(fake) of the clip after mild re-encodings
     distance:float|None=None, # Of the features from the training data
     times:Sequence[float]|None=None, # Seconds of the frames; None: evenly spaced
-    anonymised:bool|None=None, # Was the face made unrecognisable?
+    hidden:str|None=None, # What `hidden.hidden_reason` says
 )->list[str]: # Codes from `core.REASONS`; empty: the face may be judged
     "Why a face should not be judged."
     frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
@@ -228,8 +229,8 @@ def _reasons(self:AbstentionRule,
     tests = dict(
         FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
         TOO_FEW_FRAMES=known(self.min_frames, frames) and len(frames) < min(self.min_frames, frames_available or len(frames)),
-        LOW_QUALITY=known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness,
-        ANONYMISED=bool(anonymised),
+        LOW_QUALITY=(known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness) or (self.hidden and hidden == "LOW_QUALITY"),
+        ANONYMISED=self.hidden and hidden == "ANONYMISED",
         UNSTABLE=(known(self.max_spread, frames) and len(frames) > 1 and frames.std() > self.max_spread) or bool(
             self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
         NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (known(self.real_below, probability) and self.real_below <= probability < threshold),

@@ -18,7 +18,8 @@ from .core import REASONS, DeepfakeError, FaceVerdict, FileError, Prediction, at
 from .faces import crop_square
 from .model import Scorer
 from .calibrate import sigmoid
-from .predict import Detector, Evidence, cut_clips, score_clips
+from .scoring import cut_clips, score_clips
+from .predict import Detector, Evidence
 
 # %% auto #0
 __all__ = ['COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 'Faithfulness', 'faithfulness', 'Heat',

@@ -6,145 +6,30 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/predict.html.md"""
 
 # %% ../nbs/70_predict.ipynb #a5d26d95
 from __future__ import annotations
-import ctypes, dataclasses, logging, os
+import dataclasses, logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
-from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 import deepfake_nb
 from .core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Segment, Unreadable,
-                              WeightsError, sha256_file)
-from .media import Limits, Media
+                              WeightsError)
+from .media import Limits, Media, evenly_spaced
 from .faces import FaceClip, extract_clips, load_face_detector
 from .pipeline import film_detector, read_and_look
 from .model import Scorer, load_scorer
-from .export import InferenceEngine, engine_for
+from .scoring import CLOSE, ClipScore, choose_device, choose_precision, keep_memory, score_clips, start_engine
+from .hidden import hidden_reason, look_at_face
 from .verdict import UNSEEN, coverage_sentences, frames_looked_at, judge, people_looked_at
 from .calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
+from .unchanged import read_unchanged
 
 # %% auto #0
-__all__ = ['PRECISIONS', 'CLOSE', 'KEY_FRAMES', 'MAX_PEOPLE', 'SMALLEST', 'logger', 'DeviceError', 'choose_device',
-           'choose_precision', 'start_engine', 'keep_memory', 'cut_clips', 'frame_features', 'ClipScore', 'score_clips',
-           'person_verdict', 'segments_of', 'Evidence', 'keep_evidence', 'Detector']
-
-# %% ../nbs/70_predict.ipynb #45198e76
-class DeviceError(DeepfakeError, ValueError): "A device or precision that is not to be had here."
-
-def choose_device(
-    name:str|torch.device|None=None, # 'cpu', 'cuda', 'cuda:1', 'mps'; None: the fastest one here
-)->torch.device: # Raises `DeviceError` for a device that is unknown or absent
-    "The device to compute on."
-    found = [o for o, there in dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True).items() if there]
-    if name is None: return torch.device(found[0])
-    try: device = torch.device(name)
-    except RuntimeError: device = None
-    absent = device is None or device.type not in found or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count())
-    if absent: raise DeviceError(f"device {str(name)!r} cannot be used. Accepted here: {', '.join(found)}.")
-    return device
-
-# %% ../nbs/70_predict.ipynb #9b1fe15e
-PRECISIONS = ("auto", "float32", "bfloat16")
-CLOSE = .5 # log odds
-
-def choose_precision(
-    precision:str, # One of `PRECISIONS`
-    device:torch.device, # Where the scorer lives
-)->torch.dtype: # `torch.float32` or `torch.bfloat16`; raises `DeviceError`
-    "The type of number to compute with."
-    if precision not in PRECISIONS: raise DeviceError(f"precision {precision!r} is unknown. Accepted: {', '.join(PRECISIONS)}.")
-    if precision == "auto": precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
-    return getattr(torch, precision)
-
-# %% ../nbs/70_predict.ipynb #d76670dc
-def start_engine(
-    name:str, # 'torch', 'onnx' or 'openvino'
-    scorer:Scorer, # What it shall run
-    device:torch.device, # Where PyTorch computes
-    dtype:torch.dtype, # `torch.float32` or `torch.bfloat16`
-)->InferenceEngine|None: # None for 'torch'; raises `DeviceError` or `ExportError`
-    "The engine that runs the backbone."
-    if name == "torch": return None
-    if device.type != "cpu": raise DeviceError(f"engine {name!r} computes on the processor, not on {device}. Accepted: device 'cpu'.")
-    return engine_for(scorer, name, str(dtype).removeprefix("torch."))
-
-# %% ../nbs/70_predict.ipynb #e7656085
-@cache
-def keep_memory(
-)->bool: # Was it done?
-    "Let glibc keep freed memory for the next batch."
-    if any(o.startswith(("MALLOC_", "GLIBC_TUNABLES")) for o in os.environ): return False
-    try: mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError): return False
-    trim, pad, mmap = -1, -2, -3 # as malloc.h numbers them
-    return all(mallopt(*o) for o in ((mmap, 1 << 30), (trim, 512 << 20), (pad, 64 << 20)))
-
-# %% ../nbs/70_predict.ipynb #5a3dd837
-def cut_clips(
-    count:int, # Frames of one person, at least 1
-    clip_length:int, # The longest clip the scorer was trained on
-)->list[slice]: # Consecutive, nearly equal pieces that cover all frames
-    "Where to cut a long clip."
-    pieces = -(-count // clip_length)
-    edges = [count * i // pieces for i in range(pieces + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:])]
-
-# %% ../nbs/70_predict.ipynb #a4e90d19
-@torch.inference_mode()
-def frame_features(
-    scorer:Scorer, # In evaluation mode
-    crops:np.ndarray, # (N, S, S, 3) uint8: the frames of all people in one row
-    batch_size:int=32, # Crops that go through the backbone at once
-    dtype:torch.dtype=torch.float32, # `torch.bfloat16` for mixed precision
-    engine:InferenceEngine|None=None, # Runs the backbone in PyTorch's place
-)->torch.Tensor: # (N, F) float32, on the scorer's device
-    "What the backbone says about each crop."
-    device = next(scorer.parameters()).device
-    if engine: return torch.cat([torch.from_numpy(engine.features(crops[i:i + batch_size])) for i in range(0, len(crops), batch_size)]).to(device)
-    x = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2) # the bytes stay as they are: channels last
-    with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-        return torch.cat([scorer.features(part.to(device)[None])[0].float() for part in x.split(batch_size)])
-
-# %% ../nbs/70_predict.ipynb #57a120c2
-@dataclass
-class ClipScore:
-    "What the scorer says about one person."
-    logit: float # of all frames together, pooled as the weights file says, before calibration
-    frame_logits: np.ndarray # (T,) of each frame
-    features: np.ndarray|None = None # (F,) mean over the frames, not mirrored
-
-@torch.inference_mode()
-def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[ClipScore]: # features of all people, (N, F)
-    cuts = [cut_clips(n, scorer.config.clip_length) for n in lengths]
-    pieces = [part[o] for part, cut in zip(features.split(lengths), cuts) for o in cut]
-    mask = pad_sequence([torch.ones(len(o), dtype=torch.bool, device=o.device) for o in pieces], batch_first=True)
-    logits, frame_logits = scorer.classify(pad_sequence(pieces, batch_first=True), mask)
-    frames = frame_logits[mask].float().cpu().numpy().astype(float)
-    clips = logits.float().cpu().numpy().astype(float)
-    ends, parts = np.cumsum(lengths)[:-1], np.cumsum([len(o) for o in cuts])[:-1]
-    means = [o.mean(0).cpu().numpy() for o in features.split(lengths)]
-    pool = calibration_from_config(scorer.config).pool
-    return [ClipScore(pool(c.mean(), f), f, m) for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
-
-def score_clips(
-    scorer:Scorer, # In evaluation mode
-    clips:list[np.ndarray], # (T, S, S, 3) uint8, one for each person; T may differ
-    batch_size:int=32, # Crops that go through the backbone at once
-    flip:bool=True, # Score the mirror image too, and take the mean?
-    dtype:torch.dtype=torch.float32, # `torch.bfloat16` for mixed precision
-    engine:InferenceEngine|None=None, # Runs the backbone in PyTorch's place
-)->list[ClipScore]: # One per clip, in the same order
-    "Score people whose crops are at hand."
-    if not clips: return []
-    crops, lengths = np.concatenate(clips), [len(o) for o in clips]
-    scores = _head_scores(scorer, frame_features(scorer, crops, batch_size, dtype, engine), lengths)
-    if not flip: return scores
-    mirrored = _head_scores(scorer, frame_features(scorer, crops[:, :, ::-1], batch_size, dtype, engine), lengths)
-    return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2, a.features) for a, b in zip(scores, mirrored)]
+__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SMALLEST', 'logger', 'person_verdict', 'segments_of', 'Evidence', 'keep_evidence',
+           'Detector']
 
 # %% ../nbs/70_predict.ipynb #fe12e618
 def person_verdict(
@@ -156,11 +41,12 @@ def person_verdict(
     frames_available:int, # Frames read from the file
     reencoded:list[float]|None=None, # P(fake) after mild re-encodings, where they were scored
     distance:float|None=None, # Of the features from those of known faces, where the weights know that
+    hidden:str|None=None, # Why there is nothing to see of the face, as `hidden_reason` says
 )->FaceVerdict: # With a timeline, unless the person was not seen well enough
     "The verdict on one person."
     probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
     reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames, probability=probability,
-                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times)
+                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times, hidden=hidden)
     timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box))) for t, p, face in zip(clip.times, frames, clip.faces)]
     decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
     verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline, reasons,
@@ -273,11 +159,13 @@ def _after_reencoding(self:Detector, clips:list[FaceClip])->list[list[float]|Non
 def predict_clips(self:Detector,
     clips:list[FaceClip], # One per person, crops of the size and margin the weights file asks for
     frames_available:int|None=None, # Frames read from the file; None: those of the longest clip
+    frames:list[np.ndarray]|None=None, # The frames themselves, to see whether a face was made unrecognisable; None: not looked at
 )->list[FaceVerdict]: # One per clip, in the same order
     "The verdicts on people whose crops are at hand."
     available = frames_available or max((len(o.times) for o in clips), default=0)
     away = lambda score: float(self.familiar(score.features)) if self.familiar else None
-    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again, away(score))
+    hidden = lambda clip: None if frames is None or not self.abstention.hidden else hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in evenly_spaced(len(clip), 5)])
+    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again, away(score), hidden(clip))
             for clip, score, again in zip(clips, _scores(self, [o.crops for o in clips]), _after_reencoding(self, clips))]
 
 # %% ../nbs/70_predict.ipynb #971cbf6d
@@ -310,7 +198,7 @@ def predict_media(self:Detector,
     looked = looked or (film_detector(self.face_detector) if media.kind == "video" else self.face_detector)
     clips, dropped = extract_clips(media, looked, config.image_size, config.margin, self.max_people,
                                    min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0))
-    faces = self.predict_clips(clips, len(media.frames))
+    faces = self.predict_clips(clips, len(media.frames), media.frames)
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
     faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
     looked_at = _looked_at(media, faces)
@@ -327,8 +215,8 @@ def predict(self:Detector,
     path:str|Path, # An image or a video
 )->Prediction: # With `evidence`; raises `MediaError` for a file that cannot be read
     "The verdict on one file."
-    media, looked = read_and_look(path, self.face_detector, self.frames, self.limits)
-    return dataclasses.replace(self.predict_media(media, sha256_file(path), looked), path=str(path))
+    (media, looked), sha256 = read_unchanged(path, lambda: read_and_look(path, self.face_detector, self.frames, self.limits), self.limits.max_bytes)
+    return dataclasses.replace(self.predict_media(media, sha256, looked), path=str(path))
 
 # %% ../nbs/70_predict.ipynb #ebd15900
 logger = logging.getLogger(__name__)

@@ -19,7 +19,9 @@ import deepfake_nb
 from .core import INCONCLUSIVE, FaceVerdict, explain_reasons
 from .faces import Face, FaceClip, crop_face, sharpness
 from .calibrate import logit, sigmoid
-from .predict import UNSEEN, ClipScore, Detector, _head_scores, frame_features, person_verdict
+from .verdict import UNSEEN
+from .scoring import ClipScore, _head_scores, frame_features
+from .predict import Detector, person_verdict
 from .capture import Capture, Event, Frame
 from .follow import Follower, LivePerson
 

@@ -5,7 +5,6 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, exported, imports, modules,
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
-<<<<<<< HEAD
     core="",
     files="core",
     colour="",
@@ -32,7 +31,7 @@ STANDS_ON = dict(
     learner="batches selfblend model metrics",
     recipe="data extract redraw learner model calibrate",
     calibrate="core metrics pooling",
-    predict="media faces pipeline model export calibrate verdict",
+    predict="media faces pipeline model scoring calibrate unchanged hidden verdict",
     demo="media faces selfblend",
     explain="model predict",
     faithful="explain metrics model selfblend",
@@ -45,12 +44,12 @@ STANDS_ON = dict(
     provenance="media wording",
     page="core",
     report="predict explain wording provenance page",
-    engine="media pipeline predict explain wording page report",
+    engine="media pipeline unchanged predict explain wording page report",
     app="upload verdict wording engine",
-    capture="core media",
+    capture="core files decode media",
     follow="faces",
     stream="capture follow predict",
-    live="stream explain",
+    live="encode stream explain",
     ledger="core wording",
     scan="ledger manifest predict",
     export="model",
@@ -60,19 +59,14 @@ STANDS_ON = dict(
     folders="core media",
     pooling="metrics",
     verdict="core",
+    unchanged="core",
+    hidden="",
+    scoring="model export calibrate",
     decode="files",
     encode="core files",
     verify="report",
     server="upload engine",
 )
-=======
-    core="", colour="", files="core", decode="files", image="core files colour", encode="core files", film="core files decode encode", animation="core files image", media="core files image animation film", faces="core", pipeline="media faces", manifest="core", datasets="core manifest", data="core media manifest datasets",
-    extract="media faces data", augment="core", selfblend="core augment", redraw="core augment selfblend", swaps="core", weightsfile="core", model="core weightsfile",
-    metrics="core", measure="core metrics", plots="core metrics", batches="core augment selfblend", learner="batches selfblend model metrics", recipe="data extract redraw learner model calibrate",
-    calibrate="core metrics", predict="media faces pipeline model export calibrate", demo="media faces selfblend", explain="model predict", faithful="explain metrics model selfblend",
-    evaluate="data augment metrics measure plots predict", robustness="evaluate", mining="batches extract evaluate", finetune="mining data learner recipe evaluate", upload="core", wording="core", provenance="media wording", page="core", report="predict explain wording provenance page",
-    engine="media predict explain wording page report", app="upload wording engine", capture="core files decode media", follow="faces", stream="capture follow predict", live="encode stream explain", ledger="core wording", scan="ledger manifest predict", export="model", shell="core predict", cli="*")
->>>>>>> film
 ONLY_LEARNER = "fastai"  # wraps the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
