@@ -54,11 +54,11 @@ def test_what_the_engine_says_does_not_depend_on_what_was_judged_before(cases):
     "A real film, the same flagged as interlaced, and one with a rare colour tag: in every order, from the first film on, the same words, figures and pictures."
     from deepfake_nb.engine import Engine
     names = ("base_real.mp4", "2_fakeil.mp4", "base_forged.mp4", "2_fs_ictcp.mp4")
-    engine, orders = Engine(device="cpu"), [names, names[::-1], ("base_forged.mp4", "2_fakeil.mp4", "2_fs_ictcp.mp4", "base_real.mp4")]
+    engine, orders = Engine(device="cpu", frames=8), [names, names[::-1]]
     seen = {name: [] for name in names}
     for order in orders:
         for name in order: seen[name].append(told(engine, cases / name))
-    for name, answers in seen.items(): assert answers[0] == answers[1] == answers[2], name
+    for name, answers in seen.items(): assert answers[0] == answers[1], name
     decision = lambda name: seen[name][0][0]
     assert decision("base_real.mp4") == "REAL" and decision("2_fakeil.mp4") != "FAKE"  # the same film, and a flag is no forgery
     assert decision("2_fs_ictcp.mp4") != "REAL"
