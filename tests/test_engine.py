@@ -198,12 +198,13 @@ def test_uploads_leave_nothing_behind(kept, tmp_path, monkeypatch):
         verdicts[outcome] = verdicts.get(outcome, 0) + 1
         assert app.status.text and "unexpected" not in app.status.text, (number, name, app.status.text)
         if number % 3 == 0: app.remove()
-        if number + 1 in (WARM, UPLOADS) or (number + 1) % 100 == 0: rows.append((number + 1, megabytes(kept._process.pid), megabytes(os.getpid()), len(everything(kept._ready.parent))))
+        if number + 1 in (WARM, UPLOADS) or (number + 1) % 100 == 0:
+            rows.append((number + 1, megabytes(kept._process.pid), megabytes(os.getpid()), len(everything(kept._ready.parent))))
+            print("after {} uploads: engine {:.0f} MB, page {:.0f} MB, {} files of the engine".format(*rows[-1]), flush=True)
     app.remove()
     assert len(left()) == 1
     app.close_session()
     assert not app.folder.exists() and kept.starts == started
-    for count, engine, page, files in rows: print(f"after {count:5} uploads: engine {engine:6.0f} MB, page {page:6.0f} MB, {files} files of the engine")
     print(verdicts)
     assert verdicts["refused"] >= UPLOADS // 6 and sum(verdicts.values()) == UPLOADS
     first, last = next(o for o in rows if o[0] == WARM), rows[-1]
