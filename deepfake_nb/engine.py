@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
-from .core import DeepfakeError, FileError, Prediction, sha256_file
+from .core import DeepfakeError, FileError, Prediction
 from .wording import percent, shown_name
 
 logger = logging.getLogger(__name__)
@@ -140,15 +140,14 @@ def examine(self:Engine,
 def _examine(self:Engine, file, name, weights, threshold, say)->Examination:
     say("Getting ready.", .02)
     from deepfake_nb.pipeline import read_and_look
+    from deepfake_nb.unchanged import read_unchanged
     from deepfake_nb.explain import explain
     from deepfake_nb.report import make_report
     path, detector = self._get_detector(weights, threshold)
     say("Reading the file and looking for faces.", .15)
-    sha256 = sha256_file(file)
-    media, looked = read_and_look(file, detector.face_detector, self.frames)
+    (media, looked), sha256 = read_unchanged(file, lambda: read_and_look(file, detector.face_detector, self.frames))
     say("Judging the faces.", .5)
     prediction = dataclasses.replace(detector.predict_media(media, sha256, looked), path=name)
-    if sha256_file(file) != sha256: raise FileError(file, "a file that changed while it was examined", "one that stays as it is meanwhile")
     say("Drawing where the network looked.", .75)
     explanation = explain(detector, prediction)
     frames = _frame_views(prediction, media) if media.kind == "video" else []

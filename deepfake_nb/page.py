@@ -121,6 +121,7 @@ def find_browser()->str|None: # Path of a program; None where there is none
     found = (shutil.which(o) for o in ([named] if named else _browsers))
     return next((o for o in found if o), None) or (None if named else next((o for o in _places if os.path.exists(o)), None))
 
+# %% ../nbs/87_page.ipynb #ed11297f
 def _browser_folder()->str: # for profile and temporary files; a browser makes a socket there, whose path may not be long
     folder = tempfile.gettempdir()
     short = "/tmp" if os.name == "posix" and len(os.fsencode(folder)) > 36 and os.access("/tmp", os.W_OK) else folder

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html, json, re
 from dataclasses import dataclass, field
 from pathlib import Path
-from .media import sniff_format, sniff_kind
+from .files import IMAGE_FORMATS, open_container, sniff_format
 from .wording import shown
 
 # %% auto #0
@@ -45,11 +45,9 @@ def image_facts(
 # %% ../nbs/86_provenance.ipynb #31443383
 def video_facts(
     path:str|Path, # A video
-)->dict[str, str]: # For instance {'encoder': 'Lavf60'}; empty where it says nothing, or where PyAV is missing
+)->dict[str, str]: # For instance {'encoder': 'Lavf60'}; empty where it says nothing
     "What a video says about its origin."
-    try: import av
-    except ImportError: return {}
-    with av.open(str(Path(path).absolute()), metadata_errors="replace", options=dict(protocol_whitelist="file")) as container: # an absolute path is never taken for an address
+    with open_container(path) as container:
         entries = {k: v for part in (container, *container.streams) for k, v in part.metadata.items()}
     position = {k for k in entries if "location" in k.lower() or "gps" in k.lower()}
     facts = {shown(k, 40): shown(v) for k, v in list(entries.items())[:30] if k not in position and k.lower() not in ("language", "handler_name", "vendor_id")}
@@ -90,9 +88,11 @@ def credentials(
             return dict(say("present" if state in ("Valid", "Trusted") else "invalid"), facts=_credential_facts(record))
     except c2pa.C2paError as e: return say("not_checked", f" {shown(e)}.")
 
+def _kind(found:str)->str: return "image" if found in IMAGE_FORMATS else "video" # of the file: an animation is a picture here
+
 def _mime(path)->str: # what c2pa calls the format
     found = sniff_format(path)
-    return "video/mp4" if found == "MP4" else f"{sniff_kind(path)}/{found.split('/')[0].lower()}"
+    return "video/mp4" if found == "MP4" else f"{_kind(found)}/{found.split('/')[0].lower()}"
 
 # %% ../nbs/86_provenance.ipynb #198c455c
 @dataclass
@@ -113,7 +113,7 @@ def read_provenance(
 )->Provenance: # With a note for whatever could not be read
     "What a file says about its own origin."
     result = Provenance()
-    try: result.facts = (image_facts if sniff_kind(path) == "image" else video_facts)(path)
+    try: result.facts = (image_facts if _kind(sniff_format(path)) == "image" else video_facts)(path)
     except Exception as e: result.notes.append(f"Its metadata could not be read ({shown(e, 120)}).") # decoders raise whatever they like
     try: result.credentials = credentials(path)
     except Exception as e: result.credentials = dict(state="not_checked", text=f"{CREDENTIALS['not_checked']} {shown(e, 120)}.", facts={})

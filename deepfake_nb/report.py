@@ -228,6 +228,7 @@ def notes_list(self:Report)->Html:
 def _noted(report:Report)->list[str]: # what does not stand beside the verdict already
     return [o for o in [*report.prediction.notes, *report.notes] if o not in coverage_sentences(report.prediction.looked_at)]
 
+# %% ../nbs/88_report.ipynb #4f20946b
 def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
     if not rate or rate.get("rate") is None: return "not measured"
     interval = f" ({rate['low']:.0%} to {rate['high']:.0%})" if None not in (rate.get("low"), rate.get("high")) else ""

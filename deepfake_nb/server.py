@@ -143,7 +143,7 @@ def why_not(
     try: Engine(weights, device).choices()
     except DeepfakeError as e: return f"--weights: {e}"
     if device is None: return None
-    code = f"from deepfake_nb.predict import DeviceError, choose_device\ntry: choose_device({device!r})\nexcept DeviceError as e: sys.exit(str(e))"
+    code = f"from deepfake_nb.scoring import DeviceError, choose_device\ntry: choose_device({device!r})\nexcept DeviceError as e: sys.exit(str(e))"
     done = subprocess.run(child_command("exec(sys.argv[1])", code), env=child_environment(tempfile.gettempdir()), capture_output=True, text=True)
     return f"--device: {done.stderr.strip().splitlines()[-1]}" if done.returncode else None
 

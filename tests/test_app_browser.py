@@ -72,14 +72,19 @@ def free_port():
         return s.getsockname()[1]
 
 
+STRANGERS = ("random", "queue", "token", "types", "report", "secrets", "select")  # modules that lie in many a folder of downloads
+
+
 @pytest.fixture(scope="session")
 def server(weights, tmp_path_factory):
-    "Its address, folder for temporary files, and log."
-    port, folder = free_port(), tmp_path_factory.mktemp("server")
-    code = f"import sys; from deepfake_nb.app import serve_app; sys.exit(serve_app({port}, weights=[{str(weights)!r}], max_megabytes=6, preheated=1))"
+    "Its address, folder for temporary files, and log. The folder has too long a name for sockets, and the server is started among modules of strangers."
+    port, folder, downloads = free_port(), tmp_path_factory.mktemp("a long name for temporary files " * 4), tmp_path_factory.mktemp("downloads")
+    for name in STRANGERS: (downloads / f"{name}.py").write_text(f"raise SystemExit('mine: {name}')")
+    script = tmp_path_factory.mktemp("bin") / "deepfake-app"  # as pip makes it: the current folder is no place for modules to it
+    script.write_text(f"import sys; from deepfake_nb.server import serve_app; sys.exit(serve_app({port}, weights=[{str(weights)!r}], max_megabytes=6, preheated=1))")
     environment = os.environ | dict(TMPDIR=str(folder), DEEPFAKE_NB_FACE_DETECTOR="haar", OMP_NUM_THREADS="1")
     log = folder / "log.txt"
-    with open(log, "w") as out: process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=out, stderr=out, cwd=folder, start_new_session=True)
+    with open(log, "w") as out: process = subprocess.Popen([sys.executable, str(script)], env=environment, stdout=out, stderr=out, cwd=downloads, start_new_session=True)
     address, end = f"http://127.0.0.1:{port}/", time.time() + PATIENCE / 1000
     with ended(process):
         while True:
@@ -89,6 +94,7 @@ def server(weights, tmp_path_factory):
                 time.sleep(.3)
         yield dict(address=address, folder=folder)
     assert not list(folder.glob("deepfake-app-*")), "files of visitors stayed behind"
+    assert "mine:" not in log.read_text(), "code of the current folder was run"
     inside = re.findall(r'File "[^"]*deepfake_nb/\w+\.py", line \d+.*', log.read_text())  # Voila's own page for "not found" fails in Voila's log
     assert not inside, (inside, log.read_text()[-3000:])
 
@@ -288,6 +294,24 @@ def test_two_visitors_see_only_their_own(visitor, files, server):
     end = time.time() + 60
     while len(uploads(server)) > 1 and time.time() < end: time.sleep(.5)
     assert uploads(server) == ["upload.mp4"]
+
+
+def test_a_killed_page_leaves_nothing_behind(visitor, files, server):
+    "A kernel that is killed cannot clean up; the server does, while it runs."
+    psutil = pytest.importorskip("psutil", reason="psutil is not installed")
+    v = visitor()
+    v.bring(files / "portrait.jpg")
+    v.wait("Ready")
+    path = next(server["folder"].glob("deepfake-app-*/visitor-*/*/upload.jpg"))
+    owner = path.parents[1] / ".owner"
+    holds = lambda o: any(f.path == str(owner) for f in o.open_files())
+    for o in psutil.process_iter():
+        try:
+            if holds(o): o.kill()
+        except psutil.Error: pass  # somebody else's process
+    end = time.time() + 60
+    while path.parents[1].exists() and time.time() < end: time.sleep(.5)
+    assert not path.parents[1].exists()
 
 
 def test_keyboard_alone(visitor, files):

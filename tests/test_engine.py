@@ -54,11 +54,11 @@ def test_what_the_engine_says_does_not_depend_on_what_was_judged_before(cases):
     "A real film, the same flagged as interlaced, and one with a rare colour tag: in every order, from the first film on, the same words, figures and pictures."
     from deepfake_nb.engine import Engine
     names = ("base_real.mp4", "2_fakeil.mp4", "base_forged.mp4", "2_fs_ictcp.mp4")
-    engine, orders = Engine(device="cpu"), [names, names[::-1], ("base_forged.mp4", "2_fakeil.mp4", "2_fs_ictcp.mp4", "base_real.mp4")]
+    engine, orders = Engine(device="cpu", frames=8), [names, names[::-1]]
     seen = {name: [] for name in names}
     for order in orders:
         for name in order: seen[name].append(told(engine, cases / name))
-    for name, answers in seen.items(): assert answers[0] == answers[1] == answers[2], name
+    for name, answers in seen.items(): assert answers[0] == answers[1], name
     decision = lambda name: seen[name][0][0]
     assert decision("base_real.mp4") == "REAL" and decision("2_fakeil.mp4") != "FAKE"  # the same film, and a flag is no forgery
     assert decision("2_fs_ictcp.mp4") != "REAL"
@@ -198,12 +198,13 @@ def test_uploads_leave_nothing_behind(kept, tmp_path, monkeypatch):
         verdicts[outcome] = verdicts.get(outcome, 0) + 1
         assert app.status.text and "unexpected" not in app.status.text, (number, name, app.status.text)
         if number % 3 == 0: app.remove()
-        if number + 1 in (WARM, UPLOADS) or (number + 1) % 100 == 0: rows.append((number + 1, megabytes(kept._process.pid), megabytes(os.getpid()), len(everything(kept._ready.parent))))
+        if number + 1 in (WARM, UPLOADS) or (number + 1) % 100 == 0:
+            rows.append((number + 1, megabytes(kept._process.pid), megabytes(os.getpid()), len(everything(kept._ready.parent))))
+            print("after {} uploads: engine {:.0f} MB, page {:.0f} MB, {} files of the engine".format(*rows[-1]), flush=True)
     app.remove()
     assert len(left()) == 1
     app.close_session()
     assert not app.folder.exists() and kept.starts == started
-    for count, engine, page, files in rows: print(f"after {count:5} uploads: engine {engine:6.0f} MB, page {page:6.0f} MB, {files} files of the engine")
     print(verdicts)
     assert verdicts["refused"] >= UPLOADS // 6 and sum(verdicts.values()) == UPLOADS
     first, last = next(o for o in rows if o[0] == WARM), rows[-1]
