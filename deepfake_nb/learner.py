@@ -280,6 +280,7 @@ def adamw(
     from fastai.optimizer import Adam
     return Adam(params, lr, wd=weight_decay, mom=.9, sqr_mom=.999, eps=1e-8)
 
+# %% ../nbs/60_learner.ipynb #6076b554
 def face_learner(
     dls:DataLoaders, # From `forged_loaders` or `labelled_loaders`
     arch:str="tf_efficientnet_lite0", # Any timm architecture
