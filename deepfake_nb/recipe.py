@@ -291,6 +291,7 @@ def _tell(recipe:Recipe, manifest:pd.DataFrame, clips:int, say:Callable): # what
     if recipe.pretrained is True: say(f"{recipe.arch} starts from ImageNet's weights" + (f", from the package {PACKAGES[recipe.arch]}." if recipe.arch in PACKAGES else "."))
     if clips < recipe.batch_size//2*2: say(f"Batches of {clips} clips and not {recipe.batch_size}: there are no more to train on.")
 
+# %% ../nbs/66_recipe.ipynb #a2f1d130
 _made = "state.pth", "best.safetensors", "log.csv", "curves.png" # by a run, beside recipe.json and crops/
 
 def _to_standard_error(line:str): print(line, file=sys.stderr)
@@ -320,6 +321,7 @@ def _settle(recipe:Recipe, which:str, work:Path, say:Callable): # the folder is 
         with atomic_write(work/"recipe.json") as temporary: temporary.write_text(json.dumps(dict(vars(recipe), data_sha256=which), indent=1))
     if world()[1] > 1: torch.distributed.barrier()
 
+# %% ../nbs/66_recipe.ipynb #e65e1255
 def plot_log(
     path:str|Path, # `log.csv` of a training
 )->"Figure": # Losses and validation AUC by epoch
