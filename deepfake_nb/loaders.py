@@ -165,10 +165,11 @@ def labelled_loaders(
 )->DataLoaders: # Batches: clips `(B, T, 3, S, S)`, labels and origins `(B,)`
     "Loaders of labelled clips. Batches are smaller where there are fewer clips."
     parts, jitter = _parts(manifest), dict(train=CropJitter(), val=None)
+    faces = {s: Faces(d, size, clip_length, margin, jitter[s], root or manifest.attrs.get("root")) for s, d in parts.items()}
+    weights = balance_weights(faces["train"], balance) if balance else None
     for name, part in parts.items():
         if part.label.nunique() < 2: raise DeepfakeError(f"the {name} split has nothing but {len(part)} {LABELS[part.label.iloc[0]]} items. Accepted: both classes in train and in val")
-    faces = {s: Faces(d, size, clip_length, margin, jitter[s], root or manifest.attrs.get("root")) for s, d in parts.items()}
-    train = BatchLoader(faces["train"], _fitting(batch_size, len(faces["train"])), balance_weights(faces["train"], balance) if balance else None, seed,
+    train = BatchLoader(faces["train"], _fitting(batch_size, len(faces["train"])), weights, seed,
                         shuffle=True, drop_last=True, create_batch=LabelledBatch(size, severity), num_workers=workers)
     valid = BatchLoader(faces["val"], batch_size, create_batch=LabelledBatch(size, severity, repeatable=True), num_workers=workers)
     return DataLoaders(train, valid)

@@ -25,8 +25,8 @@ from .selfblend import SelfBlend
 from .weightsfile import FAMILIAR_LIMIT
 
 # %% auto #0
-__all__ = ['DRAWERS', 'FEWEST', 'Recipe', 'prepare_crops', 'gather_faces', 'make_redraw', 'train', 'clip_features',
-           'validation_logits', 'fit_familiar', 'calibrate_weights', 'plot_log', 'average_weights']
+__all__ = ['DRAWERS', 'FEWEST', 'Recipe', 'loaders', 'learner', 'prepare_crops', 'gather_faces', 'make_redraw', 'train',
+           'clip_features', 'validation_logits', 'fit_familiar', 'calibrate_weights', 'plot_log', 'average_weights']
 
 # %% ../nbs/66_recipe.ipynb #1f52b268
 @dataclass
@@ -66,22 +66,25 @@ class Recipe:
     def begun(self)->bool: # does the backbone bring batch-norm statistics that are worth keeping?
         return bool(self.pretrained or self.weights)
 
-    def loaders(self, manifest:pd.DataFrame, workers:int=1): # fastai `DataLoaders` of a manifest of faces, with a column `role` where not all have the same
-        roles = manifest.role if "role" in manifest else pd.Series("forge" if self.from_real_only else "labelled", manifest.index)
-        own, labelled, chosen = (manifest[roles == o] if (roles == o).any() else None for o in ("forge", "labelled", "chosen"))
-        common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed)
-        paired = labelled is not None and "pair" in labelled and labelled.pair.fillna("").ne("").any()
-        if own is None and chosen is None and not paired:
-            return labelled_loaders(labelled, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
-        half, forger = max(1, self.batch_size//2), SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=load_redraw(self.redraw) if self.redraw else None,
-            latent=LatentRedraw(load_autoencoder(self.autoencoder)) if self.autoencoder else None, inside=self.inside, whole=self.whole)
-        couples = 0 if labelled is None else half if own is None else min(max(1, half - 1), max(1, round(half*self.labelled_share)))
-        return forged_loaders(own, pairs=max(1, half - couples), selfblend=forger, labelled=labelled, couples=couples, chosen=chosen, **common)
+# %% ../nbs/66_recipe.ipynb #e433f31d
+def loaders(self:Recipe, manifest:pd.DataFrame, workers:int=1): # fastai `DataLoaders` of a manifest of faces, with a column `role` where not all have the same
+    roles = manifest.role if "role" in manifest else pd.Series("forge" if self.from_real_only else "labelled", manifest.index)
+    own, labelled, chosen = (manifest[roles == o] if (roles == o).any() else None for o in ("forge", "labelled", "chosen"))
+    common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed)
+    paired = labelled is not None and "pair" in labelled and labelled.pair.fillna("").ne("").any()
+    if own is None and chosen is None and not paired:
+        return labelled_loaders(labelled, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
+    half, forger = max(1, self.batch_size//2), SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=load_redraw(self.redraw) if self.redraw else None,
+        latent=LatentRedraw(load_autoencoder(self.autoencoder)) if self.autoencoder else None, inside=self.inside, whole=self.whole)
+    couples = 0 if labelled is None else half if own is None else min(max(1, half - 1), max(1, round(half*self.labelled_share)))
+    return forged_loaders(own, pairs=max(1, half - couples), selfblend=forger, labelled=labelled, couples=couples, chosen=chosen, **common)
 
-    def learner(self, dls, scorer:Scorer|None, name:str, cbs:list, log:Path): # fastai `Learner` of a scorer, or of a new one with that name
-        channels = lambda value: value and [value]*3
-        return face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs, margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze, decay=self.average, labelled_weight=self.labelled_weight,
-                            pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std), patience=self.patience, log=log, cbs=cbs)
+def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path): # fastai `Learner` of a scorer, or of a new one with that name
+    channels = lambda value: value and [value]*3
+    return face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs, margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze, decay=self.average, labelled_weight=self.labelled_weight,
+                        pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std), patience=self.patience, log=log, cbs=cbs)
+
+Recipe.loaders, Recipe.learner = loaders, learner
 
 # %% ../nbs/66_recipe.ipynb #08906aab
 def prepare_crops(
@@ -188,10 +191,7 @@ def train(
     manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers)
     manifest = manifest[manifest.split.isin(("train", "val"))]
     which = check_pictures(manifest, progress=progress)
-    join_processes()
-    if recipe.redraw:
-        if not world()[0] and not Path(recipe.redraw).exists(): make_redraw(manifest, recipe.redraw, seed=recipe.seed)
-        if world()[1] > 1: torch.distributed.barrier()
+    _meet(recipe, manifest)
     torch.manual_seed(recipe.seed)
     dls = recipe.loaders(manifest, workers)
     keep = KeepBest(work/"best.safetensors", dict(recipe=vars(recipe), **_counted(manifest), data_sha256=which))
@@ -291,6 +291,7 @@ def _tell(recipe:Recipe, manifest:pd.DataFrame, clips:int, say:Callable): # what
     if recipe.pretrained is True: say(f"{recipe.arch} starts from ImageNet's weights" + (f", from the package {PACKAGES[recipe.arch]}." if recipe.arch in PACKAGES else "."))
     if clips < recipe.batch_size//2*2: say(f"Batches of {clips} clips and not {recipe.batch_size}: there are no more to train on.")
 
+# %% ../nbs/66_recipe.ipynb #a2f1d130
 _made = "state.pth", "best.safetensors", "log.csv", "curves.png" # by a run, beside recipe.json and crops/
 
 def _to_standard_error(line:str): print(line, file=sys.stderr)
@@ -306,6 +307,11 @@ def _same_recipe(recipe:Recipe, work:Path): # raises `DeepfakeError` where a tra
     if changed := ", ".join(f"{k} was {before[k]!r} and is {v!r}" for k, v in vars(recipe).items() if before[k] != v):
         raise DeepfakeError(f"{work}: an earlier training lies here and {changed}. Accepted: the same settings (it goes on), or another name for the weights.")
 
+def _meet(recipe:Recipe, manifest:pd.DataFrame): # all processes, with the networks that the recipe names
+    join_processes()
+    if recipe.redraw and not world()[0] and not Path(recipe.redraw).exists(): make_redraw(manifest, recipe.redraw, seed=recipe.seed)
+    if world()[1] > 1: torch.distributed.barrier()
+
 def _settle(recipe:Recipe, which:str, work:Path, say:Callable): # the folder is that of this training; `which`: sha256 of its data
     before = _earlier(work).get("data_sha256", which)
     if not world()[0]:
@@ -315,6 +321,7 @@ def _settle(recipe:Recipe, which:str, work:Path, say:Callable): # the folder is 
         with atomic_write(work/"recipe.json") as temporary: temporary.write_text(json.dumps(dict(vars(recipe), data_sha256=which), indent=1))
     if world()[1] > 1: torch.distributed.barrier()
 
+# %% ../nbs/66_recipe.ipynb #e65e1255
 def plot_log(
     path:str|Path, # `log.csv` of a training
 )->"Figure": # Losses and validation AUC by epoch

