@@ -15,8 +15,8 @@ from .shell import UsageError, call_parse, command, make_detector, print_json, r
 
 # %% auto #0
 __all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'check_training', 'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app',
-           'deepfake_scan', 'deepfake_stream', 'deepfake_export']
+           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan',
+           'deepfake_stream', 'deepfake_export']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _beside(result:Prediction, what:str, work): # what `work` gives; None where it fails, which costs a note and not the verdict
@@ -159,38 +159,6 @@ def deepfake_extract(
     for line in extract(manifest, out, size, margin, frames, workers, face_detector, format).attrs["notes"]: say(line)
     print(Path(out)/"manifest.csv")
 
-# %% ../nbs/99_cli.ipynb #5e0c7a11
-def _backbone(pretrained:str, arch:str, weights:str): # `Recipe.pretrained`, and what people should know
-    from deepfake_nb.pretrained import HOW_TO, PACKAGES, packaged_weights
-    if pretrained != "auto": return dict(none=False, imagenet=True, timm=True).get(pretrained, pretrained), []
-    if weights: return False, []
-    if arch in PACKAGES and packaged_weights(arch): return True, []
-    hint = f"; ImageNet's come by {HOW_TO}" if arch in PACKAGES else "; --pretrained imagenet asks for others"
-    return False, [f"{arch} starts from random weights{hint}."]
-
-def check_training(
-    settings:dict, # The arguments of `deepfake_train` by name
-)->tuple: # Sources of real faces to forge from, of labelled faces, to choose by; a `Recipe`; sentences to say. Raises `UsageError`
-    "What a training is to do, checked."
-    o = type("Settings", (), settings)
-    if not o.out.endswith(".safetensors"): raise UsageError(f"--out {o.out}. Accepted: a name that ends in .safetensors")
-    if min(o.clip_length, o.image_size//32, o.epochs, o.batch_size//2) < 1: raise UsageError("accepted: --clip-length and --epochs from 1, --image-size from 32, --batch-size from 2")
-    if not 0 < o.early_rate <= 1: raise UsageError(f"--early-rate {o.early_rate}. Accepted: above 0 to 1")
-    if not (1 <= o.margin <= 2 and 0 <= o.severity <= 1): raise UsageError(f"--margin {o.margin} --severity {o.severity}. Accepted: a margin from 1 to 2, a severity from 0 to 1")
-    if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0):
-        raise UsageError(f"--labelled-share {o.labelled_share} --labelled-weight {o.labelled_weight} --average {o.average} --freeze {o.freeze}. Accepted: a share between 0 and 1, a weight above 0, an average from 0 to below 1, whole stages from 0")
-    own, told, chosen = ([p for p in text.split(",") if p] for text in (o.real_faces, o.labelled, o.validate_on))
-    own, told = (own + [*o.data], told) if o.from_real_only else (own, told + [*o.data])
-    if not (own or told): raise UsageError("nothing to train on. Accepted: data, --real-faces or --labelled")
-    if o.redraw and not (own and o.redraw.endswith(".safetensors")): raise UsageError(f"--redraw {o.redraw}. Accepted: a name that ends in .safetensors, together with real faces to forge from (--from-real-only, --real-faces)")
-    if o.autoencoder and not own: raise UsageError(f"--autoencoder {o.autoencoder}. Accepted: together with real faces to forge from (--from-real-only, --real-faces)")
-    try: arch_args = json.loads(o.arch_args)
-    except ValueError as e: raise UsageError(f"--arch-args {o.arch_args}: no JSON. Accepted: for instance '{{\"pad_type\": \"same\"}}'") from e
-    from deepfake_nb.recipe import Recipe
-    backbone, notes = _backbone(o.pretrained, o.arch, o.weights)
-    made = dict(from_real_only=bool(own), arch_args=arch_args, pretrained=backbone, balance=None if o.balance == "none" else o.balance)
-    return own, told, chosen, Recipe(**{k: settings[k] for k in vars(Recipe()) if k in settings} | made), notes
-
 # %% ../nbs/99_cli.ipynb #29da6180
 @call_parse
 @command
@@ -229,7 +197,10 @@ def deepfake_train(
     seed:int=0, # Of everything drawn at random
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
-    own, told, chosen, recipe, notes = check_training(dict(locals()))
+    settings = dict(locals())
+    from deepfake_nb.training import SettingsError, plan_training
+    try: own, told, chosen, recipe, notes = plan_training(settings)
+    except SettingsError as e: raise UsageError(str(e)) from e
     from deepfake_nb.recipe import train
     for line in notes: say(line)
     print(train(own or told, out, recipe, workers, say=say, labelled=told if own else None, validate_on=chosen))
