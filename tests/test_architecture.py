@@ -31,7 +31,7 @@ STANDS_ON = dict(
     batches="core files image augment selfblend",
     learner="loaders model metrics",
     recipe="data extract redraw loaders learner model pretrained calibrate",
-    calibrate="core metrics pooling figure",
+    training="core pretrained recipe", calibrate="core metrics pooling figure",
     predict="media faces pipeline model scoring calibrate unchanged hidden verdict",
     demo="media faces selfblend",
     explain="model predict",
