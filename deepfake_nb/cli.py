@@ -148,6 +148,7 @@ def deepfake_extract(
     dataset:str=None, # Name of the data set, for instance celeb-df; by default recognised by its layout
     face_detector:str=None, # YuNet's ONNX file, or 'haar'; by default the best one at hand
     format:str="jpg", # jpg, or without loss png or webp
+    label_everybody:bool=False, # Give all people of a forged film its label? By default only those that a mask or a box names
 )->int: # Exit code
     "Cut the faces out of a data set. Prints the path of their table; what gave no face is in failures.csv. Exit code 1: nothing came out, 2: wrong usage."
     from deepfake_nb.data import read_manifest
@@ -156,7 +157,7 @@ def deepfake_extract(
     except ValueError as e: raise UsageError(str(e)) from e
     manifest = read_manifest(src, dataset)
     for line in manifest.attrs.get("notes", ()): say(line)
-    for line in extract(manifest, out, size, margin, frames, workers, face_detector, format).attrs["notes"]: say(line)
+    for line in extract(manifest, out, size, margin, frames, workers, face_detector, format, label_everybody=label_everybody).attrs["notes"]: say(line)
     print(Path(out)/"manifest.csv")
 
 # %% ../nbs/99_cli.ipynb #29da6180
@@ -216,6 +217,15 @@ def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sou
     if trained := int((chosen.split == "train").sum()): say(f"{trained} of {len(chosen)} items are in the training split: figures on items that were trained on say nothing.")
     return chosen
 
+def _evaluate_scores(scores:str, manifest, threshold:float|None, out:str, earlier, before)->int: # of another program
+    from deepfake_nb.evaluate import compare, save_evaluation
+    from deepfake_nb.scores import score_table
+    evaluation, rows = score_table(scores, manifest, .5 if threshold is None else threshold)
+    save_evaluation(evaluation, out)
+    print(evaluation, *([f"\nagainst {before}\n{compare(earlier, evaluation)}"] if earlier else []), sep="\n")
+    for line in rows.notes(): say(line)
+    return int(not rows.complete)
+
 @call_parse
 @command
 def deepfake_evaluate(
@@ -229,13 +239,15 @@ def deepfake_evaluate(
     robustness:bool=False, # Score again under JPEG, H.264, resizing, blur, noise and brightness? Some 24 times the work
     limit:int=None, # Items to take for --robustness, drawn at random; by default all
     before:str=None, # Folder of an earlier evaluation to compare with
+    scores:str=None, # Measure the scores of another program in place of a detector: a table with the columns path and probability
 )->int: # Exit code
-    "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
+    "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read or has no score, 2: wrong usage."
     if not sources: raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders")
     check_usage(sources, False, threshold, frames, out)
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
     from deepfake_nb.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
     earlier, manifest = read_evaluation(before) if before else None, _evaluation_source(sources, split)
+    if scores: return _evaluate_scores(scores, manifest, threshold, out, earlier, before)
     detector, resume = make_detector(weights, device, frames=frames, threshold=threshold), Path(out)/".scored.jsonl"
     evaluation = evaluate(detector, manifest, resume=resume)
     grid = None

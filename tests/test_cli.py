@@ -176,3 +176,20 @@ def test_demo(folder, tmp_path):
     results = json.loads(out)
     assert code == 0 and [Path(o["path"]).name for o in results] == ["demo_real.jpg", "demo_forged.jpg", "demo_real.mp4", "demo_forged.mp4"]
     assert all(Path(o["heatmap"]).is_file() for o in results)
+
+
+def test_scores_of_another_program(tmp_path):
+    "Three rows missing, two doubled: told, the figures are of the rest, and the exit code says that it is not all."
+    paths = [tmp_path / f"{'fake' if i % 2 else 'real'}{i}.jpg" for i in range(12)]
+    for path in paths: Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "m.csv").write_text("path,label\n" + "".join(f"{o.name},{'FAKE' if 'fake' in o.name else 'REAL'}\n" for o in paths))
+    row = lambda o: f"{o.name},{.9 if 'fake' in o.name else .1}\n"
+    (tmp_path / "s.csv").write_text("path,probability\n" + "".join(map(row, paths[3:])) + "".join(map(row, paths[4:6])))
+    code, out, error = run_command("deepfake_evaluate", tmp_path / "m.csv", "--scores", tmp_path / "s.csv", "--out", tmp_path / "e")
+    assert code == 1 and "3 items have no score" in error and "2 items have several rows" in error
+    figures = json.loads((tmp_path / "e/evaluation.json").read_text())
+    assert (figures["auc"], figures["coverage"]) == (1., .75)
+    whole = "path,probability\n" + "".join(map(row, paths))
+    (tmp_path / "s.csv").write_text(whole)
+    code, out, error = run_command("deepfake_evaluate", tmp_path / "m.csv", "--scores", tmp_path / "s.csv", "--out", tmp_path / "e2")
+    assert code == 0, error
