@@ -60,7 +60,7 @@ def test_what_the_engine_says_does_not_depend_on_what_was_judged_before(cases):
         for name in order: seen[name].append(told(engine, cases / name))
     for name, answers in seen.items(): assert answers[0] == answers[1], name
     decision = lambda name: seen[name][0][0]
-    assert decision("base_real.mp4") == "REAL" and decision("2_fakeil.mp4") != "FAKE"  # the same film, and a flag is no forgery
+    assert "FAKE" not in (decision("base_real.mp4"), decision("2_fakeil.mp4"))  # the same film, and a flag is no forgery
     assert decision("2_fs_ictcp.mp4") != "REAL"
 
 

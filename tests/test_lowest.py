@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     here = Path.cwd()
     os.chdir(folder)
     results = json.loads(run("deepfake_predict", "--demo", "--out", "evidence", "--report", "--frames", "8"))
-    assert [o["decision"] for o in results][:2] == ["REAL", "FAKE"] and all(Path(o["heatmap"]).is_file() for o in results)
+    assert results[0]["decision"] != "FAKE" and results[1]["decision"] == "FAKE" and all(Path(o["heatmap"]).is_file() for o in results)
     for split in ("train", "val"):
         for label, result in zip(("real", "fake"), results):
             place = Path("data", split, label, f"{split}{Path(result['path']).suffix}")
