@@ -206,7 +206,7 @@ def deepfake_train(
     for line in notes: say(line)
     print(train(own or told, out, recipe, workers, say=say, labelled=told if own else None, validate_on=chosen))
 
-# %% ../nbs/99_cli.ipynb #30be4d8d
+# %% ../nbs/99_cli.ipynb #c675d431
 def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sources; says what a reader of the figures should know
     from deepfake_nb.data import join_manifests, read_manifest
     manifests = [read_manifest(o) for o in sources]
@@ -226,6 +226,7 @@ def _evaluate_scores(scores:str, manifest, threshold:float|None, out:str, earlie
     for line in rows.notes(): say(line)
     return int(not rows.complete)
 
+# %% ../nbs/99_cli.ipynb #30be4d8d
 @call_parse
 @command
 def deepfake_evaluate(
