@@ -6,13 +6,17 @@ from nbdev.config import get_config
 from project import NOTEBOOKS, PACKAGE, ROOT, code, imports, modules, own_imports
 
 
-def missing(source, seen=()):
+def missing(source):
     "Packages that code wants, directly or through modules of this project, and that are not installed."
     unasked = {PACKAGE, "pillow_heif"} # HEIC is read where that is installed, and no notebook needs it
-    found = {o.split(".")[0] for o in imports(source)} - set(sys.stdlib_module_names) - unasked
-    result = {o for o in found if importlib.util.find_spec(o) is None}
-    for module in own_imports(source) - set(seen):
-        result |= missing(modules()[module].read_text(encoding="utf-8"), (*seen, module))
+    result, seen, todo = set(), set(), [source]
+    while todo: # each module once, however many ways lead to it
+        text = todo.pop()
+        found = {o.split(".")[0] for o in imports(text)} - set(sys.stdlib_module_names) - unasked
+        result |= {o for o in found if importlib.util.find_spec(o) is None}
+        new = own_imports(text) - seen
+        seen |= new
+        todo += [modules()[o].read_text(encoding="utf-8") for o in new]
     return result
 
 
