@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from .core import LABELS, DeepfakeError, ManifestError, sha256_file
+from .figure import empty_figure
 from .datasets import (manifest_from_celeb_df, manifest_from_deeperforensics, manifest_from_deepfakebench, manifest_from_deepfakedetection,
                                   manifest_from_dfdc, manifest_from_dfdc_preview, manifest_from_faceforensics, manifest_from_ffiw)
 from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS, check_labels, check_manifest, check_pairs, connect_groups, drop_doubles, media_files,
@@ -246,15 +247,15 @@ def show_manifest(
     tile:float=1.6, # Side of a picture in inches
 ): # A matplotlib figure; a video shows its middle frame, a file that cannot be read its error
     "Show some items with split, label and method."
-    import matplotlib.pyplot as plt
     shuffled = manifest.sample(frac=1, random_state=seed)
     chosen = shuffled.assign(turn=shuffled.groupby("label").cumcount()).sort_values(["turn", "label"], kind="stable").head(n)
     count = -(-len(chosen)//columns)
-    figure, axes = plt.subplots(count, min(columns, len(chosen)), figsize=(tile*min(columns, len(chosen)), (tile + .35)*count), squeeze=False, dpi=80)
+    across = min(columns, len(chosen))
+    figure = empty_figure(tile*across, (tile + .35)*count, dpi=80, layout="tight")
+    axes = figure.subplots(count, across, squeeze=False)
     for axis in axes.flat: axis.axis("off")
     for axis, (_, row) in zip(axes.flat, chosen.iterrows()):
         try: axis.imshow(read_media(unspell_name(row.path), frames=1).frames[0])
         except DeepfakeError as error: axis.text(.5, .5, str(error)[-120:], ha="center", va="center", fontsize=5, wrap=True, parse_math=False)
         axis.set_title(f"{row.split} {LABELS[row.label]}\n{row.method}", fontsize=7, color="#b42318" if row.label else "#1a7f37", parse_math=False)
-    figure.tight_layout()
     return figure

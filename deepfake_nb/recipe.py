@@ -14,6 +14,7 @@ import numpy as np, pandas as pd, torch
 from .batches import CHOSEN, Faces, check_pictures, role_of
 from .calibrate import feature_distance_from_dict, feature_distance_to_dict, fit_calibration, fit_feature_distance
 from .core import REAL, DeepfakeError, atomic_write
+from .figure import new_figure
 from .data import read_manifest, split_by_group
 from .extract import extract
 from .learner import Checkpoint, KeepBest, face_learner, fit, has_fast_bfloat16, join_processes, leave_processes
@@ -326,14 +327,11 @@ def plot_log(
     path:str|Path, # `log.csv` of a training
 )->"Figure": # Losses and validation AUC by epoch
     "The curves of a training."
-    from matplotlib.figure import Figure # without pyplot, which wants a back end to show windows
-    log, fig = pd.read_csv(path), Figure(figsize=(7, 2.5), dpi=80)
-    axes = fig.subplots(1, 2)
+    log, (fig, axes) = pd.read_csv(path), new_figure(3.5, 2.5, columns=2, dpi=80, layout="tight")
     axes[0].plot(log.epoch, log.train_loss, label="training"); axes[0].plot(log.epoch, log.valid_loss, label="validation")
     axes[1].plot(log.epoch, log.auc, color="tab:green")
     axes[0].set_ylabel("loss"); axes[0].legend(); axes[1].set_ylabel("validation AUC")
     for ax in axes: ax.set_xlabel("epoch"); ax.grid(alpha=.3)
-    fig.tight_layout()
     return fig
 
 # %% ../nbs/66_recipe.ipynb #a7e3b102
