@@ -27,7 +27,7 @@ def _beside(result:Prediction, what:str, work): # what `work` gives; None where 
 
 def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->tuple[dict, bool]: # one file's JSON, and whether its folder was written
     if isinstance(result, Unreadable) or not out: return result.to_dict(), True
-    from deepfake_nb.explain import explain
+    from deepfake_nb.judge.explain import explain
     explanation = _beside(result, "The heatmap could not be drawn", lambda: explain(detector, result)) if heatmap else None
     written = explanation and _beside(result, "The heatmap could not be written", lambda: write_result(result, explanation, out))
     written = written or _beside(result, "The result could not be written", lambda: write_result(result, None, out))
@@ -63,7 +63,7 @@ def write_report(
     **settings, # `pdf` and `template` of `Report.save`, `file` of `make_report`
 )->None: # Says on standard error where the report lies, and why there is no PDF if so
     "Make a report and write it."
-    from deepfake_nb.report import make_report
+    from deepfake_nb.tell.report import make_report
     report = make_report(prediction, explanation, settings.pop("file", None), weights)
     files = report.save(folder, **settings)
     for line in [f"report: {files['html']}", *report.notes]: say(f"  {line}")
@@ -106,7 +106,7 @@ def deepfake_predict(
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
     detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine)
-    from deepfake_nb.demo import write_demo
+    from deepfake_nb.forge.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
 
@@ -124,8 +124,8 @@ def deepfake_report(
 )->int: # Exit code
     "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
     if not verify: need("nbformat", "nbconvert", task="report")
-    from deepfake_nb.report import load_prediction
-    from deepfake_nb.verify import verify_report
+    from deepfake_nb.tell.report import load_prediction
+    from deepfake_nb.tell.verify import verify_report
     if verify:
         if not input or predictions: raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
         print(result := verify_report(verify, input))
@@ -151,8 +151,8 @@ def deepfake_extract(
     label_everybody:bool=False, # Give all people of a forged film its label? By default only those that a mask or a box names
 )->int: # Exit code
     "Cut the faces out of a data set. Prints the path of their table; what gave no face is in failures.csv. Exit code 1: nothing came out, 2: wrong usage."
-    from deepfake_nb.data import read_manifest
-    from deepfake_nb.extract import ExtractSettings, extract
+    from deepfake_nb.data.splits import read_manifest
+    from deepfake_nb.data.extract import ExtractSettings, extract
     try: ExtractSettings(size, margin, frames, format=format)
     except ValueError as e: raise UsageError(str(e)) from e
     manifest = read_manifest(src, dataset)
@@ -199,16 +199,16 @@ def deepfake_train(
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
     settings = dict(locals())
-    from deepfake_nb.training import SettingsError, plan_training
+    from deepfake_nb.learn.training import SettingsError, plan_training
     try: own, told, chosen, recipe, notes = plan_training(settings)
     except SettingsError as e: raise UsageError(str(e)) from e
-    from deepfake_nb.recipe import train
+    from deepfake_nb.learn.recipe import train
     for line in notes: say(line)
     print(train(own or told, out, recipe, workers, say=say, labelled=told if own else None, validate_on=chosen))
 
 # %% ../nbs/99_cli.ipynb #c675d431
 def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sources; says what a reader of the figures should know
-    from deepfake_nb.data import join_manifests, read_manifest
+    from deepfake_nb.data.splits import join_manifests, read_manifest
     manifests = [read_manifest(o) for o in sources]
     manifest = manifests[0] if len(manifests) == 1 else join_manifests(*manifests)
     for line in manifest.attrs.get("notes", ()): say(line)
@@ -218,8 +218,8 @@ def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sou
     return chosen
 
 def _evaluate_scores(scores:str, manifest, threshold:float|None, out:str, earlier, before)->int: # of another program
-    from deepfake_nb.evaluate import compare, save_evaluation
-    from deepfake_nb.scores import score_table
+    from deepfake_nb.measure.evaluate import compare, save_evaluation
+    from deepfake_nb.measure.scores import score_table
     evaluation, rows = score_table(scores, manifest, .5 if threshold is None else threshold)
     save_evaluation(evaluation, out)
     print(evaluation, *([f"\nagainst {before}\n{compare(earlier, evaluation)}"] if earlier else []), sep="\n")
@@ -246,14 +246,14 @@ def deepfake_evaluate(
     if not sources: raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders")
     check_usage(sources, False, threshold, frames, out)
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
-    from deepfake_nb.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
+    from deepfake_nb.measure.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
     earlier, manifest = read_evaluation(before) if before else None, _evaluation_source(sources, split)
     if scores: return _evaluate_scores(scores, manifest, threshold, out, earlier, before)
     detector, resume = make_detector(weights, device, frames=frames, threshold=threshold), Path(out)/".scored.jsonl"
     evaluation = evaluate(detector, manifest, resume=resume)
     grid = None
     if robustness:
-        from deepfake_nb.robustness import robustness as measure_robustness
+        from deepfake_nb.judge.robustness import robustness as measure_robustness
         grid = measure_robustness(detector, manifest, limit=limit)
     save_evaluation(evaluation, out, grid)
     resume.unlink(missing_ok=True)
@@ -277,7 +277,7 @@ def deepfake_finetune(
 )->int: # Exit code
     "Learn from failures, and say before and after on what was held out. Exit code 0: kept, 1: not kept, or refused because sets overlap, 2: wrong usage."
     if not (pool and replay and val and test): raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
-    from deepfake_nb.finetune import finetune, settings_from_json
+    from deepfake_nb.learn.finetune import finetune, settings_from_json
     result = finetune(weights, pool, replay, val, test, out, settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
     return print(result) or int(not result.kept)
 
@@ -299,7 +299,7 @@ def deepfake_app(
     if missing := [o for o in files or [] if not Path(o).is_file()]: raise UsageError(f"--weights: no such file: {', '.join(missing)}. Accepted: weights files, with commas between them")
     if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0): raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
     need("voila", "anywidget", "ipywidgets", "ipykernel", "nbconvert", task="app")
-    from deepfake_nb.server import serve_app
+    from deepfake_nb.serve.server import serve_app
     return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
 
 # %% ../nbs/99_cli.ipynb #2d56aecb
@@ -326,7 +326,7 @@ def deepfake_scan(
     if (1 if workers is None else workers) < 1 or seconds <= 0 or part_size < 1 or gpus < 0: raise UsageError("accepted: --workers and --part-size from 1, --seconds above 0, --gpus from 0")
     if engine not in (None, "processes", "ray") or (engine == "processes" and address): raise UsageError("accepted: --engine processes, or --engine ray, with or without --address")
     need("pandas", "pyarrow", task="scan")
-    from deepfake_nb.scan import scan
+    from deepfake_nb.serve.scan import scan
     settings = dict(frames=frames, threshold=threshold, face_detector=face_detector, device=device)
     print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
     say(f"rows: {Path(out)/'rows'}, summary: {Path(out)/'summary.html'}")
@@ -352,9 +352,9 @@ def deepfake_stream(
 )->int: # Exit code
     "Watch a camera, a stream or a file and say who is real. Stop it with Ctrl-C. Exit code 0: it ended, 1: the source failed, 2: wrong usage."
     from contextlib import nullcontext
-    from deepfake_nb.capture import Capture, SourceError
-    from deepfake_nb.live import JsonLines, VideoRecorder, watch
-    from deepfake_nb.stream import Stream, StreamSettings
+    from deepfake_nb.see.capture import Capture, SourceError
+    from deepfake_nb.serve.live import JsonLines, VideoRecorder, watch
+    from deepfake_nb.serve.stream import Stream, StreamSettings
     if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
     try: parts = Capture(source, fast, timeout, give_up=give_up), StreamSettings(rate=rate, half_life=half_life, dwell=dwell), VideoRecorder(save, rate) if save else None
     except (SourceError, ValueError) as e: raise UsageError(str(e)) from e
@@ -373,8 +373,8 @@ def deepfake_export(
     "Write weights as ONNX and compare the file with PyTorch. Exit code 0: they agree, 1: they do not, 2: wrong usage."
     need("onnx", "onnxscript", task="onnx")
     from deepfake_nb.core import WeightsError
-    from deepfake_nb.export import TOLERANCE, engines_here, export_scorer, fingerprint, load_engine, parity
-    from deepfake_nb.model import default_weights, load_scorer
+    from deepfake_nb.model.export import TOLERANCE, engines_here, export_scorer, fingerprint, load_engine, parity
+    from deepfake_nb.model.scorer import default_weights, load_scorer
     path = Path(out or Path(weights or default_weights()).with_suffix(".onnx").name)
     if path.suffix != ".onnx": raise UsageError(f"--out {out}. Accepted: a name that ends in .onnx")
     try: scorer = load_scorer(weights)

@@ -186,9 +186,9 @@ def make_detector(
 ): # A `Detector`; raises `UsageError` for weights or a device that cannot be used
     "The detector that a command line asks for."
     from deepfake_nb.core import WeightsError
-    from deepfake_nb.export import ExportError
-    from deepfake_nb.predict import Detector
-    from deepfake_nb.scoring import DeviceError
+    from deepfake_nb.model.export import ExportError
+    from deepfake_nb.judge.predict import Detector
+    from deepfake_nb.judge.scoring import DeviceError
     try: return Detector(weights, device, **settings)
     except DeviceError as e: raise UsageError(f"--device: {e}") from e
     except ExportError as e: raise UsageError(f"--engine: {e}") from e

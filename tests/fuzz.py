@@ -171,9 +171,9 @@ def foreign(frame): # does a frame hold memory that it was not written to?
 def look():
     "Reads paths from standard input, writes one line of JSON for each."
     from deepfake_nb.core import DeepfakeError
-    from deepfake_nb.engine import Engine, EngineError
-    from deepfake_nb.media import read_media
-    from deepfake_nb.predict import Detector
+    from deepfake_nb.serve.engine import Engine, EngineError
+    from deepfake_nb.see.media import read_media
+    from deepfake_nb.judge.predict import Detector
     detector, engine = Detector(), Engine()
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

@@ -1,5 +1,6 @@
 "What the tests know about the project: its notebooks, their cells, and who imports whom."
 import ast, json, re, subprocess
+from functools import cache
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,33 +32,63 @@ def exported(notebook):
 
 
 def name(notebook):
-    "'faces' for nbs/20_faces.ipynb."
+    "'faces' for nbs/see/55_faces.ipynb."
     return re.sub(r"^\d+_", "", notebook.stem)
 
 
+@cache
+def rooms():
+    "The sub-packages: folders of notebooks that mirror the folders of the package."
+    return sorted(o.parent.name for o in (ROOT / PACKAGE).glob("*/__init__.py"))
+
+
+@cache
+def modules():
+    "Every exported module by its own name, which no other module has, in whichever room it is."
+    found = sorted(o for o in (ROOT / PACKAGE).rglob("*.py") if not o.stem.startswith("_") and o.parent.name in (PACKAGE, *rooms()))
+    assert len({o.stem for o in found}) == len(found), "two modules have the same name"
+    return {o.stem: o for o in found}
+
+
+@cache
+def room(module):
+    "'see' for media; '' for a module that stands beside the rooms."
+    return "" if modules()[module].parent.name == PACKAGE else modules()[module].parent.name
+
+
+@cache
+def dotted(module):
+    "'deepfake_nb.see.media' for media."
+    return ".".join(filter(None, [PACKAGE, room(module), module]))
+
+
+@cache
 def numbers():
-    "The number of each module, from the name of the notebook that owns it."
-    found = [re.match(r"(\d+)_(\w+)$", o.stem) for o in NOTEBOOKS if o.parent.name == "nbs"]
+    "The number of each module within its room, from the name of the notebook that owns it."
+    found = [re.match(r"(\d+)_(\w+)$", o.stem) for o in NOTEBOOKS if o.parent.name in ("nbs", *rooms())]
     return {m[2]: int(m[1]) for m in found if m}
 
 
-def modules():
-    "Every exported module by name."
-    return {o.stem: o for o in sorted((ROOT / PACKAGE).glob("*.py")) if not o.stem.startswith("_")}
-
-
-def imports(source):
-    "All that a piece of code imports, wherever it does: dotted names, own modules as 'deepfake_nb.faces'."
+def imports(source, inside=PACKAGE):
+    "All that a piece of code imports, wherever it does: dotted names, own modules as 'deepfake_nb.see.faces'; `inside`: its package."
+    packages = {PACKAGE, *(f"{PACKAGE}.{o}" for o in rooms())}
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import): yield from (o.name for o in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, [PACKAGE if node.level else "", node.module]))
-            yield from ([f"{base}.{o.name}" for o in node.names] if base == PACKAGE else [base])
+            above = inside.split(".")[: len(inside.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            yield from ([f"{base}.{o.name}" for o in node.names] if base in packages else [base])
 
 
-def own_imports(source):
+def own_imports(source, inside=PACKAGE):
     "The names of the project's own modules that a piece of code imports."
-    return {o.split(".")[1] for o in imports(source) if o.startswith(f"{PACKAGE}.")} & set(modules())
+    return {o.rsplit(".", 1)[1] for o in imports(source, inside) if o.startswith(f"{PACKAGE}.")} & set(modules())
+
+
+@cache
+def module_imports(module):
+    "The names of the project's own modules that a module imports."
+    return own_imports(modules()[module].read_text(encoding="utf-8"), dotted(module).rsplit(".", 1)[0])
 
 
 def python(cell):

@@ -31,7 +31,7 @@ def files(tmp_path_factory):
     "One file of each kind that visitors bring."
     import numpy as np
     from PIL import Image, ImageDraw
-    from deepfake_nb.media import write_video
+    from deepfake_nb.see.media import write_video
     folder = tmp_path_factory.mktemp("files")
     portrait = ROOT / "deepfake_nb" / "assets" / "app" / "sample_real.jpg"
     with Image.open(portrait) as image: pixels = np.array(image)
@@ -55,11 +55,11 @@ def files(tmp_path_factory):
 def weights(tmp_path_factory):
     "The default weights, or where there are none a tiny scorer whose verdicts mean nothing."
     from deepfake_nb.core import WeightsError
-    from deepfake_nb.weightsfile import default_weights
+    from deepfake_nb.model.weightsfile import default_weights
     try: return default_weights()
     except WeightsError: pass
     import torch
-    from deepfake_nb.model import create_scorer, save_scorer
+    from deepfake_nb.model.scorer import create_scorer, save_scorer
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64, name="random"), path)
@@ -81,7 +81,7 @@ def server(weights, tmp_path_factory):
     port, folder, downloads = free_port(), tmp_path_factory.mktemp("a long name for temporary files " * 4), tmp_path_factory.mktemp("downloads")
     for name in STRANGERS: (downloads / f"{name}.py").write_text(f"raise SystemExit('mine: {name}')")
     script = tmp_path_factory.mktemp("bin") / "deepfake-app"  # as pip makes it: the current folder is no place for modules to it
-    script.write_text(f"import sys; from deepfake_nb.server import serve_app; sys.exit(serve_app({port}, weights=[{str(weights)!r}], max_megabytes=6, preheated=1))")
+    script.write_text(f"import sys; from deepfake_nb.serve.server import serve_app; sys.exit(serve_app({port}, weights=[{str(weights)!r}], max_megabytes=6, preheated=1))")
     environment = os.environ | dict(TMPDIR=str(folder), DEEPFAKE_NB_FACE_DETECTOR="haar", OMP_NUM_THREADS="1")
     log = folder / "log.txt"
     with open(log, "w") as out: process = subprocess.Popen([sys.executable, str(script)], env=environment, stdout=out, stderr=out, cwd=downloads, start_new_session=True)
@@ -95,7 +95,7 @@ def server(weights, tmp_path_factory):
         yield dict(address=address, folder=folder)
     assert not list(folder.glob("deepfake-app-*")), "files of visitors stayed behind"
     assert "mine:" not in log.read_text(), "code of the current folder was run"
-    inside = re.findall(r'File "[^"]*deepfake_nb/\w+\.py", line \d+.*', log.read_text())  # Voila's own page for "not found" fails in Voila's log
+    inside = re.findall(r'File "[^"]*deepfake_nb/[\w/]+\.py", line \d+.*', log.read_text())  # Voila's own page for "not found" fails in Voila's log
     assert not inside, (inside, log.read_text()[-3000:])
 
 
@@ -188,7 +188,7 @@ def check_html(data, name):
 
 def test_an_image_from_upload_to_report(visitor, files, server, tmp_path):
     from pypdf import PdfReader
-    from deepfake_nb.verify import verify_report
+    from deepfake_nb.tell.verify import verify_report
     v = visitor()
     v.shoot("app-start")
     assert v.page.get_by_role("button", name="Detect Deepfake").is_disabled()

@@ -1,80 +1,96 @@
 "The notebooks import downwards only, light modules stay light, and the house style holds where a program can see it."
 import ast, io, json, re, subprocess, sys, tokenize
+from functools import cache
 import pytest
-from project import NOTEBOOKS, PACKAGE, ROOT, cells, exported, imports, modules, name, numbers, own_imports
+from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, module_imports, modules, name, numbers, own_imports, room, rooms
+
+# The rooms, from the ground up: a module imports from its own room and from those above it in this list.
+ROOMS = "see data forge model measure judge learn tell serve".split()
+GROUND, ROOF = "core extras figure".split(), "shell cli".split()  # beside the rooms: everybody stands on the first, nobody on the others
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
     core="",
-    files="core",
+    extras="core",
+    figure="",
+    # see
     colour="",
+    files="core",
+    decode="files",
     image="core files colour",
-    animation="core files image",
+    encode="core files",
     film="core files decode encode",
+    animation="core files image",
     media="core files image animation film",
+    unchanged="core",
     detect="core",
     faces="core detect",
+    follow="faces",
     pipeline="media faces",
+    capture="core files decode media",
+    # data
+    tables="core",
+    folders="core media",
+    lists="core folders tables",
+    journal="core",
     manifest="core tables folders",
     datasets="core manifest",
-    data="core figure media manifest datasets",
-    extract="media faces data",
+    splits="core figure media manifest datasets",
+    extract="media faces splits",
+    # forge
     augment="core",
     selfblend="core augment",
     redraw="core augment selfblend",
     swaps="core",
-    weightsfile="core",
-    model="core weightsfile pretrained",
-    metrics="core",
-    measure="core metrics",
-    plots="core metrics figure",
-    batches="core files image augment selfblend",
-    learner="loaders model metrics",
-    recipe="figure data extract redraw loaders learner model pretrained calibrate",
-    training="core pretrained recipe", calibrate="core metrics pooling figure",
-    predict="media faces pipeline model scoring calibrate unchanged hidden verdict",
     demo="media faces selfblend",
-    explain="model predict",
-    faithful="explain metrics model selfblend",
-    evaluate="data augment metrics measure plots predict scored",
+    # model
+    weightsfile="core",
+    pretrained="core weightsfile",
+    scorer="core weightsfile pretrained",
+    export="extras scorer",
+    # measure
+    metrics="core",
+    figures="core metrics",
+    plots="core metrics figure",
+    pooling="metrics",
+    calibrate="core metrics pooling figure",
+    scored="core journal tables",
+    evaluate="splits augment metrics figures plots predict scored",
+    scores="evaluate tables",
+    # judge
+    hidden="",
+    verdict="core",
+    scoring="scorer export calibrate",
+    predict="media faces pipeline scorer scoring calibrate unchanged hidden verdict",
+    explain="scorer predict",
+    faithful="explain metrics scorer selfblend",
     robustness="evaluate",
+    # learn
+    batches="core files image augment selfblend",
+    loaders="batches selfblend",
+    learner="loaders scorer metrics",
+    recipe="figure splits extract redraw loaders learner scorer pretrained calibrate",
+    training="core pretrained recipe",
     mining="batches extract evaluate",
-    finetune="mining data learner recipe evaluate",
-    upload="core",
+    finetune="mining splits learner recipe evaluate",
+    # tell
     wording="core verdict",
     provenance="files wording",
     page="core",
     report="media predict explain wording provenance page",
+    verify="report",
+    # serve
+    upload="core",
     engine="media pipeline predict explain wording page report unchanged",
     app="upload verdict wording engine",
-    capture="core files decode media",
-    follow="faces",
+    server="upload engine",
     stream="capture follow predict",
     live="encode stream explain",
     ledger="core wording tables journal",
     scan="ledger lists predict",
-    export="extras model",
+    # the commands
     shell="core extras predict",
     cli="*",
-    tables="core",
-    folders="core media",
-    pooling="metrics",
-    verdict="core",
-    decode="files",
-    encode="core files",
-    verify="report",
-    server="upload engine",
-    extras="core",
-    unchanged="core",
-    hidden="",
-    scoring="model export calibrate",
-    pretrained="core weightsfile",
-    loaders="batches selfblend",
-    lists="core folders tables",
-    scores="evaluate tables",
-    scored="core journal tables",
-    journal="core",
-    figure="",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "learner")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
@@ -83,11 +99,18 @@ by_module = pytest.mark.parametrize("module", list(modules()))
 by_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda o: str(o.relative_to(ROOT / "nbs").with_suffix("")))
 
 
+@cache
 def allowed(module):
     "All modules that one stands on, directly or through others."
     if STANDS_ON[module] == "*": return set(STANDS_ON) - {module}
     direct = set(STANDS_ON[module].split())
     return direct.union(*(allowed(o) for o in direct))
+
+
+def place(module):
+    "Where a module stands: its floor, and its number there."
+    floor = 0 if module in GROUND else len(ROOMS) + 1 if module in ROOF else ROOMS.index(room(module)) + 1
+    return floor, numbers()[module]
 
 
 def source(module): return modules()[module].read_text(encoding="utf-8")
@@ -102,24 +125,30 @@ def run(code):
 
 # ---- arrows
 
+def test_rooms_are_those_of_the_design():
+    folders = {o.parent.name for o in NOTEBOOKS} - {"nbs", "tutorials", "benchmarks"}
+    assert set(rooms()) == folders == set(ROOMS)
+    assert {o for o in modules() if not room(o)} == {*GROUND, *ROOF}
+    for o in ROOMS: assert re.fullmatch(r'"[A-Z][^"\n]+\."\n', (ROOT / PACKAGE / o / "__init__.py").read_text()), f"{o} says in one sentence what it is for, and no more"
+
+
 @by_module
 def test_one_notebook_owns_one_module(module):
-    assert module in numbers(), f"{PACKAGE}/{module}.py has no notebook: delete it, or name the notebook NN_{module}.ipynb"
-    notebook = ROOT / "nbs" / f"{numbers()[module]:02d}_{module}.ipynb"
-    assert f"File to edit: ../nbs/{notebook.name}" in source(module)
+    assert module in numbers(), f"{dotted(module)} has no notebook: delete it, or name the notebook NN_{module}.ipynb"
+    notebook = ROOT / "nbs" / room(module) / f"{numbers()[module]:02d}_{module}.ipynb"
+    assert f"nbs/{notebook.relative_to(ROOT / 'nbs')}" in source(module)
 
 
 @by_module
 def test_imports_run_downwards(module):
-    order = numbers()
-    upward = {o for o in own_imports(source(module)) if order[o] >= order[module]}
-    assert not upward, f"{module} ({order[module]}) imports {', '.join(f'{o} ({order[o]})' for o in upward)}: only lower numbers are allowed"
+    upward = {o for o in module_imports(module) if place(o) >= place(module)}
+    assert not upward, f"{dotted(module)} imports {', '.join(map(dotted, upward))}: only lower rooms, and lower numbers of its own, are allowed"
 
 
 @by_module
 def test_imports_are_those_of_the_design(module):
     assert module in STANDS_ON, f"{module} is new: say in the table of this test what it stands on"
-    extra = own_imports(source(module)) - allowed(module)
+    extra = module_imports(module) - allowed(module)
     assert not extra, f"{module} imports {', '.join(sorted(extra))}; it stands on {STANDS_ON[module]}"
 
 
@@ -133,6 +162,8 @@ def test_an_upward_arrow_would_be_seen():
     "Both spellings of an import, at the top or inside a function, count."
     assert own_imports("from deepfake_nb.core import REAL") == own_imports("from .core import REAL") == {"core"}
     assert own_imports("def f():\n    from . import core") == own_imports("import deepfake_nb.core as c") == {"core"}
+    assert own_imports("from ..see.media import read_media", "deepfake_nb.judge") == own_imports("from .media import a", "deepfake_nb.see") == {"media"}
+    assert own_imports("from deepfake_nb.see import media as m") == own_imports("from . import media", "deepfake_nb.see") == {"media"}
     assert own_imports("import json, os.path") == set()
 
 
@@ -152,7 +183,7 @@ def test_importing_the_package_imports_nothing_heavy():
     ("predict explain stream report export", "fastai pandas"), ("shell", "torch fastai pandas cv2 matplotlib")])
 def test_light_modules_stay_light(names, without):
     present = [o for o in names.split() if o in modules()]
-    lines = [f"import {PACKAGE}.{o}" for o in present] + ["import sys", "print(*sorted({o.split('.')[0] for o in sys.modules}))"]
+    lines = [f"import {dotted(o)}" for o in present] + ["import sys", "print(*sorted({o.split('.')[0] for o in sys.modules}))"]
     heavy = set(run("\n".join(lines))) & set(without.split())
     assert not heavy, f"importing {', '.join(present)} brings {', '.join(sorted(heavy))}"
 
@@ -197,8 +228,8 @@ def test_notebooks_are_small_and_clean(notebook):
 @by_notebook
 def test_numbered_notebooks_export_their_own_module(notebook):
     named = re.findall(r"^#\|\s*default_exp:?\s+(\S+)", "\n".join("".join(o.raw["source"]) for o in cells(notebook)), re.M)
-    owner = notebook.parent.name == "nbs" and re.match(r"\d+_", notebook.stem)
-    assert named == ([name(notebook)] if owner else [])
+    owner = notebook.parent.name in ("nbs", *ROOMS) and re.match(r"\d+_", notebook.stem)
+    assert named == ([dotted(name(notebook)).split(".", 1)[1]] if owner else [])
 
 
 def public_functions(cell):

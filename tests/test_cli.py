@@ -5,8 +5,8 @@ import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from deepfake_nb.shell import result_folder, run_command
-from deepfake_nb.media import write_video
-from deepfake_nb.model import create_scorer, save_scorer
+from deepfake_nb.see.media import write_video
+from deepfake_nb.model.scorer import create_scorer, save_scorer
 
 portrait = get_sample_data("grace_hopper.jpg", asfileobj=False)
 
@@ -140,7 +140,7 @@ def test_out_that_is_a_file(folder):
 
 def test_interrupted(folder, monkeypatch):
     "What was judged before stays, and the output is still JSON."
-    from deepfake_nb.predict import Detector
+    from deepfake_nb.judge.predict import Detector
     predict = Detector.predict
     def until(self, path):
         if "whole" in str(path): raise KeyboardInterrupt
@@ -152,7 +152,7 @@ def test_interrupted(folder, monkeypatch):
 
 def test_failing_heatmap_does_not_cost_the_verdict(folder, monkeypatch, tmp_path):
     def fails(*args, **kwargs): raise MemoryError("no room")
-    monkeypatch.setattr("deepfake_nb.explain.explain", fails)
+    monkeypatch.setattr("deepfake_nb.judge.explain.explain", fails)
     code, out, _ = run_command("deepfake_predict", portrait, "--weights", str(folder/"weights.safetensors"), "--out", str(tmp_path))
     result = json.loads(out)
     assert code == 0 and result["heatmap"] is None and result["probability"] is not None and any("no room" in o for o in result["notes"])

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from PIL import Image
 torch.set_num_threads(1)
-from deepfake_nb.learner import Callback, face_learner, fit, join_processes, labelled_loaders, leave_processes
-from deepfake_nb.model import create_scorer
+from deepfake_nb.learn.learner import Callback, face_learner, fit, join_processes, labelled_loaders, leave_processes
+from deepfake_nb.model.scorer import create_scorer
 
 folder = Path(sys.argv[1])
 rank, size = join_processes()

@@ -51,7 +51,7 @@ def test_readme_is_made_from_the_index():
 def test_readme_lists_every_notebook():
     "The table of notebooks is what nbs/index.ipynb showed when it was last run and saved."
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [o.name for o in NOTEBOOKS if o.parent.name == "nbs" and o.name[:2].isdigit() and f"](nbs/{o.name})" not in text]
+    missing = [o.name for o in NOTEBOOKS if o.name[:2].isdigit() and f"]({o.relative_to(ROOT)})" not in text]
     assert not missing, f"run nbs/index.ipynb, save it and make readme: {', '.join(missing)}"
 
 

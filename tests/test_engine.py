@@ -14,7 +14,7 @@ WARM = min(100, UPLOADS // 2)  # uploads after which memory must be flat
 def tiny_weights(folder):
     "A scorer whose verdicts mean nothing, and that is quick."
     import torch
-    from deepfake_nb.model import create_scorer, save_scorer
+    from deepfake_nb.model.scorer import create_scorer, save_scorer
     torch.manual_seed(0)
     save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64, name="random"), folder / "random.safetensors")
     return folder / "random.safetensors"
@@ -43,7 +43,7 @@ def cases(shared):
 
 def told(engine, path):
     "What a visitor would read of a file."
-    from deepfake_nb.engine import EngineError
+    from deepfake_nb.serve.engine import EngineError
     try: seen = engine.examine(path, path.name)
     except EngineError as e: return str(e)
     o = seen.prediction
@@ -52,7 +52,7 @@ def told(engine, path):
 
 def test_what_the_engine_says_does_not_depend_on_what_was_judged_before(cases):
     "A real film, the same flagged as interlaced, and one with a rare colour tag: in every order, from the first film on, the same words, figures and pictures."
-    from deepfake_nb.engine import Engine
+    from deepfake_nb.serve.engine import Engine
     names = ("base_real.mp4", "2_fakeil.mp4", "base_forged.mp4", "2_fs_ictcp.mp4")
     engine, orders = Engine(device="cpu", frames=8), [names, names[::-1]]
     seen = {name: [] for name in names}
@@ -84,7 +84,7 @@ def until(what, seconds=120):
 @pytest.fixture(scope="module")
 def kept(weights, tmp_path_factory):
     "An engine in a process of its own, started in a folder of strangers' modules, with a long path for temporary files."
-    from deepfake_nb.server import EngineProcess, engine_address
+    from deepfake_nb.serve.server import EngineProcess, engine_address
     downloads, place = tmp_path_factory.mktemp("downloads"), tmp_path_factory.mktemp("a long name for temporary files " * 4)
     for name in ("random", "queue", "token", "types", "secrets", "select", "struct"): (downloads / f"{name}.py").write_text("raise SystemExit('a stranger module ran')")
     with pytest.MonkeyPatch.context() as patch, engine_address(place) as address:
@@ -98,7 +98,7 @@ def kept(weights, tmp_path_factory):
 
 
 def remote(kept):
-    from deepfake_nb.engine import RemoteEngine
+    from deepfake_nb.serve.engine import RemoteEngine
     key, address = kept.environment["DEEPFAKE_NB_ENGINE"].split(" ", 1)
     return RemoteEngine(address, bytes.fromhex(key))
 
@@ -127,10 +127,10 @@ def test_a_server_that_cannot_work_ends_in_a_sentence_before_it_serves(weights, 
 
 def test_a_press_ends_with_its_process(tmp_path):
     "A browser that was kept open for the next report does not outlive whoever kept it, however that ended."
-    from deepfake_nb.page import find_browser
+    from deepfake_nb.tell.page import find_browser
     if find_browser() is None: pytest.skip("no Chromium: apt-get install chromium")
     code = f"""if 1:
-        from deepfake_nb.page import _pool, to_pdf
+        from deepfake_nb.tell.page import _pool, to_pdf
         to_pdf("<h1>A page</h1>", {str(tmp_path / "a.pdf")!r})
         print(_pool.press._process.pid, flush=True)
         input()"""
@@ -148,7 +148,7 @@ def bring(folder, number):
     "Small files of many kinds, one in three of them bad; the same number gives the same file."
     import numpy as np
     from PIL import Image
-    from deepfake_nb.media import write_video
+    from deepfake_nb.see.media import write_video
     chance, path = random.Random(number), folder / "made"
     with Image.open(PORTRAIT) as image: picture = image.convert("RGB").resize((200 + 8 * chance.randrange(12), 240))
     kind = ("jpg", "png", "webp", "gif", "tiff", "bmp", "mp4", "broken", "text", "empty", "cut film", "no face")[number % 12]
@@ -176,8 +176,8 @@ def everything(*folders): return sorted(str(o) for folder in folders for o in Pa
 def test_uploads_leave_nothing_behind(kept, tmp_path, monkeypatch):
     "Pictures, films and bad files through upload, engine and reports, as the page does it: memory and disk are flat."
     pytest.importorskip("psutil", reason="psutil is not installed")
-    from deepfake_nb.app import DetectorApp
-    from deepfake_nb.page import find_browser
+    from deepfake_nb.serve.app import DetectorApp
+    from deepfake_nb.tell.page import find_browser
     (place := tmp_path / "visitors").mkdir()
     (scratch := tmp_path / "scratch").mkdir()
     monkeypatch.setenv("DEEPFAKE_NB_APP_FOLDER", str(place))

@@ -2,12 +2,12 @@
 import importlib.util, json, os, subprocess, sys
 import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
-from deepfake_nb import export
+from deepfake_nb.model import export
 from deepfake_nb.core import WeightsError
-from deepfake_nb.export import ENGINES, ExportError, engine_for, export_scorer, load_engine
-from deepfake_nb.model import create_scorer, save_scorer
-from deepfake_nb.predict import Detector
-from deepfake_nb.scoring import DeviceError
+from deepfake_nb.model.export import ENGINES, ExportError, engine_for, export_scorer, load_engine
+from deepfake_nb.model.scorer import create_scorer, save_scorer
+from deepfake_nb.judge.predict import Detector
+from deepfake_nb.judge.scoring import DeviceError
 from deepfake_nb.shell import run_command
 
 engine_cache = export.engine_cache
@@ -49,7 +49,7 @@ def test_every_engine_gives_the_verdict_of_torch(weights, monkeypatch):
 @needs_export
 def test_people_seen_in_different_numbers_of_frames(weights):
     "The temporal head has its mask, and batches smaller than a person change nothing."
-    from deepfake_nb.predict import score_clips
+    from deepfake_nb.judge.predict import score_clips
     crops = [np.random.default_rng(i).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8) for i, n in enumerate((1, 6, 3))]
     scorer = Detector(weights, device="cpu", face_detector="haar").scorer
     ours, found = score_clips(scorer, crops), score_clips(scorer, crops, batch_size=2, engine=engine_for(scorer, there[0]))
@@ -70,7 +70,7 @@ def test_without_a_cache_a_temporary_file_does(folder, weights, monkeypatch):
 def test_onnx_runtime_reports_to_nobody(folder, tmp_path):
     "It neither numbers the machine in the user's cache nor starts a thread that sends."
     path = export_scorer(create_scorer("mobilenetv2_050", "mean", image_size=32).eval(), folder/"silent.onnx")
-    code = f"from deepfake_nb.export import load_engine; print(load_engine({str(path)!r}, 'onnx').name)"
+    code = f"from deepfake_nb.model.export import load_engine; print(load_engine({str(path)!r}, 'onnx').name)"
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))} | dict(HOME=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=settings)
     assert done.stdout.strip() == "onnx", done.stderr
@@ -126,7 +126,7 @@ def test_a_graph_of_another_version_or_origin(folder, monkeypatch):
 
 
 def test_nothing_is_imported_before_it_is_needed():
-    code = "import sys, deepfake_nb.predict; print([o for o in ('onnx', 'onnxscript', 'onnxruntime', 'openvino') if o in sys.modules])"
+    code = "import sys, deepfake_nb.judge.predict; print([o for o in ('onnx', 'onnxscript', 'onnxruntime', 'openvino') if o in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

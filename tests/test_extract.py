@@ -3,18 +3,18 @@ import json, os, signal, subprocess, sys, time
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from deepfake_nb import extract as module
+from deepfake_nb.data import extract as module
 from deepfake_nb.core import DeepfakeError, ManifestError
-from deepfake_nb.data import manifest_from_folder, read_manifest
-from deepfake_nb.folders import is_result
-from deepfake_nb.media import read_image, write_video
-from deepfake_nb.tables import unspell_name
+from deepfake_nb.data.splits import manifest_from_folder, read_manifest
+from deepfake_nb.data.folders import is_result
+from deepfake_nb.see.media import read_image, write_video
+from deepfake_nb.data.tables import unspell_name
 
 OPTIONS = dict(size=64, frames=3, face_detector="haar", progress=False)
 SCRIPT = """
 import sys
-from deepfake_nb.data import read_manifest
-from deepfake_nb.extract import extract
+from deepfake_nb.data.splits import read_manifest
+from deepfake_nb.data.extract import extract
 if __name__ == "__main__": extract(read_manifest(sys.argv[1]), sys.argv[2], size=64, frames=3, workers=2, face_detector="haar", progress=False)
 """
 

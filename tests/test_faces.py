@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.cbook import get_sample_data
 
-from deepfake_nb import detect, faces
+from deepfake_nb.see import detect, faces
 from deepfake_nb.core import DeepfakeError, REASONS
 from pathlib import Path
 
@@ -165,7 +165,7 @@ def test_the_frame_is_left_as_it_was(path, portrait):
 
 def test_no_torch():
     import subprocess, sys
-    code = "import sys, deepfake_nb.faces; assert not {'torch', 'scipy', 'huggingface_hub'} & set(sys.modules)"
+    code = "import sys, deepfake_nb.see.faces; assert not {'torch', 'scipy', 'huggingface_hub'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -248,7 +248,7 @@ def test_a_portrait_that_lies_on_its_side_gets_a_hint(path, turn, words, portrai
 @needs_yunet
 @pytest.mark.skipif(not (CASES / "22_r_crop60.jpg").exists(), reason="the recorded pictures are not at hand")
 def test_a_close_up_is_not_judged_by_one_eye():
-    from deepfake_nb.media import read_media
+    from deepfake_nb.see.media import read_media
     frame = read_media(CASES / "22_r_crop60.jpg").frames[0]
     face, = faces.load_face_detector(YUNET).detect([frame])[0]
     assert face.size > 500

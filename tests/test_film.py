@@ -3,13 +3,13 @@ import hashlib, os, struct, subprocess, sys
 from fractions import Fraction
 from pathlib import Path
 import av, cv2, numpy as np, pytest
-from deepfake_nb.capture import Capture, SourceError
+from deepfake_nb.see.capture import Capture, SourceError
 from deepfake_nb.core import MediaError
-from deepfake_nb.faces import FaceDetector
-from deepfake_nb.files import FILM_FORMATS, open_container, sniff_format
-from deepfake_nb.film import iter_frames, open_video, read_video
-from deepfake_nb.media import Limits, read_media, sniff_kind, write_video
-from deepfake_nb.pipeline import read_and_look
+from deepfake_nb.see.faces import FaceDetector
+from deepfake_nb.see.files import FILM_FORMATS, open_container, sniff_format
+from deepfake_nb.see.film import iter_frames, open_video, read_video
+from deepfake_nb.see.media import Limits, read_media, sniff_kind, write_video
+from deepfake_nb.see.pipeline import read_and_look
 
 PATTERN = 0xAB  # what memory is filled with, to see whether it comes back as a picture
 
@@ -100,7 +100,7 @@ def test_what_is_decoded_does_not_depend_on_what_was_decoded_before(cases, name,
         if before: read(cases / before)
         fill_memory()
         answers.add(read(cases / name))
-    fresh = subprocess.run([sys.executable, "-c", "import hashlib, sys\nfrom deepfake_nb.film import read_video\n"
+    fresh = subprocess.run([sys.executable, "-c", "import hashlib, sys\nfrom deepfake_nb.see.film import read_video\n"
                             "print(hashlib.sha256(b''.join(o.tobytes() for o in read_video(sys.argv[1], 12).frames)).hexdigest())", str(cases / name)], capture_output=True, text=True)
     assert len(answers) == 1, fresh.stderr
     if way != "stream": assert answers == {fresh.stdout.strip()}
@@ -356,7 +356,7 @@ def test_frames_that_serve_no_other_are_skipped_and_nothing_changes(tmp_path, mo
     "Fewer frames are decoded, and the wanted ones are the same, bit for bit."
     if "libx264" not in av.codecs_available: pytest.skip("this FFmpeg has no libx264")
     path = film(tmp_path / "a.mp4", scene(30, 320, 240)*4, options=dict(bf="3", crf="20"))
-    import deepfake_nb.film as module
+    import deepfake_nb.see.film as module
     counted, original = [], module._decode
     monkeypatch.setattr(module, "_decode", lambda context, packet: counted.append(len(found := original(context, packet))) or found)
     media = read_video(path, 6)

@@ -3,12 +3,12 @@ import json
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
-import deepfake_nb.finetune as module
+import deepfake_nb.learn.finetune as module
 from deepfake_nb.core import FAKE, DeepfakeError, sha256_file
-from deepfake_nb.finetune import FineTuneSettings, finetune
-from deepfake_nb.learner import BatchLoader
-from deepfake_nb.mining import OverlapError, read_failures, refuse_overlap
-from deepfake_nb.model import create_scorer, load_scorer, save_scorer, weights_info
+from deepfake_nb.learn.finetune import FineTuneSettings, finetune
+from deepfake_nb.learn.learner import BatchLoader
+from deepfake_nb.learn.mining import OverlapError, read_failures, refuse_overlap
+from deepfake_nb.model.scorer import create_scorer, load_scorer, save_scorer, weights_info
 
 SETTINGS = FineTuneSettings(epochs=1, batch_size=8, severity=0., held_out=.4, stopping=.3)
 
@@ -169,7 +169,7 @@ def spoiled(parts):
 @pytest.fixture(scope="module")
 def able(sets, tmp_path_factory):
     "Weights that are right about the untouched set: the head is fitted to the features of the test pictures."
-    from deepfake_nb.batches import Faces
+    from deepfake_nb.learn.batches import Faces
     torch.manual_seed(0)
     scorer = create_scorer("mobilenetv2_100", "mean", 1, 32, name="able").eval()
     faces = Faces(sets["test"], 32)
@@ -234,7 +234,7 @@ def test_the_parent_is_never_overwritten(weights, sets):
 
 def test_the_command_finetunes_from_tables(weights, sets, tmp_path):
     from deepfake_nb.shell import run_command
-    from deepfake_nb.manifest import write_manifest
+    from deepfake_nb.data.manifest import write_manifest
     tables = [str(o) for name, part in dict(pool=sets["pool"], replay=sets["replay"], val=sets["validation"], test=sets["test"]).items()
               for o in (f"--{name}", write_manifest(part, tmp_path/f"{name}.csv"))]
     settings = json.dumps(dict(batch_size=8, severity=0., held_out=.4, stopping=.3))

@@ -12,8 +12,8 @@ NAMES = ("<img src=x onerror=alert(1)>.jpg", "holiday\u202egpj.exe.jpg", "x" * 3
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory):
     import torch
-    from deepfake_nb.engine import Engine
-    from deepfake_nb.model import create_scorer, save_scorer
+    from deepfake_nb.serve.engine import Engine
+    from deepfake_nb.model.scorer import create_scorer, save_scorer
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64, name="random"), path)
@@ -49,7 +49,7 @@ def zipped(name="mimetype", data=b"hello"):
 
 def film_bytes(folder):
     import numpy as np
-    from deepfake_nb.media import write_video
+    from deepfake_nb.see.media import write_video
     write_video(folder / "whole.mp4", [np.full((120, 160, 3), 20 * i, np.uint8) for i in range(8)], fps=4)
     return (folder / "whole.mp4").read_bytes()
 
@@ -62,7 +62,7 @@ BAD = dict(zip_as_jpg=lambda folder: zipped(), empty=lambda folder: b"", html=la
 
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_file_gets_a_sentence(kind, engine, tmp_path):
-    from deepfake_nb.engine import EngineError
+    from deepfake_nb.serve.engine import EngineError
     path = tmp_path / "upload.jpg"
     path.write_bytes(BAD[kind](tmp_path))
     for work in (engine.preview, engine.examine):
@@ -82,7 +82,7 @@ def test_two_things_at_once(engine, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 def test_names_are_text(name, engine, tmp_path):
-    from deepfake_nb.app import report_name, verdict_html
+    from deepfake_nb.serve.app import report_name, verdict_html
     path = small(tmp_path / "upload.jpg")
     look, seen = engine.preview(path, name), engine.examine(path, name)
     for text in (look.text, seen.prediction.path):
@@ -116,7 +116,7 @@ def test_verify_finds_any_change(engine, tmp_path, capsys):
     "What belongs together passes; one changed byte anywhere does not."
     from deepfake_nb.cli import deepfake_report
     from deepfake_nb.core import DeepfakeError
-    from deepfake_nb.engine import record_file
+    from deepfake_nb.serve.engine import record_file
     path = small(tmp_path / "upload.jpg")
     seen, pdf = engine.examine(path, "portrait.jpg"), b"%PDF-1.7 pretended"
     parts = {"report.html": seen.page.encode(), "report.pdf": pdf, "report.json": record_file(seen.record, seen.page, pdf), path.name: path.read_bytes()}

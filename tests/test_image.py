@@ -3,10 +3,10 @@ import io, struct, threading, time, zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile
-from deepfake_nb import animation, image
+from deepfake_nb.see import animation, image
 from deepfake_nb.core import MediaError
-from deepfake_nb.image import read_image, verify_image
-from deepfake_nb.media import Limits, read_media, sniff_kind
+from deepfake_nb.see.image import read_image, verify_image
+from deepfake_nb.see.media import Limits, read_media, sniff_kind
 
 NOISE = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")

@@ -3,7 +3,7 @@ import importlib, json, os
 from pathlib import Path
 import pytest
 from deepfake_nb.shell import run_command
-from project import ROOT, modules
+from project import ROOT, dotted, modules
 
 pytestmark = pytest.mark.skipif("DEEPFAKE_NB_LOWEST" not in os.environ, reason="99_cli does this with the newest versions")
 SMALL = ("--arch", "mobilenetv2_050", "--temporal", "mean", "--clip-length", "1", "--image-size", "64", "--epochs", "1", "--batch-size", "2", "--workers", "0")
@@ -44,7 +44,7 @@ def test_the_environment_is_the_lowest(folder):
 
 
 @pytest.mark.parametrize("module", list(modules()))
-def test_every_module_can_be_imported(module): importlib.import_module(f"deepfake_nb.{module}")
+def test_every_module_can_be_imported(module): importlib.import_module(dotted(module))
 
 
 def test_report(folder):

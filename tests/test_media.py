@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from deepfake_nb.core import MediaError
-from deepfake_nb.media import Limits, evenly_spaced, iter_frames, open_video, read_image, read_media, read_video, sniff_kind, write_video
+from deepfake_nb.see.media import Limits, evenly_spaced, iter_frames, open_video, read_image, read_media, read_video, sniff_kind, write_video
 
 ORANGE = (250, 120, 20)
 
@@ -115,7 +115,7 @@ def test_nothing_on_standard_error(tmp_path):
     "Neither FFmpeg nor OpenCV speaks, and neither import nor use changes the environment."
     (tmp_path / "cut.mp4").write_bytes(write_video(tmp_path / "a.mp4", numbered(32)).read_bytes()[:800])
     # OpenCV itself sets a path when it is imported, so it comes first
-    code = (f"import os, cv2; before = dict(os.environ)\nfrom deepfake_nb.media import read_media, MediaError\nfor name in ('a', 'cut', 'none'):\n"
+    code = (f"import os, cv2; before = dict(os.environ)\nfrom deepfake_nb.see.media import read_media, MediaError\nfor name in ('a', 'cut', 'none'):\n"
             f"    try: read_media(rf'{tmp_path}/' + name + '.mp4')\n    except MediaError: print('refused')\nassert before == dict(os.environ)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["refused"]*2, "")

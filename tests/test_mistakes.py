@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from deepfake_nb.core import FAKE, REAL
-from deepfake_nb.data import check_leaks, read_manifest, split_by_group
+from deepfake_nb.data.splits import check_leaks, read_manifest, split_by_group
 
 PAIRS = dict(train=[["071", "054"], ["033", "097"]], val=[["720", "672"]], test=[["000", "003"]])
 METHODS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures")
@@ -107,7 +107,7 @@ def test_9_no_person_and_no_video_on_two_sides():
 def test_1_eight_of_32_frames_are_spread_over_all_of_them(tmp_path):
     "The mistake: the first eight are taken."
     import numpy as np
-    from deepfake_nb.media import evenly_spaced, read_video, write_video
+    from deepfake_nb.see.media import evenly_spaced, read_video, write_video
     picked = evenly_spaced(32, 8)
     assert len(picked) == 8 and len(set(np.diff(picked))) == 1 and picked[0] < 4 and picked[-1] >= 28
     write_video(tmp_path/"v.mp4", [np.full((64, 64, 3), 7*i, np.uint8) for i in range(32)], 8)  # the brightness tells which frame it is
@@ -119,7 +119,7 @@ def test_3_what_is_reported_cannot_be_trained_on(tmp_path):
     "The mistake: failures of the test set are fine-tuned on, and the same set is then reported."
     import pandas as pd
     from deepfake_nb.core import DeepfakeError
-    from deepfake_nb.mining import refuse_overlap
+    from deepfake_nb.learn.mining import refuse_overlap
     rows = [dict(path=str(tmp_path/f"{i}.png"), label=i % 2, split="test", group=str(i), dataset="d", method="m") for i in range(4)]
     for i in range(4): (tmp_path/f"{i}.png").write_bytes(bytes([i]))
     table = pd.DataFrame(rows)
@@ -131,8 +131,8 @@ def test_6_no_face_is_no_probability(tmp_path):
     "The mistakes: 0.5, 0.0, or a crash."
     import numpy as np
     from PIL import Image
-    from deepfake_nb.model import create_scorer
-    from deepfake_nb.predict import Detector
+    from deepfake_nb.model.scorer import create_scorer
+    from deepfake_nb.judge.predict import Detector
     Image.fromarray(np.full((200, 200, 3), 127, np.uint8)).save(tmp_path/"wall.png")
     scorer = create_scorer("mobilenetv2_100", "mean", clip_length=1, image_size=64)
     prediction = Detector(scorer, face_detector="haar").predict(tmp_path/"wall.png")
@@ -144,9 +144,9 @@ def test_8_training_and_serving_show_the_network_the_same(tmp_path):
     import numpy as np, pandas as pd, torch
     from matplotlib.cbook import get_sample_data
     from PIL import Image, ImageFilter
-    from deepfake_nb.batches import Faces
-    from deepfake_nb.faces import crop_face, load_face_detector
-    from deepfake_nb.model import create_scorer
+    from deepfake_nb.learn.batches import Faces
+    from deepfake_nb.see.faces import crop_face, load_face_detector
+    from deepfake_nb.model.scorer import create_scorer
     picture = np.array(Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB").filter(ImageFilter.GaussianBlur(4)))  # so that interpolation does not matter
     Image.fromarray(picture).save(tmp_path/"hopper.png")
     face = max(load_face_detector("haar").detect([picture])[0], key=lambda o: o.size)

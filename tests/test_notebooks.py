@@ -3,20 +3,20 @@ import atexit, gc, importlib.util, os, re, signal, sys
 import nbdev.test  # the module, not the function: pytest would collect `test_nb`
 import pytest
 from nbdev.config import get_config
-from project import NOTEBOOKS, PACKAGE, ROOT, code, imports, modules, own_imports
+from project import NOTEBOOKS, PACKAGE, ROOT, code, dotted, imports, modules, own_imports
 
 
 def missing(source):
     "Packages that code wants, directly or through modules of this project, and that are not installed."
     unasked = {PACKAGE, "pillow_heif"} # HEIC is read where that is installed, and no notebook needs it
-    result, seen, todo = set(), set(), [source]
+    result, seen, todo = set(), set(), [(source, PACKAGE)]
     while todo: # each module once, however many ways lead to it
-        text = todo.pop()
-        found = {o.split(".")[0] for o in imports(text)} - set(sys.stdlib_module_names) - unasked
+        text, inside = todo.pop()
+        found = {o.split(".")[0] for o in imports(text, inside)} - set(sys.stdlib_module_names) - unasked
         result |= {o for o in found if importlib.util.find_spec(o) is None}
-        new = own_imports(text) - seen
+        new = own_imports(text, inside) - seen
         seen |= new
-        todo += [modules()[o].read_text(encoding="utf-8") for o in new]
+        todo += [(modules()[o].read_text(encoding="utf-8"), dotted(o).rsplit(".", 1)[0]) for o in new]
     return result
 
 

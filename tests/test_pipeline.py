@@ -1,9 +1,9 @@
 "Real films: searching everywhere now and then finds the same people, in the same places, as searching everywhere in each frame."
 from pathlib import Path
 import numpy as np, pytest
-from deepfake_nb.faces import _box_iou, load_face_detector, track_faces
-from deepfake_nb.media import read_video
-from deepfake_nb.pipeline import film_detector, read_and_look
+from deepfake_nb.see.faces import _box_iou, load_face_detector, track_faces
+from deepfake_nb.see.media import read_video
+from deepfake_nb.see.pipeline import film_detector, read_and_look
 
 films = Path(__file__).parents[2]/"shared"/"data"/"eval"/"ffpp_video"
 some = [films/"real"/"004.mp4", films/"fake"/"634_660.mp4"]

@@ -5,9 +5,9 @@ import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from deepfake_nb.core import INCONCLUSIVE, FaceVerdict, WeightsError, prediction_from_dict
-from deepfake_nb.media import write_video
-from deepfake_nb.model import create_scorer, save_scorer
-from deepfake_nb.predict import KEY_FRAMES, Detector, judge
+from deepfake_nb.see.media import write_video
+from deepfake_nb.model.scorer import create_scorer, save_scorer
+from deepfake_nb.judge.predict import KEY_FRAMES, Detector, judge
 
 portrait = get_sample_data("grace_hopper.jpg", asfileobj=False)
 shared = Path(__file__).parents[2]/"shared"
@@ -36,7 +36,7 @@ def film(folder):
 
 
 def test_predicting_imports_neither_fastai_nor_pandas(weights):
-    code = ("import sys; from deepfake_nb.predict import Detector; "
+    code = ("import sys; from deepfake_nb.judge.predict import Detector; "
             f"print(Detector({str(weights)!r}, face_detector='haar', device='cpu').predict({str(portrait)!r}).decision); "
             "print([o for o in ('fastai', 'pandas', 'sklearn', 'IPython') if o in sys.modules])")
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")  # from another folder
@@ -95,7 +95,7 @@ def test_batch_size_and_flip(weights, film):
 
 def test_interruption_is_not_swallowed(detector, monkeypatch):
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr("deepfake_nb.predict.read_and_look", stop)
+    monkeypatch.setattr("deepfake_nb.judge.predict.read_and_look", stop)
     with pytest.raises(KeyboardInterrupt): detector.predict_many([portrait], progress=False)
 
 

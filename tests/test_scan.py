@@ -8,16 +8,16 @@ from PIL import Image
 pytest.importorskip("pyarrow", reason="a scan writes Parquet: pip install 'deepfake_nb[scan]'")
 pytest.importorskip("pandas", reason="a scan is read with pandas: pip install 'deepfake_nb[scan]'")
 from deepfake_nb.core import DeepfakeError
-from deepfake_nb.ledger import ScanError, plain_path, read_scan, summarise
-from deepfake_nb.media import write_video
-from deepfake_nb.model import create_scorer, save_scorer
-from deepfake_nb.predict import Detector
-from deepfake_nb.scan import scan
+from deepfake_nb.serve.ledger import ScanError, plain_path, read_scan, summarise
+from deepfake_nb.see.media import write_video
+from deepfake_nb.model.scorer import create_scorer, save_scorer
+from deepfake_nb.judge.predict import Detector
+from deepfake_nb.serve.scan import scan
 
 SETTINGS = dict(face_detector="haar", device="cpu", frames=4)
 SCRIPT = """import signal, sys, time
 from deepfake_nb.cli import deepfake_scan
-from deepfake_nb.ledger import Ledger
+from deepfake_nb.serve.ledger import Ledger
 add = Ledger.add
 def slowly(self, row): time.sleep(.15); return add(self, row) # so that there is a middle to be stopped in, however fast the machine
 Ledger.add = slowly
@@ -257,7 +257,7 @@ def test_ray_on_one_machine(media, weights, expected, tmp_path):
 
 @slow
 def test_ray_with_two_machines_one_of_which_is_lost(cluster, media, weights, expected, tmp_path, monkeypatch):
-    from deepfake_nb import scan as module
+    from deepfake_nb.serve import scan as module
     monkeypatch.setattr(module, "BLOCK", 2)
     def lose():
         stop = time.monotonic() + 300

@@ -4,15 +4,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2, numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
-from deepfake_nb.capture import Backoff, Capture, hide_credentials, parse_source
+from deepfake_nb.see.capture import Backoff, Capture, hide_credentials, parse_source
 from deepfake_nb.core import DeepfakeError
-from deepfake_nb.faces import Face
-from deepfake_nb.follow import Follower
-from deepfake_nb.media import read_video, write_video
-from deepfake_nb.model import create_scorer, save_scorer
-from deepfake_nb.predict import Detector
+from deepfake_nb.see.faces import Face
+from deepfake_nb.see.follow import Follower
+from deepfake_nb.see.media import read_video, write_video
+from deepfake_nb.model.scorer import create_scorer, save_scorer
+from deepfake_nb.judge.predict import Detector
 from deepfake_nb.shell import run_command
-from deepfake_nb.stream import LiveScorer, SteadyVerdict, Stream, StreamSettings
+from deepfake_nb.serve.stream import LiveScorer, SteadyVerdict, Stream, StreamSettings
 
 portrait = np.array(Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB").resize((256, 300)))
 LONG = 90.  # seconds after which a live test gives up; it needs a fraction of that on a quiet machine

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from deepfake_nb.core import FAKE, REAL, ManifestError
-from deepfake_nb.data import check_leaks, join_manifests, read_manifest
-from deepfake_nb.folders import find_media
-from deepfake_nb.manifest import check_labels, check_pairs, write_manifest
-from deepfake_nb.tables import unspell_name
+from deepfake_nb.data.splits import check_leaks, join_manifests, read_manifest
+from deepfake_nb.data.folders import find_media
+from deepfake_nb.data.manifest import check_labels, check_pairs, write_manifest
+from deepfake_nb.data.tables import unspell_name
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
 shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the project's data is not here")

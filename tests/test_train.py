@@ -52,8 +52,8 @@ def test_a_killed_training_goes_on_and_its_weights_judge(data, tmp_path):
     assert log.epoch.tolist() == [0, 1, 2]
     assert log[: len(begun)].equals(begun)  # what was done was not done again
 
-    from deepfake_nb.model import load_scorer
-    from deepfake_nb.predict import Detector
+    from deepfake_nb.model.scorer import load_scorer
+    from deepfake_nb.judge.predict import Detector
     told = load_scorer(out).config
     assert told.training["data"] and told.false_positive_rate["n_real"] == 4
     picture = next((data/"val"/"real").iterdir())
@@ -65,7 +65,7 @@ def test_a_killed_training_goes_on_and_its_weights_judge(data, tmp_path):
 def test_pictures_whose_names_are_not_utf_8_are_read(tmp_path, data):
     "OpenCV ends the process on such a name."
     import pandas as pd
-    from deepfake_nb.batches import Faces, check_pictures
+    from deepfake_nb.learn.batches import Faces, check_pictures
     name = os.fsdecode(b"caf\xe9.png")
     (tmp_path/name).write_bytes(next((data/"val"/"real").iterdir()).read_bytes())
     table = pd.DataFrame(dict(path=pd.Series([name], dtype=object), label=0, split="train"))
@@ -77,7 +77,7 @@ def test_a_damaged_crop_is_told_before_anything_is_trained(tmp_path, data):
     "And nothing is left that would stop the next try."
     import shutil
     from deepfake_nb.core import ManifestError
-    from deepfake_nb.recipe import Recipe, train
+    from deepfake_nb.learn.recipe import Recipe, train
     import pandas as pd
     crops = tmp_path/"crops"
     shutil.copytree(data, crops)
@@ -90,8 +90,8 @@ def test_a_damaged_crop_is_told_before_anything_is_trained(tmp_path, data):
 
 def test_a_run_that_failed_in_its_first_epoch_does_not_stop_the_next(tmp_path, data, monkeypatch):
     import pandas as pd
-    from deepfake_nb import recipe as module
-    from deepfake_nb.recipe import Recipe, train
+    from deepfake_nb.learn import recipe as module
+    from deepfake_nb.learn.recipe import Recipe, train
     table = pd.DataFrame([dict(path=str(o), label=int(o.parent.name == "fake"), split=o.parents[1].name, group=o.stem, dataset="plain", method=o.parent.name) for o in sorted(data.rglob("*.png"))])
     def broken(*args): raise MemoryError
     with monkeypatch.context() as m:
@@ -104,7 +104,7 @@ def test_a_run_that_failed_in_its_first_epoch_does_not_stop_the_next(tmp_path, d
 def test_curves_need_no_window(tmp_path):
     "A back end that is not there is nothing to a training."
     (tmp_path/"log.csv").write_text("epoch,train_loss,valid_loss,auc,time\n0,.7,.6,.5,00:01\n")
-    code = f"from deepfake_nb.recipe import plot_log; plot_log({str(tmp_path/'log.csv')!r}).savefig({str(tmp_path/'curves.png')!r})"
+    code = f"from deepfake_nb.learn.recipe import plot_log; plot_log({str(tmp_path/'log.csv')!r}).savefig({str(tmp_path/'curves.png')!r})"
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | dict(MPLBACKEND="module://nosuch"), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-500:]
     assert (tmp_path/"curves.png").stat().st_size > 1000
@@ -128,8 +128,8 @@ def teachers(data, tmp_path_factory):
 
 def run_teachers(teachers, out, killed=False):
     "A training with both teachers, frozen stages and a running average; killed after its second epoch if wished."
-    from deepfake_nb.learner import Checkpoint
-    from deepfake_nb.recipe import Recipe, train
+    from deepfake_nb.learn.learner import Checkpoint
+    from deepfake_nb.learn.recipe import Recipe, train
     recipe = Recipe("test_efficientnet", "mean", 1, 64, epochs=4, batch_size=8, from_real_only=True, labelled_share=.5, labelled_weight=.7, freeze=2, average=.9, severity=.5)
     class Killed(Exception): pass
     original, said = Checkpoint.after_epoch, []
@@ -146,7 +146,7 @@ def run_teachers(teachers, out, killed=False):
 def test_two_teachers_end_alike_whether_killed_or_not(teachers, tmp_path):
     "The same weights to the last digit, with the average, the drawn pairs and all forgeries; and the file says what it learnt from and was chosen by."
     import pandas as pd, torch
-    from deepfake_nb.model import load_scorer
+    from deepfake_nb.model.scorer import load_scorer
     once, twice = tmp_path/"once.safetensors", tmp_path/"twice.safetensors"
     said = run_teachers(teachers, once)
     run_teachers(teachers, twice, killed=True)
@@ -170,7 +170,7 @@ def test_two_teachers_end_alike_whether_killed_or_not(teachers, tmp_path):
 def test_a_labelled_table_of_one_class_is_refused(teachers, tmp_path, share, found):
     import pandas as pd
     from deepfake_nb.core import DeepfakeError
-    from deepfake_nb.recipe import Recipe, train
+    from deepfake_nb.learn.recipe import Recipe, train
     table = pd.read_csv(teachers/"labelled.csv", dtype=dict(pair=str))
     one = table[table.label == share].drop(columns="pair")
     one.to_csv(tmp_path/"one.csv", index=False)

@@ -4,10 +4,10 @@ import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from deepfake_nb.core import INCONCLUSIVE, prediction_from_dict
-from deepfake_nb.faces import Face
-from deepfake_nb.files import Media
-from deepfake_nb.model import create_scorer
-from deepfake_nb.predict import Detector
+from deepfake_nb.see.faces import Face
+from deepfake_nb.see.files import Media
+from deepfake_nb.model.scorer import create_scorer
+from deepfake_nb.judge.predict import Detector
 
 portrait = np.array(Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB"))
 
@@ -38,7 +38,7 @@ def a_media(n=1, frame_count=None, seconds=None, **more):
 
 def real(scorer, boxes, media, only=None, **settings):
     "Judged with a threshold that nobody reaches, so that only what was not looked at can keep it from being REAL."
-    from deepfake_nb.calibrate import AbstentionRule
+    from deepfake_nb.measure.calibrate import AbstentionRule
     rule = AbstentionRule(near=None, max_spread=None, hidden=False)
     return Detector(scorer, "cpu", face_detector=Told(*boxes, only=only), threshold=1., abstention=rule, **settings).predict_media(media)
 
@@ -78,7 +78,7 @@ def test_a_second_picture_track_keeps_a_film_from_being_real(scorer):
 
 
 def test_a_long_film_says_how_short_a_piece_can_be_missed(scorer):
-    from deepfake_nb.wording import verdict_sentences
+    from deepfake_nb.tell.wording import verdict_sentences
     prediction = real(scorer, [large], a_media(32, frame_count=18000, seconds=600.))
     sentence = "32 of 18,000 frames were looked at; a forged piece shorter than 19 seconds can be missed."
     assert prediction.decision == "REAL" and prediction.looked_at["longest_gap"] == pytest.approx(18.75)
@@ -106,8 +106,8 @@ def test_the_number_of_people_is_an_option_of_the_command(monkeypatch, tmp_path)
 
 def scored(scorer, monkeypatch, logits, threshold=.9037, rule=None):
     "A film of one person whose frames get these scores."
-    from deepfake_nb import predict
-    from deepfake_nb.predict import ClipScore
+    from deepfake_nb.judge import predict
+    from deepfake_nb.judge.predict import ClipScore
     x = np.array(logits, float)
     monkeypatch.setattr(predict, "score_clips", lambda *a, **k: [ClipScore(float(x.mean()), x)])
     return Detector(scorer, "cpu", face_detector=Told(large), threshold=threshold, abstention=rule).predict_media(a_media(len(x), 24 * len(x), 24.))
@@ -123,7 +123,7 @@ def test_a_piece_of_a_film_that_stands_out_is_not_drowned_by_the_rest(scorer, mo
     record = json.loads(prediction.to_json())
     assert record["segments"] == [dict(person=0, start=piece.start, end=piece.end, probability=piece.probability, frames=5)]
     assert prediction_from_dict(record) == prediction
-    from deepfake_nb.wording import verdict_sentences
+    from deepfake_nb.tell.wording import verdict_sentences
     assert any("stands out" in o and "over 99%" in o for o in verdict_sentences(prediction))
 
 
@@ -140,8 +140,8 @@ def test_a_forged_film_stays_forged_and_names_its_stretch(scorer, monkeypatch):
 
 
 def test_the_weights_file_says_how_frames_become_a_film(scorer, tmp_path):
-    from deepfake_nb.model import load_scorer, save_scorer
-    from deepfake_nb.predict import score_clips
+    from deepfake_nb.model.scorer import load_scorer, save_scorer
+    from deepfake_nb.judge.predict import score_clips
     crops = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
     plain, = score_clips(scorer.eval(), [crops], flip=False)
     assert plain.logit == pytest.approx(plain.frame_logits.mean(), abs=1e-5)  # as ever where the file says nothing
@@ -164,7 +164,7 @@ def pixelated(picture, box, block=12):
 
 def test_a_face_that_was_made_unrecognisable_is_not_judged(scorer):
     "A real face, pixelated as the press does it, was FAKE at .98."
-    from deepfake_nb.calibrate import AbstentionRule
+    from deepfake_nb.measure.calibrate import AbstentionRule
     box = (174, 121, 178, 206)
     def judged(picture, rule=None):
         media = Media("made.png", "image", [picture], [0.], *picture.shape[1::-1])
@@ -177,7 +177,7 @@ def test_a_face_that_was_made_unrecognisable_is_not_judged(scorer):
 
 @pytest.mark.parametrize("name,box", [("26_mosaic12", (174, 114, 183, 218)), ("26_faceblur4", (174, 121, 178, 206))])
 def test_pictures_of_people_who_were_protected(shared, name, box):
-    from deepfake_nb.hidden import hidden_reason, look_at_face
+    from deepfake_nb.judge.hidden import hidden_reason, look_at_face
     picture = np.array(Image.open(shared/f"cases/{name}.jpg").convert("RGB"))
     assert hidden_reason([look_at_face(picture, box)]) == "ANONYMISED"
 
@@ -185,7 +185,7 @@ def test_pictures_of_people_who_were_protected(shared, name, box):
 def test_real_faces_are_not_taken_for_hidden_ones(shared):
     "Of the validation people, as they are and mildly treated, more than 99.5% are judged."
     import cv2, pandas as pd
-    from deepfake_nb.hidden import hidden_reason, look_at_face
+    from deepfake_nb.judge.hidden import hidden_reason, look_at_face
     if not (shared/"data/faces.csv").is_file(): pytest.skip("the real faces of ../shared are not here")
     table, kept = pd.read_csv(shared/"data/faces.csv"), []
     for row in table[table.split == "val"].itertuples():
@@ -200,7 +200,7 @@ def test_real_faces_are_not_taken_for_hidden_ones(shared):
 def test_a_file_that_changes_while_it_is_read_is_refused(scorer, tmp_path, monkeypatch):
     "Bytes of one file were judged, and the hash of another was written down."
     import hashlib
-    from deepfake_nb import predict
+    from deepfake_nb.judge import predict
     from deepfake_nb.core import MediaError
     file, read = tmp_path/"a.png", predict.read_and_look
     Image.fromarray(portrait).save(file)
@@ -215,7 +215,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(scorer, tmp_path, monke
 
 
 def test_a_rate_is_stated_for_the_face_detector_it_was_measured_with(scorer, tmp_path):
-    from deepfake_nb.model import load_scorer, save_scorer
+    from deepfake_nb.model.scorer import load_scorer, save_scorer
     weights = load_scorer(save_scorer(scorer, tmp_path/"w.safetensors"))
     finder = Told(large); finder.name = "haar"
     def prediction(**rate):
@@ -232,14 +232,14 @@ def test_a_rate_is_stated_for_the_face_detector_it_was_measured_with(scorer, tmp
 
 @pytest.fixture(scope="module")
 def weights(scorer, tmp_path_factory):
-    from deepfake_nb.model import save_scorer
+    from deepfake_nb.model.scorer import save_scorer
     return save_scorer(scorer, tmp_path_factory.mktemp("weights")/"small.safetensors")
 
 
 def test_eight_threads_explain_as_one(weights):
     "Hooks and gradients of one explanation got into the others, and parameters stayed switched off."
     from concurrent.futures import ThreadPoolExecutor
-    from deepfake_nb.explain import explain
+    from deepfake_nb.judge.explain import explain
     detector = Detector(weights, "cpu", face_detector=Told(large))
     wanted = [o.requires_grad for o in detector.scorer.parameters()]
     media = [a_media() for _ in range(4)]
@@ -256,7 +256,7 @@ def test_eight_threads_explain_as_one(weights):
 def test_a_detector_is_pickled_by_what_it_was_made_of(weights, tmp_path):
     import copy, pickle, shutil
     from deepfake_nb.core import WeightsError
-    from deepfake_nb.model import create_scorer, save_scorer
+    from deepfake_nb.model.scorer import create_scorer, save_scorer
     path = tmp_path/"w.safetensors"; shutil.copy(weights, path)
     file = tmp_path/"a.png"; Image.fromarray(portrait).save(file)
     detector = Detector(path, "cpu", face_detector="haar", threshold=.3)
@@ -280,7 +280,7 @@ def test_a_forked_child_predicts(weights, tmp_path):
     file = tmp_path/"a.png"; Image.fromarray(portrait).save(file)
     same, ended = run(f"""
 import multiprocessing, os, torch
-from deepfake_nb.predict import Detector
+from deepfake_nb.judge.predict import Detector
 torch.set_num_threads(2)
 detector = Detector({str(weights)!r}, 'cpu', face_detector='haar')
 here = detector.predict({str(file)!r}).probability
@@ -305,8 +305,8 @@ def test_random_numbers_and_defaults_of_the_process_are_left_alone(weights):
 
 
 def test_weights_that_miss_most_forgeries_say_so(scorer, tmp_path):
-    from deepfake_nb.model import load_scorer, save_scorer
-    from deepfake_nb.wording import HEADLINES, verdict_sentences
+    from deepfake_nb.model.scorer import load_scorer, save_scorer
+    from deepfake_nb.tell.wording import HEADLINES, verdict_sentences
     weights = load_scorer(save_scorer(scorer, tmp_path/"w.safetensors"))
     weights.config.threshold = 1.
     def said(found):
