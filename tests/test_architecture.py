@@ -47,7 +47,8 @@ STANDS_ON = dict(
     # model
     weightsfile="core",
     pretrained="core weightsfile",
-    scorer="core weightsfile pretrained",
+    heads="weightsfile",
+    scorer="core heads weightsfile pretrained",
     export="extras scorer",
     # measure
     metrics="core",
@@ -71,7 +72,8 @@ STANDS_ON = dict(
     canvases="crops augment selfblend",
     batches="canvases filming",
     loaders="batches canvases",
-    learner="loaders scorer metrics",
+    pace="core",
+    learner="loaders pace scorer metrics",
     recipe="figure splits extract redraw loaders learner scorer pretrained calibrate",
     training="core pretrained recipe",
     mining="batches extract evaluate",
@@ -95,7 +97,7 @@ STANDS_ON = dict(
     shell="core extras predict",
     cli="*",
 )
-ONLY_LEARNERS = "fastai", ("loaders", "learner")  # wraps batches and the training loop; everything else works without it
+ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
 by_module = pytest.mark.parametrize("module", list(modules()))
@@ -156,7 +158,7 @@ def test_imports_are_those_of_the_design(module):
 
 
 @by_module
-def test_only_loaders_and_learner_import_fastai(module):
+def test_only_loaders_pace_and_learner_import_fastai(module):
     found = {o for o in imports(source(module)) if o.split(".")[0] == ONLY_LEARNERS[0]}
     assert module in ONLY_LEARNERS[1] or not found, f"{module} imports {found}"
 

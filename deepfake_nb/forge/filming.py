@@ -82,6 +82,7 @@ class Camera:
         for o in self.blocks: o.unlink()
         self.pool, self.blocks, self.free = None, [], []
 
+# %% ../../nbs/forge/00_filming.ipynb #c83bb5cf
 class Films:
     "Clips that are being filmed."
     def __init__(self, camera, clips, rates, sides):

@@ -19,8 +19,8 @@ from .augment import (blur, brightness, colour_cast, constant, contrast, degrade
 # %% auto #0
 __all__ = ['AVERAGE_LANDMARKS', 'FAMILIES', 'FAMILY_WEIGHTS', 'KINDS', 'SUBJECT', 'landmarks_from_geometry', 'face_frame',
            'face_coordinates', 'MaskShape', 'draw_shapes', 'smooth_field', 'face_masks', 'alter', 'warp',
-           'small_motion', 'align_to', 'look_alikes', 'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'meet',
-           'anew', 'masks', 'source', 'shallow_focus', 'uneven_light', 'motion_from_still']
+           'small_motion', 'align_to', 'look_alikes', 'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'forge',
+           'meet', 'anew', 'masks', 'source', 'shallow_focus', 'uneven_light', 'motion_from_still']
 
 # %% ../../nbs/forge/10_selfblend.ipynb #f78aa65c
 # mean of right eye, left eye, nose, right and left mouth corner, as shares of a crop with margin 1.25
@@ -242,28 +242,33 @@ class SelfBlend:
     severity: float = 1. # of that degradation
     video: float = .45 # share of pairs that are written as H.264 video, many of them smaller, and read again, where PyAV is installed
 
-    def __call__(self, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
-        forged = self.forge(x, landmarks, generator)
-        if not self.degrade: return forged
-        both, clips, rates, scales = self.meet(torch.cat([forged.real, forged.fake], 1), generator)
-        for i, rate, scale in zip(clips.tolist(), rates, scales): # each by itself: a codec must not predict the forgery from the original
-            both[i] = torch.cat([film(o[None], rate, scale)[0] for o in both[i].chunk(2)])
-        return replace(forged, real=both[:, :x.shape[1]], fake=both[:, x.shape[1]:])
+# %% ../../nbs/forge/10_selfblend.ipynb #524cc81a
+def __call__(self:SelfBlend, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
+    "Forge, degrade and film a batch of clips."
+    forged = self.forge(x, landmarks, generator)
+    if not self.degrade: return forged
+    both, clips, rates, scales = self.meet(torch.cat([forged.real, forged.fake], 1), generator)
+    for i, rate, scale in zip(clips.tolist(), rates, scales): # each by itself: a codec must not predict the forgery from the original
+        both[i] = torch.cat([film(o[None], rate, scale)[0] for o in both[i].chunk(2)])
+    return replace(forged, real=both[:, :x.shape[1]], fake=both[:, x.shape[1]:])
 
-    def forge(self, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged: # as they leave the forger's hands
-        b, t, _, size, _ = x.shape
-        x = x.float()/255 if x.dtype == torch.uint8 else x
-        landmarks = onto(landmarks_from_geometry(b, size) if landmarks is None else landmarks, x.device)
-        mask = self.masks(landmarks, t, size, generator)
-        source = self.source(x, landmarks, mask, generator)
-        inside = torch.rand(b, generator=generator) < .5 # which side is altered
-        soften, inside = torch.where(inside, 1., self.soft_outside), onto(inside, x.device).reshape(-1, 1, 1, 1, 1)
-        altered = alter(torch.where(inside, source, x), generator, self.strength, soften)
-        source, target = torch.where(inside, altered, source), torch.where(inside, x, altered)
-        fake = (target + mask*(source - target)).clamp(0, 1)
-        fake, mask, kind = self.anew(x, fake, mask, generator)
-        real = sometimes(x, self.alter_real, lambda c, _: alter(c, generator, self.strength), 0., 1., generator)
-        return Forged(real, fake, mask, kind)
+def forge(self:SelfBlend, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
+    "Real clips and forgeries as they leave the forger's hands."
+    b, t, _, size, _ = x.shape
+    x = x.float()/255 if x.dtype == torch.uint8 else x
+    landmarks = onto(landmarks_from_geometry(b, size) if landmarks is None else landmarks, x.device)
+    mask = self.masks(landmarks, t, size, generator)
+    source = self.source(x, landmarks, mask, generator)
+    inside = torch.rand(b, generator=generator) < .5 # which side is altered
+    soften, inside = torch.where(inside, 1., self.soft_outside), onto(inside, x.device).reshape(-1, 1, 1, 1, 1)
+    altered = alter(torch.where(inside, source, x), generator, self.strength, soften)
+    source, target = torch.where(inside, altered, source), torch.where(inside, x, altered)
+    fake = (target + mask*(source - target)).clamp(0, 1)
+    fake, mask, kind = self.anew(x, fake, mask, generator)
+    real = sometimes(x, self.alter_real, lambda c, _: alter(c, generator, self.strength), 0., 1., generator)
+    return Forged(real, fake, mask, kind)
+
+SelfBlend.__call__, SelfBlend.forge = __call__, forge
 
 # %% ../../nbs/forge/10_selfblend.ipynb #b81d6f02
 def meet(self:SelfBlend, both:Tensor, generator=None)->tuple[Tensor, Tensor, list, list]: # (B, 2T, 3, S, S); which are to be filmed, at which rates and scales

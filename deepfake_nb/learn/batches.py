@@ -185,13 +185,14 @@ class LabelledBatch:
         pairs = tuple(halves(*pairs, order=torch.randperm(len(x), generator=generator)))
         return Begun(lambda: pairs)
 
-# %% ../../nbs/learn/05_batches.ipynb #49b19c4c
+# %% ../../nbs/learn/05_batches.ipynb #e85f0f26
 def _joined(parts:list[Items])->Items|None: # in one
     if len(parts) < 2: return parts[0] if parts else None
     x, *rest = ([getattr(o, k) for o in parts] for k in ("x", "points", "label", "origin"))
     x = x if len({o.dtype for o in x}) == 1 else [o.float()/255 if o.dtype == torch.uint8 else o for o in x]
     return Items(torch.cat(x), *map(torch.cat, rest), sum(o.seed for o in parts) % (1 << 31))
 
+# %% ../../nbs/learn/05_batches.ipynb #49b19c4c
 class Teachers:
     "Faces to forge from, labelled faces, and faces that are only looked at, as one data set."
     def __init__(self,

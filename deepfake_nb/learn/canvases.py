@@ -17,7 +17,8 @@ from ..forge.augment import onto
 from ..forge.selfblend import warp
 
 # %% auto #0
-__all__ = ['SMALLEST', 'room_of', 'draw_jitters', 'crop_maps', 'Items', 'stack_items', 'Canvases', 'spare_memory', 'room_for']
+__all__ = ['STILL', 'SMALLEST', 'room_of', 'draw_jitters', 'crop_maps', 'Items', 'stack_items', 'Canvases', 'cut', 'spare_memory',
+           'room_for']
 
 # %% ../../nbs/learn/04_canvases.ipynb #89da26a4
 def room_of(
@@ -119,18 +120,23 @@ class Canvases:
         "Cut faces out."
         n, rows = torch.tensor(numbers), onto(self.rows[numbers].flatten(), self.device)
         x, points = self.kept[rows], self.points[onto(n, self.device)]
-        if self.faces.jitter is not None: x, points = self.cut(x, points, self.fits[n])
-        elif self.size != self.faces.size: raise ValueError(f"canvases of {self.size} px for crops of {self.faces.size} px that do not vary; accepted: the same size")
+        if self.faces.jitter is not None or self.size != self.faces.size: x, points = self.cut(x, points, self.fits[n])
         return Items(x.unflatten(0, (len(n), -1)), points, torch.from_numpy(self.faces.labels[numbers]).float(), torch.from_numpy(origin[numbers]), sum(self.sums[i] for i in numbers) % (1 << 31))
 
-    def cut(self, x:Tensor, points:Tensor, fits:Tensor)->tuple[Tensor, Tensor]: # canvases (B*T, 3, C, C) and (B, 5, 2); crops and landmarks
-        numbers = draw_jitters(self.faces.jitter, fits, torch.Generator().manual_seed(torch.randint(1 << 31, ()).item()))
-        maps, frames = crop_maps(self.faces.size, self.size, self.room, *numbers), len(x)//len(fits)
-        linear = maps[:, :, :2].inverse()
-        maps, linear, mirrored = (onto(o, self.device) for o in (maps, linear, numbers[3]))
-        points = (points - maps[:, None, :, 2]) @ linear.transpose(1, 2)
-        points = torch.where(mirrored[:, None, None], torch.stack([points[:, i] for i in (1, 0, 2, 4, 3)], 1), points) # a right eye lies on the right
-        return warp(x.float()/255, maps.repeat_interleave(frames, 0), self.faces.size).clamp(0, 1), points
+# %% ../../nbs/learn/04_canvases.ipynb #395cc4ee
+STILL = CropJitter(0., 0., 0., False, 0.) # no jitter
+
+def cut(self:Canvases, x:Tensor, points:Tensor, fits:Tensor)->tuple[Tensor, Tensor]:
+    "Canvases `(B*T, 3, C, C)` and landmarks on them become crops and landmarks of these."
+    numbers = draw_jitters(self.faces.jitter or STILL, fits, torch.Generator().manual_seed(torch.randint(1 << 31, ()).item()))
+    maps, frames = crop_maps(self.faces.size, self.size, self.room, *numbers), len(x)//len(fits)
+    linear = maps[:, :, :2].inverse()
+    maps, linear, mirrored = (onto(o, self.device) for o in (maps, linear, numbers[3]))
+    points = (points - maps[:, None, :, 2]) @ linear.transpose(1, 2)
+    points = torch.where(mirrored[:, None, None], torch.stack([points[:, i] for i in (1, 0, 2, 4, 3)], 1), points) # a right eye lies on the right
+    return warp(x.float()/255, maps.repeat_interleave(frames, 0), self.faces.size).clamp(0, 1), points
+
+Canvases.cut = cut
 
 # %% ../../nbs/learn/04_canvases.ipynb #3ea6de14
 def _number(path:str, word:str="")->float: # the first number of a file of the system, or of its line that begins with a word; infinite where there is none
