@@ -289,7 +289,7 @@ class LatentRedraw:
         scale = self.scales[int(torch.randint(len(self.scales), (), generator=generator))]
         size = max(16, 8*round(side*scale/8))
         fit = lambda o, size: o if o.shape[-1] == size else F.interpolate(o, (size, size), mode="bicubic", antialias=True)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda), torch.backends.cudnn.flags(enabled=True, benchmark=False): # batches of any number are not worth trying out kernels for
+        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda), torch.backends.cudnn.flags(enabled=True, benchmark=False): # batches of any number are not worth trying out kernels for
             code = self.network.encoder(fit(x, size).clamp(0, 1))
             amount = (torch.rand(n, generator=generator) < self.noisy)*torch.rand(n, generator=generator)*self.noise
             drawn = self.network.decoder(code + onto(amount.to(code.dtype), x.device).reshape(-1, 1, 1, 1)*code.std()*grain(code.shape, code, generator))

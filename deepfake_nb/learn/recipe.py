@@ -290,6 +290,8 @@ def _tell(recipe:Recipe, manifest:pd.DataFrame, clips:int, say:Callable): # what
     words = dict(forge="real faces to forge from", labelled="labelled faces", chosen="faces to choose by, never trained on")
     for role, rows in manifest[(manifest.split == "train") | (manifest.role == "chosen")].groupby("role"):
         say(f"{len(rows)} {words[role]}: " + ", ".join(f"{n} {d}" for d, n in rows.dataset.value_counts().items()) + ".")
+    sources = sorted(set(manifest.dataset[(manifest.split == "train") & (manifest.role == "forge")]))
+    if len(sources) == 1: say(f"All real faces come from one source, {sources[0] or 'without a name'}: how often those of others are taken for forgeries will not be seen.")
     if recipe.pretrained is True: say(f"{recipe.arch} starts from ImageNet's weights" + (f", from the package {PACKAGES[recipe.arch]}." if recipe.arch in PACKAGES else "."))
     if clips < recipe.batch_size//2*2: say(f"Batches of {clips} clips and not {recipe.batch_size}: there are no more to train on.")
 
