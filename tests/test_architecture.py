@@ -76,6 +76,7 @@ STANDS_ON = dict(
     learner="loaders pace scorer metrics",
     recipe="figure splits extract redraw loaders learner scorer pretrained calibrate",
     training="core pretrained recipe",
+    head="crops canvases pace calibrate metrics heads scorer",
     mining="batches extract evaluate",
     finetune="mining splits learner recipe evaluate",
     # tell
