@@ -80,10 +80,11 @@ STANDS_ON = dict(
     report="media predict explain wording provenance page",
     verify="report",
     # serve
+    owned="",
     upload="core",
     engine="media pipeline predict explain wording page report unchanged",
-    app="upload verdict wording engine",
-    server="upload engine",
+    app="owned upload verdict wording engine",
+    server="owned engine",
     stream="capture follow predict",
     live="encode stream explain",
     ledger="core wording tables journal",
