@@ -122,7 +122,7 @@ print(json.dumps([run_command(*o) for o in json.loads(sys.argv[1])]))
 WANTS = [  # a command, and the extra that it wants
     ("deepfake_extract data faces", "train"), ("deepfake_train data", "train"), ("deepfake_evaluate data", "train,report"),
     ("deepfake_finetune some.safetensors --pool a --replay b --val c --test d", "train"), ("deepfake_scan data", "scan"),
-    ("deepfake_predict data/a.jpg --out o --report", "report"), ("deepfake_report prediction.json", "report"), ("deepfake_app", "app"),
+    ("deepfake_predict data/a.jpg --out o --report", "report"), ("deepfake_report prediction.json", "report"), ("deepfake_app", "app"), ("deepfake_api", "api"),
     ("deepfake_export", "onnx"), ("deepfake_predict data/a.jpg --engine onnx", "onnx"), ("deepfake_predict data/a.jpg --engine openvino", "openvino")]
 
 
