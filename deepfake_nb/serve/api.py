@@ -102,7 +102,7 @@ def show_job(
     base:str="", # Path of the API behind a proxy
 )->PredictionJob: # For the client
     "What a client is told of a job."
-    place, time = f"{base}/v1/predictions/{job.id}", lambda seconds: datetime.fromtimestamp(round(seconds), timezone.utc)
+    place, time = f"{base}/v1/predictions/{job.id}", lambda seconds: datetime.fromtimestamp(int(seconds), timezone.utc)
     links, expires = dict(self=place), job.finished and time(job.finished + service.limits.keep_minutes * 60)
     if job.state == "succeeded" and job.result.page:
         links |= {f"report_{o}": f"{place}/report.{o}" for o in ("html", "pdf", "json")}
@@ -152,7 +152,10 @@ def _add_problems(api:FastAPI)->None:
     @handle(ClientDisconnect)
     async def gone(request, e): return Response(status_code=400) # nobody hears it
     @handle(HTTPException)
-    async def http(request, e): return await _answer(request, e.status_code, e.detail if e.detail != HTTPStatus(e.status_code).phrase else f"{request.method} {shown(request.url.path, 200)}: {e.detail}. Accepted: what /v1/openapi.json describes.", e.headers)
+    async def http(request, e):
+        unnamed, headers = e.detail == HTTPStatus(e.status_code).phrase, e.headers # of the router: no such path, or another method
+        if e.status_code == 405: headers = {"Allow": ", ".join(sorted({m for o in api.routes if o.path_regex.match(request.scope["path"]) for m in o.methods}))} # it knows only the first route
+        return await _answer(request, e.status_code, f"{request.method} {shown(request.url.path, 200)}: {e.detail}. Accepted: what /v1/openapi.json describes." if unnamed else e.detail, headers)
     @handle(Exception)
     async def unexpected(request, e): return await _answer(request, 500, "An unexpected error; it stands in the log of the service.")
 
@@ -204,14 +207,15 @@ def _problems(*codes:int)->dict: # for the description
 
 _form = {"requestBody": dict(required=True, content={"multipart/form-data": dict(schema=dict(type="object", required=["file"], additionalProperties=False,
     properties=dict(file=dict(type="string", format="binary", description="An image or a video"))))})}
-_answers = {200: dict(description="The verdict"), 202: dict(description="A job that goes on", model=PredictionJob, headers=_retry | dict(Location=dict(description="Where to ask", schema=dict(type="string")))),
+_links = {o: dict(operationId=o, parameters=dict(id="$response.body#/id")) for o in ("get_prediction", "delete_prediction", "get_report_html", "get_report_pdf", "get_report_json", "get_heatmap")}
+_answers = {200: dict(description="The verdict", links=_links), 202: dict(description="A job that goes on", model=PredictionJob, headers=_retry | dict(Location=dict(description="Where to ask", schema=dict(type="string"))), links=_links),
             **_problems(400, 408, 413, 415, 422, 429, 503, 507)}
 
 def _add_sending(api:FastAPI, guarded:dict)->None:
     @api.post("/v1/predictions", responses=_answers | guarded["responses"], dependencies=guarded["dependencies"], openapi_extra=_form)
     async def create_prediction(request:Request, response:Response,
         wait:Annotated[float | None, Query(ge=0, le=LONGEST_WAIT, description=f"Seconds to wait for the verdict; {WAIT:g} where neither this nor Prefer says")] = None,
-        weights:Annotated[str | None, Query(max_length=200, description="A name of /v1/weights")] = None,
+        weights:str|None=Query(None, description="A name of /v1/weights", json_schema_extra=dict(enum=[o.name for o in api.state.service.weights])),
         threshold:Annotated[float | None, Query(ge=0, le=1, description="Probability of a forgery from which on a face is called FAKE")] = None,
         report:Annotated[bool, Query(description="Make heatmap and reports too? Without, it is quicker")] = True,
         prefer:Annotated[str | None, Header(max_length=200, description="wait=30 or respond-async, as in RFC 7240")] = None,
@@ -238,7 +242,7 @@ def _reported(request:Request, id:str)->Job: # one with a report
     job = _job(request, id)
     if not job.done.done(): raise HTTPException(409, f"{job.name} is still being looked at. Accepted: to ask again when its state is succeeded.")
     if job.state != "succeeded": raise HTTPException(409, f"There is no report: {job.error}")
-    if not job.result.page: raise HTTPException(404, f"{job.name} was judged without a report, as was asked. Accepted: to send it with report=true.")
+    if not job.result.page: raise HTTPException(409, f"{job.name} was judged without a report, as was asked. Accepted: to send it with report=true.")
     return job
 
 def _add_asking(api:FastAPI, guarded:dict)->None:
@@ -267,7 +271,7 @@ def _printed(request:Request, job:Job)->bytes: # the PDF; raises a problem where
     except EngineError as e: raise Unavailable(str(e)) from None
 
 def _described(mime:str, *codes:int)->dict: # for the description
-    return {200: dict(description="The file", content={mime: dict(schema=dict(type="string", format="binary"))})} | _problems(404, 409, 422, *codes)
+    return {200: dict(description="The file", content={mime: dict(schema=dict(type="object") if mime == "application/json" else dict(type="string", format="binary"))})} | _problems(404, 409, 422, *codes)
 
 def _add_reports(api:FastAPI, guarded:dict)->None:
     def route(path, mime, *codes): return api.get(f"/v1/predictions/{{id}}/{path}", response_class=Response, responses=_described(mime, *codes) | guarded["responses"], dependencies=guarded["dependencies"])
@@ -293,7 +297,7 @@ def _add_reports(api:FastAPI, guarded:dict)->None:
     async def get_heatmap(request:Request, id:str):
         "Where the network looked."
         if picture := heatmap_of(job := _reported(request, id)): return _file(picture, "image/jpeg", "heatmap.jpg")
-        raise HTTPException(404, f"{job.name} has no heatmap: no face was judged.")
+        raise HTTPException(409, f"{job.name} has no heatmap: no face was judged.")
 
 # %% ../../nbs/serve/55_api.ipynb #2034698d
 def _add_state(api:FastAPI, guarded:dict)->None:

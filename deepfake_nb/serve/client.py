@@ -188,7 +188,7 @@ def report(self:Client,
         path = f"/v1/predictions/{quote(job.id, safe='')}/{KINDS[kind].removesuffix('.jpg')}"
         try: data = self._ask("GET", path)
         except ApiError as e:
-            if kinds or e.status not in (404, 503): raise # no heatmap, or nothing there can print
+            if kinds or (kind, e.status) not in (("heatmap", 409), ("pdf", 503)): raise # nobody was judged, or nothing there can print
             continue
         files[kind] = Path(folder)/KINDS[kind]
         with atomic_write(files[kind]) as temporary: temporary.write_bytes(data)

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/engine.html.md"""
 
 # %% ../../nbs/serve/10_engine.ipynb #5c46a530
 from __future__ import annotations
-import dataclasses, hashlib, io, json, logging, os, threading, time
+import dataclasses, hashlib, io, json, logging, os, threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Listener
@@ -17,8 +17,8 @@ from ..tell.wording import percent, shown_name
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone', 'TooLong', 'problem_sentence', 'Engine',
-           'examine', 'print_page', 'record_file', 'serve_engine', 'RemoteEngine', 'find_engine']
+__all__ = ['logger', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone', 'problem_sentence', 'Engine', 'examine',
+           'print_page', 'record_file', 'serve_engine', 'RemoteEngine', 'find_engine']
 
 # %% ../../nbs/serve/10_engine.ipynb #0ccbb733
 @dataclass
@@ -46,7 +46,6 @@ class Examination:
 
 class EngineError(DeepfakeError): "Something went wrong with one file; the message is for its owner."
 class EngineGone(EngineError): "The engine ended while it was asked, or is not there."
-class TooLong(EngineError): "The engine did not answer in the time that was given."
 
 # %% ../../nbs/serve/10_engine.ipynb #246edfe3
 def problem_sentence(
@@ -209,10 +208,6 @@ def serve_engine(
         threading.Thread(target=_answer, args=(engine, connection), daemon=True).start()
 
 # %% ../../nbs/serve/10_engine.ipynb #7adeb917
-def _next_message(connection, until:float|None): # raises `TooLong` where none comes before that moment of the monotonic clock
-    if until is not None and not connection.poll(max(0, until - time.monotonic())): raise TooLong("The engine did not answer in time.")
-    return connection.recv()
-
 class RemoteEngine:
     "The engine of another process, with the same methods."
     def __init__(self,
@@ -220,21 +215,20 @@ class RemoteEngine:
         key:bytes, # Its authkey
     ): self.address, self.key = address, key
 
-    def _ask(self, method:str, say:Callable|None=None, seconds:float|None=None, **arguments): # `seconds`: the longest time until it is done
-        until = None if seconds is None else time.monotonic() + seconds
+    def _ask(self, method:str, say:Callable|None=None, **arguments):
         try:
             with Client(self.address, authkey=self.key) as connection:
                 connection.send((method, arguments))
-                while (message := _next_message(connection, until))[0] == "say": say(*message[1:])
+                while (message := connection.recv())[0] == "say": say(*message[1:])
         except (EOFError, OSError): raise EngineGone("The examination was interrupted. Please try again in a moment.") from None
         if message[0] == "error": raise EngineError(message[1])
         return message[1]
 
     def choices(self): return self._ask("choices")
     def preview(self, file, name): return self._ask("preview", file=str(file), name=name)
-    def print_page(self, page, seconds=None): return self._ask("print_page", seconds=seconds, page=page)
-    def examine(self, file, name, weights=None, threshold=None, say=lambda text, share: None, evidence=True, seconds=None):
-        return self._ask("examine", say, seconds, file=str(file), name=name, weights=weights, threshold=threshold, evidence=evidence)
+    def print_page(self, page): return self._ask("print_page", page=page)
+    def examine(self, file, name, weights=None, threshold=None, say=lambda text, share: None, evidence=True):
+        return self._ask("examine", say, file=str(file), name=name, weights=weights, threshold=threshold, evidence=evidence)
 
 def find_engine()->Engine|RemoteEngine: # The one that `DEEPFAKE_NB_ENGINE` names, else one in this process
     "The engine to use here."

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from ..core import DeepfakeError
 from ..tell.wording import shown_name
-from .engine import EngineError, EngineGone, Examination, RemoteEngine, TooLong
+from .engine import EngineError, EngineGone, Examination, RemoteEngine
 from .server import EngineProcess
 
 logger = logging.getLogger(__name__)
@@ -57,24 +57,35 @@ class KeptEngine(RemoteEngine):
             _pause(say)
 
 # %% ../../nbs/serve/45_jobs.ipynb #6b236833
+@contextmanager
+def _limited(self:KeptEngine, seconds:float)->Iterator[threading.Event]: # ends the engine after that time; the event says whether that happened
+    overdue = threading.Event()
+    def end():
+        overdue.set()
+        self.process.restart()
+    (timer := threading.Timer(seconds, end)).start()
+    try: yield overdue
+    finally: timer.cancel()
+
 def _examine(self:KeptEngine, file, name, weights=None, threshold=None, say=lambda text, share: None, evidence=True)->Examination: # raises `EngineError`, `Unavailable`
     number = -1
     for _ in range(TRIES):
         number = self._wait(say, number)
-        try: return RemoteEngine.examine(self, file, name, weights, threshold, say, evidence, self.seconds)
-        except TooLong:
-            self.process.restart()
-            raise EngineError(f"{shown_name(name)}: not examined within {self.seconds:g} seconds. Accepted: a shorter or smaller file.") from None
-        except EngineGone: logger.warning("the engine went away while it examined a file")
+        with self._limited(self.seconds) as overdue:
+            try: return RemoteEngine.examine(self, file, name, weights, threshold, say, evidence)
+            except EngineGone: logger.warning("the engine went away while it examined a file")
+        if overdue.is_set(): raise EngineError(f"{shown_name(name)}: not examined within {self.seconds:g} seconds. Accepted: a shorter or smaller file.")
     raise EngineError(f"{shown_name(name)}: the engine went away {TRIES} times while it examined this file. Accepted: another file, or the same one in another format.")
 
 def _print_page(self:KeptEngine, page)->bytes: # raises `EngineError`, `Unavailable`
     self._wait(lambda text, share: None)
-    try: return RemoteEngine.print_page(self, page, LONGEST_PRINT)
-    except EngineGone: raise Unavailable("The printing was interrupted. Accepted: to ask once more.") from None
-    except TooLong: raise EngineError(f"The report was not printed within {LONGEST_PRINT:g} seconds. Accepted: the report as HTML.") from None
+    with self._limited(LONGEST_PRINT) as overdue:
+        try: return RemoteEngine.print_page(self, page)
+        except EngineGone: pass
+    if overdue.is_set(): raise EngineError(f"The report was not printed within {LONGEST_PRINT:g} seconds. Accepted: the report as HTML.")
+    raise Unavailable("The printing was interrupted. Accepted: to ask once more.")
 
-KeptEngine.examine, KeptEngine.print_page = _examine, _print_page
+KeptEngine._limited, KeptEngine.examine, KeptEngine.print_page = _limited, _examine, _print_page
 
 # %% ../../nbs/serve/45_jobs.ipynb #5df74ec2
 class Cancelled(Exception): "Nobody wants the verdict any more."
