@@ -15,11 +15,11 @@ from ..core import DeepfakeError
 from ..tell.wording import shown, shown_name
 
 # %% auto #0
-__all__ = ['FORM', 'LONGEST_HEADERS', 'IntakeError', 'too_large', 'take_in']
+__all__ = ['FORM', 'LONGEST_HEADER', 'LONGEST_HEADERS', 'IntakeError', 'too_large', 'take_in']
 
 # %% ../../nbs/serve/50_intake.ipynb #c57a5a75
 FORM = "multipart/form-data with one part called file" # what is accepted
-LONGEST_HEADERS = 64_000 # bytes of a form that are not the file
+LONGEST_HEADER, LONGEST_HEADERS = 4_000, 64_000 # bytes of one header, bytes of a form that are not the file
 
 class IntakeError(DeepfakeError):
     "A request whose file was not taken."
@@ -38,8 +38,11 @@ class _Form:
 
     def on_part_begin(self):
         if self.name is not None: raise IntakeError(422, f"The form has more than one part. Accepted: {FORM}.")
-    def on_header_field(self, data, start, end): self._header[0] += data[start:end]
-    def on_header_value(self, data, start, end): self._header[1] += data[start:end]
+    def _grow(self, which, piece):
+        self._header[which] += piece
+        if len(self._header[which]) > LONGEST_HEADER: raise IntakeError(422, f"A part of the form has a header of more than {LONGEST_HEADER} bytes. Accepted: {FORM}.")
+    def on_header_field(self, data, start, end): self._grow(0, data[start:end])
+    def on_header_value(self, data, start, end): self._grow(1, data[start:end])
     def on_header_end(self):
         if self._header[0].lower() == b"content-disposition": self._disposition = self._header[1]
         self._header = [b"", b""]
