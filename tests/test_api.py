@@ -16,7 +16,7 @@ KEY, PATIENCE = "the-key-of-this-test", 400  # seconds for whatever must come: a
 def serving(folder, weights, *arguments, **environment):
     "A server as pip's script starts it, with a folder of its own for temporary files."
     (scratch := folder / "scratch").mkdir()
-    (script := folder / "deepfake-api").write_text("import sys\nfrom deepfake_nb.cli import deepfake_api\nsys.exit(deepfake_api())\n")
+    (script := folder / "deepfake-api").write_text("import sys\nfrom deepfake_nb.service import deepfake_api\nsys.exit(deepfake_api())\n")
     command = [sys.executable, str(script), "--port", "0", "--weights", str(weights), "--device", "cpu", *arguments]
     with open(folder / "log", "wb") as log: process = subprocess.Popen(command, cwd=folder, env=os.environ | dict(TMPDIR=str(scratch)) | environment, stderr=log, stdout=log)
     said = lambda: (folder / "log").read_text()
@@ -262,8 +262,8 @@ def test_the_container_starts_what_there_is(capsys):
     extras = re.findall(r"\[([\w,]+)\]", " ".join(words("RUN")))
     assert extras and all(f"{o}_requirements" in settings["DEFAULT"] for extra in extras for o in extra.split(","))
     command = json.loads(words("ENTRYPOINT")[-1])
-    assert f"{command[0]}=deepfake_nb.cli:deepfake_api" in settings["DEFAULT"]["console_scripts"]
-    options = run_command("deepfake_api", "--help")[1]
+    assert f"{command[0]}=deepfake_nb.service:deepfake_api" in settings["DEFAULT"]["console_scripts"]
+    options = run_command("deepfake_api", "--help", module="deepfake_nb.service")[1]
     assert all(o in options for o in command[1:] if o.startswith("--"))
     port = command[command.index("--port") + 1]
     assert words("EXPOSE") == [port] and f"127.0.0.1:{port}/v1/health" in words("HEALTHCHECK")[-1]

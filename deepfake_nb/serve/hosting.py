@@ -46,6 +46,7 @@ class _Server(uvicorn.Server):
         self.jobs.stop()
         await super().shutdown(sockets)
 
+# %% ../../nbs/serve/60_hosting.ipynb #12cd9de6
 def weights_here(
     files:list[str|Path]|None, # Weights files; None: the default one
 )->list[Weights]: # In that order; raises `WeightsError`
@@ -82,7 +83,7 @@ def serve_api(
     except KeyboardInterrupt: return 0
     finally: own.remove()
 
-# %% ../../nbs/serve/60_hosting.ipynb #12cd9de6
+# %% ../../nbs/serve/60_hosting.ipynb #8476059c
 def _serve(folder:Path, engine:EngineProcess, listening, choices, limits:Limits, key, origins, root_path)->int:
     jobs = Jobs(KeptEngine(engine, limits.seconds), limits.queue, limits.keep_minutes, limits.keep_results)
     try:

@@ -61,6 +61,7 @@ class _Form:
     def close(self):
         if self._out: self._out.close()
 
+# %% ../../nbs/serve/50_intake.ipynb #aee128ac
 def too_large(
     name:str, # Of a file
     max_bytes:int, # The most that is accepted
@@ -68,7 +69,7 @@ def too_large(
     "A file that is too large."
     return IntakeError(413, f"{name}: this file is too large. Accepted: at most {max_bytes/1e6:g} MB.")
 
-# %% ../../nbs/serve/50_intake.ipynb #b9b556b6
+# %% ../../nbs/serve/50_intake.ipynb #e8e54e46
 def _parser(form:_Form, content_type:str)->MultipartParser: # raises `IntakeError`
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data": raise IntakeError(415, f"The request holds {shown(kind.decode(errors='replace') or 'nothing that is named', 60)}. Accepted: {FORM}.")
