@@ -8,6 +8,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/data/splits.html.md"""
 from __future__ import annotations
 import html
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -19,7 +20,7 @@ from .datasets import (manifest_from_celeb_df, manifest_from_deeperforensics, ma
 from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS, check_labels, check_manifest, check_pairs, connect_groups, drop_doubles, media_files,
                                   manifest_from_csv, manifest_from_faces, manifest_from_folder, write_manifest)
 from ..see.media import read_media
-from .tables import table_columns, unspell_name
+from .tables import fake_means, table_columns, unspell_name
 
 # %% auto #0
 __all__ = ['read_manifest', 'join_manifests', 'split_by_group', 'Leaks', 'picture_hash', 'check_leaks', 'summarize_manifest',
@@ -41,13 +42,14 @@ def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to 
 def read_manifest(
     path:str|Path, # A folder, a CSV or a JSON
     dataset:str|None=None, # A name in `ADAPTERS`; None: recognised by the layout
+    fake_is=None, # For a table whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->pd.DataFrame: # A manifest; raises `ManifestError` where nothing can be made of it
     "Read any data set into one manifest."
     path = Path(path)
     if not path.exists(): raise ManifestError(path, "there is no such file or folder", "a folder, a CSV or a JSON")
     if dataset is not None and dataset not in ADAPTERS: raise ManifestError(path, f"the data set {dataset!r} is unknown", ", ".join(ADAPTERS))
     name, place = (dataset, path) if dataset else _recognise(path)
-    return ADAPTERS[name](place)
+    with fake_means(fake_is) if fake_is is not None else nullcontext(): return ADAPTERS[name](place)
 
 # %% ../../nbs/data/35_splits.ipynb #cddcc9d0
 def join_manifests(
