@@ -35,7 +35,8 @@ STANDS_ON = dict(
     journal="core",
     manifest="core tables folders",
     datasets="core manifest",
-    splits="core figure media manifest datasets",
+    newsets="core folders tables manifest datasets",
+    splits="core figure media manifest datasets newsets",
     extract="media faces splits",
     # forge
     augment="core",
