@@ -58,6 +58,8 @@ STANDS_ON = dict(
     scored="core journal tables",
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
+    protocol="core manifest splits figures",
+    heldout="core scorer manifest evaluate figures protocol",
     # judge
     hidden="",
     verdict="core",

@@ -76,6 +76,7 @@ def _df40_item(parts:tuple[str, ...], path:Path)->dict|None: # label, method, ki
     return dict(label=REAL if real else FAKE, method=method, kind="" if real else DF40_KINDS[method], domain=domain,
                 split=split or ("" if domain == "ff" else "test"), people=identities_in(name, family) if known else ())
 
+# %% ../../nbs/data/32_newsets.ipynb #4ca08b87
 @adapter("df40", *(f"{p}{o}" for o in _df40_marks for p in ("", "train/", "test/")), "*/cdf/frames", "*/ff/frames")
 def manifest_from_df40(
     root:str|Path, # The folder above the folders of the methods, or above `train` and `test`
