@@ -59,7 +59,7 @@ STANDS_ON = dict(
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
     protocol="core manifest splits figures",
-    heldout="core scorer manifest evaluate figures protocol",
+    heldout="core scorer manifest tables scores protocol",
     # judge
     hidden="",
     verdict="core",
@@ -76,6 +76,7 @@ STANDS_ON = dict(
     training="core pretrained recipe",
     mining="batches extract evaluate",
     finetune="mining splits learner recipe evaluate",
+    bound="recipe training heldout",
     # tell
     wording="core verdict",
     provenance="files wording",

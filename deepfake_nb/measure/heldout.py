@@ -9,16 +9,19 @@ from __future__ import annotations
 import html, json, re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Callable
 import numpy as np, pandas as pd
 from ..core import FAKE, atomic_write, clean_text
 from ..data.manifest import family_of
-from .evaluate import Evaluation, evaluate, page_html, save_evaluation, video_table
+from .evaluate import Evaluation, evaluate, page_html, save_evaluation, unreadable, video_table
 from .figures import FIGURES, Metrics, _number, _span, html_table
+from ..data.tables import fake_means
+from .scores import score_table
 from .protocol import Protocol, _held, _select, protocol_data, protocol_tests, read_protocol
 
 # %% auto #0
 __all__ = ['check_held_out', 'stamp_weights', 'ProtocolResult', 'protocol_items', 'measure_protocol', 'evaluate_protocol',
-           'training_of', 'save_protocol']
+           'training_of', 'save_protocol', 'report_protocol']
 
 # %% ../../nbs/measure/50_heldout.ipynb #c9082f05
 def _same_set(a:str, b:str)->bool: # do two names mean one data set?
@@ -93,6 +96,7 @@ class ProtocolResult:
     held_out: dict[str, tuple[str, str]] # 'yes', 'no' or 'unknown', and why
     evaluation: Evaluation # of all items together
     notes: list[str] = field(default_factory=list)
+    complete: bool = True # has every item a score?
 
     @property
     def sound(self)->bool: return all(o != "no" for o, _ in self.held_out.values()) # nothing was trained on that should have been held out
@@ -134,7 +138,9 @@ def protocol_items(
     table = protocol_data(protocol, data)
     rows = protocol_tests(protocol, table, hold_out)
     needed = np.any(list(rows.values()), axis=0)
-    return table[needed].assign(protocol_row=np.flatnonzero(needed)).reset_index(drop=True), table, rows
+    items = table[needed].assign(protocol_row=np.flatnonzero(needed)).reset_index(drop=True)
+    items.attrs.update(notes=table.attrs["notes"])
+    return items, table, rows
 
 def measure_protocol(
     protocol:Protocol, # Any
@@ -147,7 +153,9 @@ def measure_protocol(
     items = evaluation.items
     figures = {name: evaluation._measure(video_table(items[chosen[items.protocol_row.to_numpy()]]), "video") for name, chosen in rows.items()}
     few = [f"{k}: {o}" for k, m in figures.items() for o in m.notes]
-    return ProtocolResult(protocol, figures, check_held_out(protocol, table, rows, training), evaluation, [*dict.fromkeys([*evaluation.notes, *few])])
+    unread = [o["error"] for o in unreadable(evaluation)]
+    notes = [*dict.fromkeys([*evaluation.notes, *few])] + ([f"{len(unread)} items could not be read or have no score, the first: {unread[0]}"] if unread else [])
+    return ProtocolResult(protocol, figures, check_held_out(protocol, table, rows, training), evaluation, notes, not unread)
 
 # %% ../../nbs/measure/50_heldout.ipynb #105b6b97
 def evaluate_protocol(
@@ -163,7 +171,6 @@ def evaluate_protocol(
     "Measure a detector by a protocol."
     protocol = protocol if isinstance(protocol, Protocol) else read_protocol(protocol)
     manifest, table, rows = protocol_items(protocol, data, hold_out)
-    manifest.attrs.update(notes=table.attrs["notes"])
     evaluation = evaluate(detector, manifest, progress, resume, n, seed)
     return measure_protocol(protocol, evaluation, table, rows, training_of(detector))
 
@@ -184,3 +191,29 @@ def save_protocol(
     about = f"<p>{html.escape(clean_text(result.protocol.about))}</p>" if result.protocol.about else ""
     with atomic_write(out/"protocol.html") as path: path.write_text(page_html(result.protocol.name, [("Results", about + result._repr_html_())]), encoding="utf-8")
     return out
+
+# %% ../../nbs/measure/50_heldout.ipynb #f8731cfe
+def report_protocol(
+    protocol:str|Path, # A file, or the name of a protocol that comes with the library
+    data:dict[str, str], # Where each set lies
+    out:str|Path, # Folder for the results; an evaluation that was stopped goes on there
+    detector:Callable, # Makes a `Detector`; not called where there are scores
+    hold_out:str|None=None, # Only this round; None: all
+    scores:str|Path|None=None, # Scores of another program, as `score_table` takes them
+    threshold:float|None=None, # P(fake) from which on scores of another program are called FAKE; None: 0.5
+    fake_is=None, # In tables whose labels are numbers: the value that means FAKE
+)->ProtocolResult: # Also in `out`; raises `DeepfakeError`
+    "Measure by a protocol and write what came out."
+    protocol, resume = read_protocol(protocol), Path(out)/".scored.jsonl"
+    with fake_means(fake_is): items, table, rows = protocol_items(protocol, data, hold_out)
+    if scores:
+        evaluation, given = score_table(scores, items, .5 if threshold is None else threshold)
+        training, complete = None, given.complete
+    else:
+        detector = detector()
+        evaluation, training, complete = evaluate(detector, items, resume=resume), training_of(detector), True
+    result = measure_protocol(protocol, evaluation, table, rows, training)
+    result.complete = result.complete and complete
+    save_protocol(result, out)
+    resume.unlink(missing_ok=True)
+    return result
