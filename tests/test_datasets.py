@@ -1,8 +1,7 @@
 "Each public data set on a small tree in its published layout: found, labelled, divided as published, nobody on two sides."
 import json
 from pathlib import Path
-import numpy as np, pytest
-from PIL import Image
+import pytest
 from deepfake_nb.core import FAKE, REAL, ManifestError
 from deepfake_nb.data.manifest import ADAPTERS
 from deepfake_nb.data.newsets import DF40_KINDS, FORGERYNET_METHODS, with_pairs
@@ -131,3 +130,16 @@ def test_a_list_leads_nowhere_else(tmp_path, name):
 def test_numbers_of_methods():
     assert (len(DF40_KINDS), len(FORGERYNET_METHODS)) == (40, 16)
     assert {k: list(DF40_KINDS.values()).count(k) for k in set(DF40_KINDS.values())} == dict(swapping=10, reenactment=13, synthesis=12, editing=5)
+
+
+def test_published_masks_say_who_of_several_is_forged(tmp_path):
+    "FaceForensics++ and DeepFakeDetection: one mask for a film in whatever compression; real films have none."
+    root = tree(tmp_path / "ff", *(f"manipulated_sequences/{m}/{c}/videos/{o}.mp4" for m, o in (("Deepfakes", "000_003"), ("DeepFakeDetection", "01_02__hug__AAAA")) for c in ("c23", "c40")),
+                *(f"manipulated_sequences/{m}/masks/videos/{o}.mp4" for m, o in (("Deepfakes", "000_003"), ("DeepFakeDetection", "01_02__hug__AAAA"))), "original_sequences/youtube/c23/videos/000.mp4",
+                "manipulated_sequences/FaceShifter/c23/videos/000_003.mp4")
+    found = read_manifest(root)
+    masked = found[found["mask"].notna()]
+    assert sorted(masked.method) == ["DeepFakeDetection"] * 2 + ["Deepfakes"] * 2 and set(masked.label) == {FAKE}
+    assert {Path(o.mask).parts[-5:] for o in masked.itertuples()} == {("manipulated_sequences", o.method, "masks", "videos", Path(o.path).name) for o in masked.itertuples()}
+    again = read_manifest(write_manifest(found, tmp_path / "ff" / "manifest.csv"))
+    assert sorted(o for o in again["mask"] if o) == sorted(masked["mask"])
