@@ -337,18 +337,18 @@ def manifest_from_faces(
     path = Path(path).absolute()
     who = "pair" if "pair" in table_columns(path) else "identity"
     table = read_table(path, "file", who, "split", "source", *BOX_COLUMNS)
-    column = label_column(table) # never passed over: without one all are real
+    told = label_column(table) # never passed over: without one all are real
     if not len(table): raise ManifestError(path, "no rows below the header", "one line per face")
     for column in (*BOX_COLUMNS, *(o for o in LANDMARK_COLUMNS if o in table)):
         if table[column].dtype == object or not pd.api.types.is_numeric_dtype(table[column]): read_each(path, table[column], float, f"a number of pixels in the column {column}")
     root = path.parent if (path.parent/table.file.iloc[0]).is_file() else path.with_suffix("")
-    labels = read_labels(path, table[column], FAKE)[0] if column else REAL # in this table 1 is a forgery
+    labels = read_labels(path, table[told], FAKE)[0] if told else REAL # in this table 1 is a forgery
     groups = table.source + "/" + table[who]
     table = table.assign(path=read_each(path, table.file, _placed(root, True), f"a file below {root}"), label=labels, dataset=table.source,
                          split=read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o], "a split: train, val or test"),
                          group=groups, identities=groups, video_id=table.source + "/" + table.file)
     if "method" not in table: table["method"] = [("real", "fake")[o] for o in table.label]
-    _compare_labels(path, table.assign(path=table.file), column or "label")
+    _compare_labels(path, table.assign(path=table.file), told or "label")
     table, notes = drop_doubles(table[[*REQUIRED, *(c for c in table if c not in (*REQUIRED, "file"))]].reset_index(drop=True), path)
     table.attrs.update(root=str(root), notes=notes)
-    return check_manifest(check_pairs(table, path) if who == "pair" and column else table, str(path))
+    return check_manifest(check_pairs(table, path) if who == "pair" and told else table, str(path))
