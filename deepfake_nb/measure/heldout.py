@@ -39,7 +39,7 @@ def _stated(training:dict)->tuple[list[tuple[str, str]], list[str], bool]: # (da
     return named, prose, blind or "finetuning" in training
 
 def _in_prose(dataset:str, text:str)->bool:
-    words = {dataset, family_of(dataset)} | ({"FaceForensics"} if family_of(dataset) == "ff" else set())
+    words = {dataset, family_of(dataset)} | ({"FaceForensics"} if family_of(dataset) == "ff" else set()) | ({"DFDC"} if dataset.upper().startswith("DFDC") else set())
     return any(len(o) > 2 and re.search(rf"(?<!\w){re.escape(o)}(?![a-z])", text, re.I) for o in words)
 
 # %% ../../nbs/measure/55_heldout.ipynb #9400ab8e
