@@ -28,6 +28,7 @@ STANDS_ON = dict(
     follow="faces",
     pipeline="media faces",
     capture="core files decode media",
+    regions="",
     # data
     tables="core",
     folders="core media",
@@ -57,12 +58,13 @@ STANDS_ON = dict(
     scored="core journal tables",
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
+    kinds="",
     # judge
     hidden="",
     verdict="core",
     scoring="scorer export calibrate",
     predict="media faces pipeline scorer scoring calibrate unchanged hidden verdict",
-    explain="scorer predict",
+    explain="scorer predict regions",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
     # learn
