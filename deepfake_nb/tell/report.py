@@ -19,7 +19,7 @@ from ..see.media import read_media
 from ..judge.verdict import coverage_sentences
 from ..model.weightsfile import default_weights, weights_info
 from ..judge.explain import COLOURS, Explanation, draw_box
-from .wording import error_sentence, miss_sentence, percent, shown, shown_name, tests_of, trust_sentences, verdict_sentences
+from .wording import error_sentence, headline, miss_sentence, percent, power_rows, shown, shown_name, tests_of, trust_sentences, verdict_sentences, why_sentences
 from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
@@ -187,12 +187,12 @@ def title(self:Report)->Html:
 
 @patch
 def verdict(self:Report)->Html:
-    "The verdict in a box."
-    o, (headline, *rest) = self.prediction, verdict_sentences(self.prediction)
+    "The verdict in a box: first the word, then why, then what was not looked at, then how far to trust it."
+    o = self.prediction
     gauge = _gauge(o) if o.probability is not None and o.decision != INCONCLUSIVE else ""
-    unseen = coverage_sentences(o.looked_at)
-    lines = [line for line in rest if line not in unseen] + trust_sentences(o)
-    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{headline}</p><div class=\"unseen\">{_lines(unseen)}</div>{gauge}{_lines(lines)}</div>")
+    part = lambda name, kind, lines: f"<h3>{name}</h3><div class=\"{kind}\">{_lines(lines)}</div>" if lines else ""
+    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{html.escape(headline(o))}</p>{gauge}{part('Why', 'why', why_sentences(o))}"
+                f"{part('Not looked at', 'unseen', coverage_sentences(o.looked_at))}{part('How often it is wrong', 'trust', trust_sentences(o))}</div>")
 
 @patch
 def reasons(self:Report)->Html:
@@ -238,8 +238,11 @@ def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
 def error_rate(self:Report)->Html:
     "How often the weights were right and wrong in tests, at the threshold used."
     o, rows = self.prediction, [[k, _share(v.get("fakes_found")), _share(v.get("real_called_fake"))] for k, v in tests_of(self.prediction).items()]
-    table = f"<div class=\"tests\"><p>In tests with this threshold (95% intervals):</p><table><tr>{_lines(['Test', 'Forgeries found', 'Real ones called FAKE'], 'th')}</tr>{_rows(rows)}</table></div>"
-    return Html(("" if trust_sentences(o) else _lines([error_sentence(o), miss_sentence(o)])) + (table if rows else "")) # the sentences stand beside a verdict already
+    known = [[k, f"{v['found']:.0%}", str(v["n"])] for k, v in power_rows(o).items()]
+    table = lambda text, names, rows: f"<div class=\"tests\"><p>{text}</p><table><tr>{_lines(names, 'th')}</tr>{_rows(rows)}</table></div>" if rows else ""
+    return Html(("" if trust_sentences(o) else _lines([error_sentence(o), miss_sentence(o)])) # the sentences stand beside a verdict already
+        + table("Forgeries of known kinds that were found at this threshold, when it was chosen:", ["Kind", "Found", "Of"], known)
+        + table("In tests with this threshold (95% intervals):", ["Test", "Forgeries found", "Real ones called FAKE"], rows))
 
 @patch
 def provenance_section(self:Report)->Html:
@@ -278,7 +281,7 @@ def model_table(self:Report)->Html:
     "Weights, and what their file says about training and measured figures."
     o = self.prediction.weights
     known = {k.capitalize(): self.model[k] for k in ("training", "metrics", "parent_sha256") if self.model.get(k)}
-    if "Metrics" in known: known["Metrics"] = {k: v for k, v in known["Metrics"].items() if k != "tests"} # they have a table of their own
+    if "Metrics" in known: known["Metrics"] = {k: v for k, v in known["Metrics"].items() if k not in ("tests", "kinds", "pointing", "detectors")} # they are told elsewhere, or are numbers for programs
     known = flatten(known) or {"Model card": "The weights file was not at hand when this report was made."} if not self.model else flatten(known)
     return html_rows({"Weights": o.get("name", ""), "sha256": _hash(o.get("sha256", ""))} | known)
 
@@ -335,7 +338,7 @@ def written(
 def to_dict(self:Report)->dict: # Plain values, ready for JSON
     "The evidence for programs."
     o = self.prediction
-    record = dict(format=FORMAT, created=self.created, verdict=verdict_sentences(o), error=error_sentence(o), misses=miss_sentence(o), prediction=prediction_to_dict(o), size=self.size,
+    record = dict(format=FORMAT, created=self.created, verdict=verdict_sentences(o), error=error_sentence(o), misses=miss_sentence(o), power=power_rows(o), prediction=prediction_to_dict(o), size=self.size,
         pictures=[dict(name=p.name, caption=p.caption, mime=p.mime, sha256=p.sha256) for p in self.pictures],
         provenance=self.provenance and self.provenance.to_dict(), model=self.model, software=self.software, command=self.command, notes=self.notes)
     record = json.loads(json.dumps(record, allow_nan=False)) # the same values that a reader will see
