@@ -164,7 +164,7 @@ DIFFUSE = .25 # share of the crop that is at least half as hot as the hottest pl
 def heat_place(
     heat:Heat, # Of one person
     margin:float, # Side of the crops over the longer side of the face
-)->dict: # time, in seconds; box: x, y, width, height in pixels of the picture, None where nothing stands out; spread, in [0, 1]; regions: part -> share, None without landmarks. Empty where there is no heat
+)->dict: # time, in seconds; box: x, y, width, height in pixels of the picture, None where nothing stands out; spread, in [0, 1]; regions and sizes: part -> share of the heat and of the crop, None without landmarks. Empty where there is no heat
     "Where the heat of the most suspicious frame lies, in plain values."
     face, picture, hot = heat.clip.faces[heat.positions[0]], heat.clip.key_frames[heat.positions[0]], heat.maps[0]
     place, spread = hottest_place(hot)
@@ -172,9 +172,10 @@ def heat_place(
     x, y, side = crop_square(face, margin)
     scale, corner = side/len(hot), np.array([x, y]) - side/2
     low, high = (np.clip(corner + scale*np.array(o), 0, picture.shape[1::-1]) for o in (place[:2], np.add(place[:2], place[2:])))
-    regions = None if face.landmarks is None else region_shares(hot, (face.landmarks - corner + .5)/scale - .5)
+    shares = (None, None) if face.landmarks is None else region_shares(hot, (face.landmarks - corner + .5)/scale - .5)
+    regions, sizes = (o and {k: round(v, 3) for k, v in o.items()} for o in shares)
     return dict(time=heat.face.timeline[heat.positions[0]].time, box=None if spread > DIFFUSE else [round(float(o), 1) for o in (*low, *(high - low))],
-                spread=round(spread, 3), regions=regions and {k: round(v, 3) for k, v in regions.items()})
+                spread=round(spread, 3), regions=regions, sizes=sizes)
 
 # %% ../../nbs/judge/25_explain.ipynb #ddf64992
 def _person_heat(scorer:Scorer, face:FaceVerdict, clip:Evidence, max_frames:int)->Heat:

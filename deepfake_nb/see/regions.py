@@ -47,10 +47,11 @@ def region_map(
 def region_shares(
     heat:np.ndarray, # (S, S) at least 0, of a crop
     landmarks:np.ndarray, # (5, 2) in pixels of the crop
-)->dict[str, float]: # Part of the face -> share of the heat in [0, 1]; they sum to 1, or are all 0 where there is no heat
+)->tuple[dict[str, float], dict[str, float]]: # Part of the face -> share of the heat (all 0 where there is none), and share of the crop; both in [0, 1] with the sum 1
     "How the heat is spread over the parts of a face."
-    sums = np.bincount(region_map(landmarks, len(heat)).ravel(), np.asarray(heat, float).ravel(), len(REGIONS))
-    return {name: float(o/max(sums.sum(), 1e-12)) for name, o in zip(REGIONS, sums)}
+    parts = region_map(landmarks, len(heat)).ravel()
+    share = lambda weights: {name: float(o) for name, o in zip(REGIONS, np.bincount(parts, weights, len(REGIONS))/max(weights.sum(), 1e-12))}
+    return share(np.asarray(heat, float).ravel()), share(np.ones(len(parts)))
 
 # %% ../../nbs/see/75_regions.ipynb #a8033065
 def hottest_place(

@@ -13,7 +13,7 @@ import ipywidgets as widgets
 import deepfake_nb
 from ..core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
 from ..judge.verdict import coverage_sentences
-from ..tell.wording import CAUTION, headline, percent, shown, shown_name, trust_sentences, verdict_sentences, why_sentences
+from ..tell.wording import bold_leads, headline, percent, shown, shown_name, trust_sentences, verdict_sentences, why_sentences
 from .upload import OwnedFolder, Status, Upload, sweep
 from .engine import Engine, EngineError, Examination, find_engine, record_file
 
@@ -54,7 +54,7 @@ def gauge_html(
 
 # %% ../../nbs/serve/15_app.ipynb #df787511
 def _paragraphs(name:str, kind:str, lines:list[str])->str: # a part of the verdict under a small title; nothing where there are no lines
-    text = "".join(f"<p>{html.escape(o)}</p>" for o in lines).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
+    text = bold_leads("".join(f"<p>{html.escape(o)}</p>" for o in lines))
     return f"<h3>{name}</h3><div class=\"dn-{kind}\">{text}</div>" if lines else ""
 
 def verdict_html(
@@ -65,7 +65,7 @@ def verdict_html(
     notes = [o for o in prediction.notes if o not in unseen]
     return (f"<section class=\"dn-verdict {prediction.decision}\" aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p class=\"dn-lead\">{html.escape(headline(prediction))}</p>"
             + (listed([REASONS[o] for o in prediction.reasons]) if prediction.reasons else "") + (gauge_html(prediction) if prediction.decision != INCONCLUSIVE else "")
-            + _paragraphs("Why", "why", why_sentences(prediction)) + _paragraphs("Not looked at", "unseen", unseen) + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
+            + _paragraphs("What this rests on", "why", why_sentences(prediction)) + _paragraphs("Not looked at", "unseen", unseen) + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
             + (f"<h3>To note</h3><div class=\"dn-trust\">{listed(notes)}</div>" if notes else "") + "</section>")
 
 # %% ../../nbs/serve/15_app.ipynb #fbdaf807

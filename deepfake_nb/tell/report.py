@@ -18,8 +18,8 @@ from ..core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Predict
 from ..see.media import read_media
 from ..judge.verdict import coverage_sentences
 from ..model.weightsfile import default_weights, weights_info
-from ..judge.explain import COLOURS, Explanation, draw_box
-from .wording import error_sentence, headline, miss_sentence, percent, power_rows, shown, shown_name, tests_of, trust_sentences, verdict_sentences, why_sentences
+from ..judge.explain import COLOURS, Explanation, draw_box, frame_place
+from .wording import bold_leads, error_sentence, headline, miss_sentence, percent, power_rows, shown, shown_name, tests_of, trust_sentences, verdict_sentences, why_sentences
 from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
@@ -55,7 +55,7 @@ def timeline_picture(
     times, scores = [o.time for o in face.timeline], [100 * o.probability for o in face.timeline]
     colour = tuple(o / 255 for o in COLOURS[face.decision])
     with rc_context({"svg.hashsalt": "deepfake_nb", "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(7.6, 2.3), layout="constrained")
+        figure = Figure(figsize=(5.6, 2), layout="constrained")
         axes = figure.subplots()
         axes.axhline(100 * threshold, color="#1c2430", linewidth=1, linestyle="--")
         axes.annotate("FAKE from here on", (1, 100 * threshold), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right", fontsize=8)
@@ -88,6 +88,7 @@ def _plain_pictures(prediction:Prediction, file:Path)->list[Picture]: # read aga
     face = max(judged, key=lambda o: o.probability, default=None)
     time = face.worst_frame.time if face else 0.
     pixels = media.frames[int(np.argmin([abs(o - time) for o in media.times]))]
+    if face and face.decision == "FAKE" and face.where.get("box") and face.where["time"] == time: pixels = frame_place(pixels, face.where["box"])
     for o in prediction.faces if prediction.kind == "image" else filter(None, [face]):
         pixels = draw_box(pixels, o.box, f"{o.person + 1}: {o.decision}", COLOURS[o.decision])
     return [jpeg_picture("picture", f"The picture {_when(prediction, media.times[0] if face is None else time)}".strip() + ".", pixels)]
@@ -190,8 +191,8 @@ def verdict(self:Report)->Html:
     "The verdict in a box: first the word, then why, then what was not looked at, then how far to trust it."
     o = self.prediction
     gauge = _gauge(o) if o.probability is not None and o.decision != INCONCLUSIVE else ""
-    part = lambda name, kind, lines: f"<h3>{name}</h3><div class=\"{kind}\">{_lines(lines)}</div>" if lines else ""
-    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{html.escape(headline(o))}</p>{gauge}{part('Why', 'why', why_sentences(o))}"
+    part = lambda name, kind, lines: f"<h3>{name}</h3><div class=\"{kind}\">{bold_leads(_lines(lines))}</div>" if lines else ""
+    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{html.escape(headline(o))}</p>{gauge}{part('What this rests on', 'why', why_sentences(o))}"
                 f"{part('Not looked at', 'unseen', coverage_sentences(o.looked_at))}{part('How often it is wrong', 'trust', trust_sentences(o))}</div>")
 
 @patch
@@ -214,10 +215,9 @@ def timelines(self:Report)->Html:
 @patch
 def people(self:Report)->Html:
     "A table of all people."
-    row = lambda o: [f"{o.person + 1}", o.decision, "-" if o.probability is None else percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} pixels"]
-    rows = [row(o) + [" ".join(REASONS[code] for code in o.reasons)] * any(p.reasons for p in self.prediction.faces) for o in self.prediction.faces]
-    names = ["Person", "Verdict", "Estimate", "Frames", "Size of the face", "Why not judged"]
-    return Html(f"<table><tr>{_lines(names[:len(rows[0])] if rows else names, 'th')}</tr>{_rows(rows)}</table>")
+    why = lambda o: f": {' '.join(REASONS[code] for code in o.reasons)}" if o.reasons else ""
+    rows = [[f"{o.person + 1}", o.decision + why(o), "-" if o.probability is None else percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} px"] for o in self.prediction.faces]
+    return Html(f"<table class=\"people\"><tr>{_lines(['Person', 'Verdict', 'Estimate', 'Frames', 'Face'], 'th')}</tr>{_rows(rows)}</table>")
 
 @patch
 def notes_list(self:Report)->Html:
@@ -302,7 +302,7 @@ TEMPLATE = ASSETS/"report"/"report.ipynb"
 
 def _flags(report:Report)->set[str]: # which of the tagged cells are wanted
     names, o = [p.name for p in report.pictures], report.prediction
-    wanted = dict(inconclusive=o.reasons, pictures=names, heatmap="heatmap" in names, video=o.kind == "video", people=o.faces,
+    wanted = dict(inconclusive=o.reasons, pictures=names, looked=[p for p in names if not p.startswith("timeline-")], heatmap="heatmap" in names, video=o.kind == "video", people=o.faces,
                   timeline=any(p.startswith("timeline-") for p in names), notes=_noted(report))
     return {k for k, v in wanted.items() if v}
 

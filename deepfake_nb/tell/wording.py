@@ -6,6 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/tell/wording.html.md"""
 
 # %% ../../nbs/tell/05_wording.ipynb #0fd2ade6
 from __future__ import annotations
+import re
 from pathlib import Path
 from ..core import INCONCLUSIVE, FaceVerdict, Prediction
 from ..judge.verdict import WEAK, coverage_sentences, missed_words, power_of, segment_sentences
@@ -13,7 +14,7 @@ from ..judge.verdict import WEAK, coverage_sentences, missed_words, power_of, se
 # %% auto #0
 __all__ = ['HEADLINES', 'ONLY_PART', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'kind_sentence',
            'place_sentence', 'pointing_sentence', 'hint_sentences', 'headline', 'why_sentences', 'verdict_sentences',
-           'error_sentence', 'tests_of', 'power_rows', 'miss_sentence', 'trust_sentences']
+           'bold_leads', 'error_sentence', 'tests_of', 'power_rows', 'miss_sentence', 'trust_sentences']
 
 # %% ../../nbs/tell/05_wording.ipynb #d4c5b721
 def shown(
@@ -57,8 +58,8 @@ def kind_sentence(
     "What kind of forgery it looks like, with its error."
     if not forgery: return ""
     other = next(v for k, v in _kinds.items() if k != forgery["kind"])
-    return (f"Kind, as a hint: the traces look more like {_kinds[forgery['kind']]} than like {other}. "
-            f"In tests on {forgery['n']} forgeries, {forgery['error']:.0%} of such hints would be wrong where both kinds are equally frequent.")
+    return (f"Kind, as a hint: more like {_kinds[forgery['kind']]} than like {other}. "
+            f"In tests on {forgery['n']} forgeries {percent(forgery['error'])} of such hints were wrong, both kinds weighing the same.")
 
 def place_sentence(
     where:dict, # Of a face: box, regions
@@ -67,17 +68,18 @@ def place_sentence(
     if not where: return ""
     if where["box"] is None: return "Where: no place stands out; what the network looked at is spread over the face."
     if not where["regions"]: return "Where: the white frame in the picture marks the hottest place; the face detector in use does not tell which part of the face that is."
-    first, *more = [(k, v) for k, v in sorted(where["regions"].items(), key=lambda o: -o[1]) if v >= .15][:2] or [max(where["regions"].items(), key=lambda o: o[1])]
-    then = "".join(f", then at {_parts[k]} ({v:.0%})" for k, v in more)
-    return f"Where: the network looked most at {_parts[first[0]]} ({first[1]:.0%} of the heat){then}; the white frame in the picture marks the hottest place."
+    heat, size = where["regions"], where["sizes"]
+    hottest = sorted((o for o in heat if heat[o] >= .1), key=lambda o: heat[o]/max(size[o], 1e-3))[:-3:-1] # for their size; at most two, and one of six has a tenth
+    one, *two = [f"{_parts[o]} ({heat[o]:.0%} of the heat on {size[o]:.0%} of the crop)" for o in hottest]
+    return f"Where: hottest at {one}{''.join(f', then at {o}' for o in two)}; the white frame in the picture marks the hottest place."
 
 def pointing_sentence(
     pointing:dict, # Of the weights: hit, low, high, others in [0, 1], n
 )->str: # Plain text
     "How far to believe the map of the heat."
-    if not pointing: return "How often such a place is the forged one was not measured for these weights."
-    return (f"In tests on {pointing['n']} made forgeries the hottest place lay in the forged part in {pointing['hit']:.0%} ({pointing['low']:.0%} to {pointing['high']:.0%}); "
-            f"the map of another face would have hit it in {pointing['others']:.0%}.")
+    if not pointing: return "How often that is the forged part was not measured for these weights."
+    return (f"In tests on {pointing['n']} made forgeries it lay in the forged part in {pointing['hit']:.0%} ({pointing['low']:.0%} to {pointing['high']:.0%}); "
+            f"that of another face would have in {pointing['others']:.0%}.")
 
 def hint_sentences(
     prediction:Prediction, # Any
@@ -129,6 +131,12 @@ def verdict_sentences(
 
 # %% ../../nbs/tell/05_wording.ipynb #61f681eb
 CAUTION = "This is a lead, not proof. The tool looks at faces only, and it can be wrong both ways."
+
+def bold_leads(
+    page:str, # HTML with paragraphs of these sentences
+)->str: # The same, easier to scan
+    "Set in bold what a sentence is about, and the caution."
+    return re.sub(r"<p>(Kind, as a hint:|Where:|False alarms:|Misses:)", r"<p><b>\1</b>", page).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
 
 def _certainty(rate:dict)->str: # the interval, where there is one
     return f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})" if None not in (rate.get("low"), rate.get("high")) else ""
