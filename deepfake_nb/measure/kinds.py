@@ -90,7 +90,7 @@ def kinds_from_dict(
     try:
         direction = np.frombuffer(base64.b64decode(d["direction"], validate=True), "<f2").astype(np.float32)
         levels, errors, offset = [None if o is None else float(o) for o in d["levels"]], [dict(error=float(o["error"]), named=float(o["named"]), n=int(o["n"])) for o in d["errors"]], float(d["offset"])
-    except (TypeError, KeyError, ValueError) as e: raise ValueError(f"a probe for kinds of forgeries that cannot be read ({type(e).__name__})") from None
+    except (TypeError, KeyError, ValueError, OverflowError) as e: raise ValueError(f"a probe for kinds of forgeries that cannot be read ({type(e).__name__})") from None
     numbers = [offset, *(o for o in levels if o is not None), *(v for o in errors for v in o.values())]
     if len(levels) != 2 or len(errors) != 2 or not 0 < len(direction) <= 65536 or not np.isfinite(direction).all() or not np.isfinite(numbers).all() or not all(0 <= o["error"] <= 1 for o in errors):
         raise ValueError("a probe for kinds of forgeries that makes no sense; accepted: finite numbers, two levels, two errors in [0, 1]")
