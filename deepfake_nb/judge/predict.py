@@ -93,15 +93,19 @@ def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `Feat
     except (TypeError, ValueError) as e:
         raise WeightsError(path, f"a calibration that cannot be used ({e})", "what deepfake_nb.measure.calibrate writes") from e
 
+def _numbers(table, names:str)->bool: # has it these numbers? The file may come from a stranger
+    return isinstance(table, dict) and all(isinstance(table.get(o), (int, float)) for o in names.split())
+
 def _figures(self)->tuple: # what was measured for this threshold: false-positive rate or None, tests, and a sentence where there is no rate
     rate, tests = self.calibration.false_positive_rate, self.scorer.config.metrics.get("tests")
     power = dict(power=self.calibration.power) if self.calibration.power else {}
     metrics, name = self.scorer.config.metrics, self.face_detector.name
-    if isinstance(metrics.get("pointing"), dict): power |= dict(pointing=metrics["pointing"]) # how far to believe the heat maps
+    others = metrics["detectors"] if isinstance(metrics.get("detectors"), dict) else {}
+    if _numbers(metrics.get("pointing"), "hit low high others n"): power |= dict(pointing=metrics["pointing"]) # how far to believe the heat maps
     if self.threshold != self.calibration.threshold: return None, {}, f"No false-positive rate is known for the threshold {self.threshold:g}."
     tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector", "yunet")
     if rate and finder != name: # measured for this one, too?
-        if own := (metrics.get("detectors") or {}).get(name): return own, tests, ""
+        if _numbers(others.get(name), "achieved low high n_real"): return others[name], tests, ""
         return None, tests, f"No false-positive rate is known with the face detector {name}: it was measured with {finder}."
     return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
 
