@@ -28,6 +28,7 @@ STANDS_ON = dict(
     follow="faces",
     pipeline="media faces",
     capture="core files decode media",
+    regions="",
     # data
     tables="core",
     folders="core media",
@@ -58,14 +59,15 @@ STANDS_ON = dict(
     scored="core journal tables",
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
+    kinds="",
     protocol="core manifest splits figures",
     heldout="core scorer manifest tables scores protocol",
     # judge
     hidden="",
     verdict="core",
     scoring="scorer export calibrate",
-    predict="media faces pipeline scorer scoring calibrate unchanged hidden verdict",
-    explain="scorer predict",
+    predict="media faces pipeline scorer scoring calibrate unchanged hidden verdict kinds",
+    explain="scorer predict regions",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
     # learn
