@@ -27,6 +27,7 @@ STANDS_ON = dict(
     faces="core detect",
     follow="faces",
     pipeline="media faces",
+    again="files decode film detect pipeline",
     capture="core files decode media",
     # data
     tables="core",
@@ -61,7 +62,7 @@ STANDS_ON = dict(
     hidden="",
     verdict="core",
     scoring="scorer export calibrate",
-    predict="media faces pipeline scorer scoring calibrate unchanged hidden verdict",
+    predict="media faces pipeline again scorer scoring calibrate unchanged hidden verdict",
     explain="scorer predict",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",

@@ -81,12 +81,13 @@ def stretches(
     times:Sequence[float]|None, # Seconds of these frames; None: evenly spaced
     bar:float, # Log odds from which on a frame stands out
     least:int=3, # Frames in a row that make a stretch
+    step:float|None=None, # Usual seconds from frame to frame, where some stand closer; None: the median
 )->list[slice]: # Of the frames
     "The runs of frames that stand out."
     times = np.arange(len(log_odds)) if times is None else np.asarray(times, dtype=float)
     if len(times) < max(3, least): return []
     steps = np.diff(times)
-    pieces = np.split(np.arange(len(times)), np.flatnonzero(steps > 3 * np.median(steps)) + 1) # between pauses
+    pieces = np.split(np.arange(len(times)), np.flatnonzero(steps > 3 * (np.median(steps) if step is None else step)) + 1) # between pauses
     found = []
     for piece in pieces:
         out = np.r_[False, smoothed(np.asarray(log_odds, dtype=float)[piece]) >= bar, False]
