@@ -27,7 +27,7 @@ STANDS_ON = dict(
     faces="core detect",
     follow="faces",
     pipeline="media faces",
-    again="files decode film detect pipeline",
+    again="files decode film detect media pipeline",
     capture="core files decode media",
     # data
     tables="core",
@@ -78,7 +78,7 @@ STANDS_ON = dict(
     wording="core verdict",
     provenance="files wording",
     page="core",
-    report="media predict explain wording provenance page",
+    report="again predict explain wording provenance page",
     verify="report",
     # serve
     upload="core",

@@ -14,10 +14,11 @@ from .detect import Face, FaceDetector
 from .files import Limits, Media, _set_looked_at, sniff_format, IMAGE_FORMATS
 from .decode import Pictures
 from .film import _Budget, _Film, _decoded, _finished, open_video
+from .media import read_media
 from .pipeline import film_detector
 
 # %% auto #0
-__all__ = ['SECOND_LOOK', 'LONG_GAP', 'in_gaps', 'around', 'read_at', 'Seen', 'with_frames', 'look_again']
+__all__ = ['SECOND_LOOK', 'LONG_GAP', 'in_gaps', 'around', 'read_at', 'picture_at', 'Seen', 'with_frames', 'look_again']
 
 # %% ../../nbs/see/75_again.ipynb #7a1b0007
 def in_gaps(
@@ -83,6 +84,21 @@ def _of_track(film:_Film, track, wanted:list[int], limits:Limits, budget:_Budget
         before = frame
         if not left and not waiting: break
     if waiting: yield from _finished(film, track, pictures, *waiting, None, budget)
+
+# %% ../../nbs/see/75_again.ipynb #7a1b0023
+def picture_at(
+    path:str|Path, # An image, an animation or a film
+    time:float, # Seconds from the start
+    frames:int=32, # Of an animation: the one of so many evenly spaced frames that is nearest
+    limits:Limits=Limits(), # What it may cost
+)->np.ndarray: # uint8 (H, W, 3) RGB; raises `MediaError`
+    "The picture that is shown at a time."
+    if sniff_format(path, limits) not in IMAGE_FORMATS:
+        film = open_video(path, limits)
+        times = np.concatenate([o.times + start for o, start in zip(film.tracks, np.cumsum([0.] + [o.duration for o in film.tracks]))])
+        if found := read_at(film, [int(np.abs(times - time).argmin())], limits): return found[0][2]
+    media = read_media(path, frames, limits)
+    return media.frames[int(np.argmin([abs(o - time) for o in media.times]))]
 
 # %% ../../nbs/see/75_again.ipynb #7a1b0016
 SECOND_LOOK = 32 # frames
