@@ -189,6 +189,7 @@ class AbstentionRule:
     hidden: bool = True # are faces left out in which there is nothing to see, as `hidden` measures it?
     far: float = 1. # log odds above the threshold from which on a frame stands out
     stretch: int|None = 3 # such frames in a row that keep a film from being REAL; see `pooling`
+    lasting: float = 0. # seconds from the first to the last of them, at least
 
     def segments(self,
         frame_probabilities:Sequence[float], # P(fake) of each frame, in order of time
@@ -200,7 +201,8 @@ class AbstentionRule:
         if self.stretch is None: return []
         usual = np.asarray(times, dtype=float)[np.asarray(even, dtype=bool)] if times is not None and even is not None else ()
         step = float(np.median(np.diff(usual))) if len(usual) > 1 else None
-        return stretches(logit(np.asarray(frame_probabilities)), times, max(logit(threshold) + self.far, 0.), self.stretch, step)
+        found = stretches(logit(np.asarray(frame_probabilities)), times, max(logit(threshold) + self.far, 0.), self.stretch, step)
+        return [o for o in found if times is None or times[o.stop - 1] - times[o.start] >= self.lasting]
 
     def to_dict(self)->dict: return dataclasses.asdict(self)
 
