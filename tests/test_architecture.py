@@ -6,7 +6,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
-GROUND, ROOF = "core extras figure".split(), "shell cli".split()  # beside the rooms: everybody stands on the first, nobody on the others
+GROUND, ROOF = "core extras figure".split(), "shell cli service".split()  # beside the rooms: everybody stands on the first, nobody on the others
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
@@ -36,7 +36,8 @@ STANDS_ON = dict(
     journal="core",
     manifest="core tables folders",
     datasets="core manifest",
-    splits="core figure media manifest datasets",
+    newsets="core folders tables manifest datasets",
+    splits="core figure media manifest datasets newsets",
     extract="media faces splits",
     # forge
     augment="core",
@@ -58,6 +59,8 @@ STANDS_ON = dict(
     scored="core journal tables",
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
+    protocol="core manifest splits figures",
+    heldout="core scorer manifest tables scores protocol",
     # judge
     hidden="",
     verdict="core",
@@ -74,6 +77,7 @@ STANDS_ON = dict(
     training="core pretrained recipe",
     mining="batches extract evaluate",
     finetune="mining splits learner recipe evaluate",
+    bound="recipe training heldout",
     # tell
     wording="core verdict",
     provenance="files wording",
@@ -81,10 +85,16 @@ STANDS_ON = dict(
     report="again predict explain wording provenance page",
     verify="report",
     # serve
+    owned="",
     upload="core",
     engine="media pipeline predict explain wording page report unchanged",
-    app="upload verdict wording engine",
-    server="upload engine",
+    app="owned upload verdict wording engine",
+    server="owned engine",
+    jobs="wording engine server",
+    intake="wording",
+    api="wording engine jobs intake",
+    hosting="owned server jobs api",
+    client="core",
     stream="capture follow predict",
     live="encode stream explain",
     ledger="core wording tables journal",
@@ -92,6 +102,7 @@ STANDS_ON = dict(
     # the commands
     shell="core extras predict",
     cli="*",
+    service="extras shell api hosting",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "learner")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
