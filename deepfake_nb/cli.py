@@ -104,13 +104,11 @@ def deepfake_predict(
     out = out or ("evidence" if demo else None)
     check_usage(paths, demo, threshold, frames, out)
     if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
-    if second_look < 0: raise UsageError(f"--second-look is {second_look}. Accepted: a whole number from 0 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
     detector = make_detector(weights, device, frames=frames, second_look=second_look, max_people=max_people, threshold=threshold, engine=engine)
     from deepfake_nb.forge.demo import write_demo
-    files = [*paths, *(write_demo(out) if demo else [])]
-    return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
+    return 1 if judge_files(detector, [*paths, *(write_demo(out) if demo else [])], out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
 
 # %% ../nbs/99_cli.ipynb #aa9aac3b
 @call_parse
@@ -339,12 +337,10 @@ def deepfake_scan(
     "Judge any number of files. Prints a summary; exit code 0: every file has its row, 1: the scan could not begin or go on, 2: wrong usage, 130: stopped by Ctrl-C."
     check_usage(sources, False, threshold, frames, out)
     if (1 if workers is None else workers) < 1 or seconds <= 0 or part_size < 1 or gpus < 0: raise UsageError("accepted: --workers and --part-size from 1, --seconds above 0, --gpus from 0")
-    if second_look < 0: raise UsageError(f"--second-look is {second_look}. Accepted: a whole number from 0 on")
     if engine not in (None, "processes", "ray") or (engine == "processes" and address): raise UsageError("accepted: --engine processes, or --engine ray, with or without --address")
     need("pandas", "pyarrow", task="scan")
     from deepfake_nb.serve.scan import scan
-    settings = dict(frames=frames, second_look=second_look, threshold=threshold, face_detector=face_detector, device=device)
-    print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
+    print(scan(sources, out, weights, dict(frames=frames, second_look=second_look, threshold=threshold, face_detector=face_detector, device=device), engine, workers, address, gpus, seconds, part_size, restart))
     say(f"rows: {Path(out)/'rows'}, summary: {Path(out)/'summary.html'}")
 
 # %% ../nbs/99_cli.ipynb #1cd81613
