@@ -27,6 +27,7 @@ STANDS_ON = dict(
     faces="core detect",
     follow="faces",
     pipeline="media faces",
+    again="files decode film detect media pipeline",
     capture="core files decode media",
     regions="",
     # data
@@ -66,7 +67,7 @@ STANDS_ON = dict(
     hidden="",
     verdict="core",
     scoring="scorer export calibrate",
-    predict="media faces pipeline scorer scoring calibrate unchanged hidden verdict kinds",
+    predict="media faces pipeline again scorer scoring calibrate unchanged hidden verdict kinds",
     explain="scorer predict regions",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
@@ -83,7 +84,7 @@ STANDS_ON = dict(
     wording="core verdict",
     provenance="files wording",
     page="core",
-    report="media predict explain wording provenance page",
+    report="again predict explain wording provenance page",
     verify="report",
     # serve
     owned="",

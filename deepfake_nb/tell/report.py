@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from PIL import Image
 from ..core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Prediction, REASONS, Segment, atomic_write, prediction_from_dict,
                               prediction_to_dict, sha256_file)
-from ..see.media import read_media
+from ..see.again import picture_at
 from ..judge.verdict import coverage_sentences
 from ..model.weightsfile import default_weights, weights_info
 from ..judge.explain import COLOURS, Explanation, draw_box, frame_place
@@ -84,14 +84,13 @@ def _explained_pictures(explanation:Explanation)->list[Picture]:
                                     explanation.strip(o)) for o in explanation.people[:MOST]]
 
 def _plain_pictures(prediction:Prediction, file:Path)->list[Picture]: # read again from the file: boxes, no heat
-    media, judged = read_media(file, frames=prediction.settings.get("frames", 32)), [o for o in prediction.faces if o.timeline]
-    face = max(judged, key=lambda o: o.probability, default=None)
+    face = max((o for o in prediction.faces if o.timeline), key=lambda o: o.probability, default=None)
     time = face.worst_frame.time if face else 0.
-    pixels = media.frames[int(np.argmin([abs(o - time) for o in media.times]))]
+    pixels = picture_at(file, time, prediction.settings.get("frames", 32))
     if face and face.decision == "FAKE" and face.where.get("box") and face.where["time"] == time: pixels = frame_place(pixels, face.where["box"])
     for o in prediction.faces if prediction.kind == "image" else filter(None, [face]):
         pixels = draw_box(pixels, o.box, f"{o.person + 1}: {o.decision}", COLOURS[o.decision])
-    return [jpeg_picture("picture", f"The picture {_when(prediction, media.times[0] if face is None else time)}".strip() + ".", pixels)]
+    return [jpeg_picture("picture", f"The picture {_when(prediction, time)}".strip() + ".", pixels)]
 
 def _saved_heatmap(path:Path)->list[Picture]:
     with Image.open(path) as image: return [jpeg_picture("heatmap", "Where the network looked.", np.array(image.convert("RGB")))]
