@@ -195,7 +195,7 @@ def deepfake_train(
     arch_args:str="{}", # Further arguments of the architecture, as JSON
     mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
     std:float=None, # Likewise
-    workers:int=1, # Processes that make batches
+    workers:int=None, # Processes that make batches, or film beside a graphics card; by default one, or all cores but two beside a graphics card
     seed:int=0, # Of everything drawn at random
     protocol:str="", # Train as a protocol says, a TOML file or the name of one that comes with the library; data is then NAME=PATH for each of its sets
     hold_out:str="", # What this round of the protocol holds out: a method, or a set
