@@ -14,9 +14,21 @@ from .extras import need
 from .shell import UsageError, call_parse, command, make_detector, print_json, result_folder, say, write_result
 
 # %% auto #0
-__all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan',
-           'deepfake_stream', 'deepfake_export']
+__all__ = ['deepfake_doctor', 'judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report',
+           'deepfake_extract', 'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app',
+           'deepfake_scan', 'deepfake_stream', 'deepfake_export']
+
+# %% ../nbs/99_cli.ipynb #d0c70a02
+@call_parse
+@command
+def deepfake_doctor(
+    quick:bool=False, # Leave out what takes seconds: judging a portrait and a film made on the spot
+    json:bool=False, # Print JSON for programs in place of lines for people
+    weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
+)->int: # Exit code
+    "Say what is here, what is missing and how to get it. Exit code 0: predicting works, 1: something that it needs is broken, 2: wrong usage."
+    from deepfake_nb.doctor import tell
+    return int(not tell(quick, weights, json))
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _beside(result:Prediction, what:str, work): # what `work` gives; None where it fails, which costs a note and not the verdict

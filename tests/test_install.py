@@ -175,7 +175,7 @@ def test_base_requirements_are_enough_for_the_demo(tmp_path):
 
 def test_the_default_weights_are_found():
     "In the checkout they lie in models/, in an installed wheel in deepfake_nb/weights/, which is made from it."
-        from deepfake_nb.model.scorer import default_weights
+    from deepfake_nb.model.scorer import default_weights
     path = default_weights()
     assert path.parent.name in ("models", "weights") and path.stat().st_size <= 12 * 2**20
     assert path.with_suffix(".md").is_file(), "a weights file has a model card of the same name beside it"
