@@ -41,16 +41,19 @@ def probe(
     try: return look()
     except Exception as e:
         sentence = str(e) if isinstance(e, (DeepfakeError, OSError)) and str(e) else f"{type(e).__name__}: {e}"
-        return Finding(about, BROKEN if needed else NOTE, clean_text(sentence.rstrip(".") + "."), dict(error=type(e).__name__))
+        return Finding(about, BROKEN if needed else NOTE, clean_text(sentence.rstrip(".") + "."),
+                       dict(error=type(e).__name__))
 
 # %% ../nbs/97_doctor.ipynb #cb220df3
 def _short(path)->str: # without the name of the user, for reports that go to others
     home = os.path.expanduser("~")
-    return clean_text("~" + str(path)[len(home):] if home not in ("~", "/") and str(path).startswith(home + os.sep) else path)
+    return clean_text("~" + str(path)[len(home):] if home not in ("~", "/")
+                      and str(path).startswith(home + os.sep) else path)
 
 def _library()->Finding:
     place = Path(deepfake_nb.__file__).resolve().parent
-    facts = dict(version=deepfake_nb.__version__, python=platform.python_version(), system=platform.platform(), place=_short(place))
+    facts = dict(version=deepfake_nb.__version__, python=platform.python_version(), system=platform.platform(),
+                 place=_short(place))
     text = f"deepfake_nb {facts['version']}, Python {facts['python']}, {facts['system']}, in {facts['place']}."
     return Finding("library", OK, text, facts)
 
@@ -65,7 +68,8 @@ def _fault(requirement, load:bool)->str: # what is wrong with an installed packa
     try: found = version(requirement.name)
     except PackageNotFoundError: return f"{requirement.name} is not installed"
     if importlib.util.find_spec(module) is None: return f"{requirement.name} is not installed"
-    if not requirement.specifier.contains(found, prereleases=True): return f"{requirement.name} is {found}, wanted is {requirement.specifier}"
+    if not requirement.specifier.contains(found, prereleases=True):
+        return f"{requirement.name} is {found}, wanted is {requirement.specifier}"
     try: load and importlib.import_module(module)
     except Exception as e: return f"{requirement.name} {found} cannot be imported ({type(e).__name__}: {e})"
     return ""
@@ -78,7 +82,9 @@ def _packages()->Finding:
     for o in wanted:
         try: versions[o.name] = version(o.name)
         except PackageNotFoundError: versions[o.name] = None
-    if faults: return Finding("packages", BROKEN, clean_text(f"{'; '.join(faults)}. Accepted: pip install deepfake_nb."), versions)
+    if faults:
+        return Finding("packages", BROKEN, clean_text(f"{'; '.join(faults)}. Accepted: pip install "
+                                                      "deepfake_nb."), versions)
     return Finding("packages", OK, ", ".join(f"{k} {v}" for k, v in versions.items()) + ".", versions)
 
 def _extra(name:str)->Finding:
@@ -95,8 +101,10 @@ def _extras()->Iterator[Finding]: # those for users
         if name not in ("all", "dev", "docs"): yield probe(f"extra {name}", lambda: _extra(name), needed=False)
 
 # %% ../nbs/97_doctor.ipynb #6f171da2
-_films = {"H.264": ["h264"], "HEVC": ["hevc"], "VP9": ["vp9", "libvpx-vp9"], "AV1": ["libdav1d", "libaom"], "VP8": ["vp8"],
-          "MPEG-4": ["mpeg4"], "MPEG-2": ["mpeg2video"], "ProRes": ["prores"], "Motion JPEG": ["mjpeg"]} # decoders that do it
+# decoders that do it
+_films = {"H.264": ["h264"], "HEVC": ["hevc"], "VP9": ["vp9", "libvpx-vp9"],
+          "AV1": ["libdav1d", "libaom"], "VP8": ["vp8"],
+          "MPEG-4": ["mpeg4"], "MPEG-2": ["mpeg2video"], "ProRes": ["prores"], "Motion JPEG": ["mjpeg"]}
 _usual = "H.264", "HEVC" # what phones write
 
 def _decodes(names:list[str])->bool: # is one of these decoders in PyAV?
@@ -114,11 +122,13 @@ def _codecs()->Finding:
     text = f"PyAV {av.__version__} decodes {', '.join(k for k, there in found.items() if there)}."
     if missing: text += f" It does not decode {', '.join(missing)}."
     state = BROKEN if set(missing) & set(_usual) else NOTE if missing else OK
-    return Finding("films", state, text, dict(found, ffmpeg={k: ".".join(map(str, v)) for k, v in av.library_versions.items()}))
+    return Finding("films", state, text,
+                   dict(found, ffmpeg={k: ".".join(map(str, v)) for k, v in av.library_versions.items()}))
 
 def _pictures()->Finding:
     from PIL import features
-    found = {"JPEG": features.check("jpg"), "PNG": features.check("zlib"), "WebP": features.check("webp"), "AVIF": features.check("avif"),
+    found = {"JPEG": features.check("jpg"), "PNG": features.check("zlib"), "WebP": features.check("webp"),
+             "AVIF": features.check("avif"),
              "HEIC": importlib.util.find_spec("pillow_heif") is not None}
     missing = [k for k, there in found.items() if not there]
     text = f"{', '.join(k for k, there in found.items() if there)} can be read."
@@ -141,17 +151,22 @@ def _weights(given:str|None)->Finding:
     path = Path(given) if given else default_weights()
     scorer = load_scorer(path)
     config = scorer.config
-    facts = dict(path=_short(path), sha256=scorer.sha256, name=config.name, arch=config.arch, library_version=config.library_version)
-    return Finding("weights", OK, clean_text(f"{config.name or config.arch}, sha256 {scorer.sha256[:16]}, in {facts['path']}."), facts)
+    facts = dict(path=_short(path), sha256=scorer.sha256, name=config.name, arch=config.arch,
+                 library_version=config.library_version)
+    return Finding("weights", OK, clean_text(f"{config.name or config.arch}, sha256 {scorer.sha256[:16]}, in "
+                                             f"{facts['path']}."), facts)
 
 def _devices()->Finding:
     import torch
     from deepfake_nb.judge.scoring import choose_device
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     chosen, driver = str(choose_device(None)), shutil.which("nvidia-smi") is not None
-    facts = dict(torch=torch.__version__, chosen=chosen, gpus=gpus, cuda=torch.version.cuda, driver=driver, threads=torch.get_num_threads())
-    text = f"torch {torch.__version__} computes on {chosen}" + (f" ({', '.join(gpus)})." if gpus else f", in {facts['threads']} threads.")
-    if driver and not gpus: text += " There is an NVIDIA driver, but torch sees no GPU: another build of torch may be needed, see pytorch.org."
+    facts = dict(torch=torch.__version__, chosen=chosen, gpus=gpus, cuda=torch.version.cuda, driver=driver,
+                 threads=torch.get_num_threads())
+    text = f"torch {torch.__version__} computes on {chosen}" + (f" ({', '.join(gpus)})." if gpus
+                                                                else f", in {facts['threads']} threads.")
+    if driver and not gpus:
+        text += " There is an NVIDIA driver, but torch sees no GPU: another build of torch may be needed, see pytorch.org."
     return Finding("devices", NOTE if driver and not gpus else OK, text, facts)
 
 # %% ../nbs/97_doctor.ipynb #8b1b54d3
@@ -167,7 +182,8 @@ def _cache()->Finding:
 
 def _machine()->Finding:
     cores, memory = available_cores(), available_memory()
-    text = f"{cores} {'core' if cores == 1 else 'cores'}" + (f", {memory/2**30:.1f} GiB of memory to be had." if memory else ", memory unknown.")
+    text = f"{cores} {'core' if cores == 1 else 'cores'}" + (f", {memory/2**30:.1f} GiB of memory to be had." if memory
+                                                             else ", memory unknown.")
     scarce = memory is not None and memory < 2**30
     if scarce: text += " Judging takes about 1 GiB: expect it to be stopped."
     return Finding("machine", NOTE if scarce else OK, text, dict(cores=cores, memory=memory))
@@ -180,20 +196,29 @@ def _pdf()->Finding:
     if weasyprint:
         import weasyprint # fails where a library of the system is missing
         return Finding("PDF", OK, f"Reports are printed by WeasyPrint {weasyprint.__version__}.", facts)
-    return Finding("PDF", NOTE, "Nothing here prints PDFs; reports are HTML. Accepted: Chromium, or pip install 'deepfake_nb[report]'.", facts)
+    return Finding("PDF", NOTE, "Nothing here prints PDFs; reports are HTML. Accepted: Chromium, or pip install "
+                                "'deepfake_nb[report]'.", facts)
 
+# %% ../nbs/97_doctor.ipynb #8e6502fe
 def _clock()->Finding:
-    now, built = datetime.now(timezone.utc), datetime.fromtimestamp(Path(deepfake_nb.__file__).stat().st_mtime, timezone.utc)
+    now, built = datetime.now(timezone.utc), datetime.fromtimestamp(Path(deepfake_nb.__file__).stat().st_mtime,
+        timezone.utc)
     zone = now.astimezone().strftime("%Z (UTC%z)")
     facts = dict(utc=now.isoformat(timespec="seconds"), zone=zone)
     text = f"{facts['utc']}, time zone {zone}."
-    if (built - now).total_seconds() > 86400: return Finding("clock", NOTE, text + " That is before the library was installed: the clock is wrong, and so will be the time in reports.", facts)
+    if (built - now).total_seconds() > 86400:
+        return Finding("clock", NOTE, text + " That is before the library was installed: the clock is wrong, and so "
+                                             "will be the time in reports.", facts)
     return Finding("clock", OK, text, facts)
 
 def _letters()->Finding:
-    facts = dict(files=sys.getfilesystemencoding(), output=getattr(sys.stdout, "encoding", None), locale=locale.getlocale()[0], text=locale.getpreferredencoding(False))
-    odd = [f"{k}: {facts[k]}" for k in ("files", "output", "text") if facts[k] and str(facts[k]).lower().replace("-", "") not in ("utf8", "cp65001")]
-    if odd: return Finding("letters", NOTE, f"Not UTF-8 ({', '.join(odd)}): some names of files will be shown as codes. Accepted: PYTHONUTF8=1 in the environment.", facts)
+    facts = dict(files=sys.getfilesystemencoding(), output=getattr(sys.stdout, "encoding", None),
+                 locale=locale.getlocale()[0], text=locale.getpreferredencoding(False))
+    odd = [f"{k}: {facts[k]}" for k in ("files", "output", "text") if facts[k]
+           and str(facts[k]).lower().replace("-", "") not in ("utf8", "cp65001")]
+    if odd:
+        return Finding("letters", NOTE, f"Not UTF-8 ({', '.join(odd)}): some names of files will be shown as codes. "
+                                        "Accepted: PYTHONUTF8=1 in the environment.", facts)
     return Finding("letters", OK, f"UTF-8, locale {facts['locale'] or 'C'}.", facts)
 
 # %% ../nbs/97_doctor.ipynb #4805cf29
@@ -203,9 +228,12 @@ def _judging(weights:str|None)->Finding:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         results = Detector(weights).predict_many([o for o in write_demo(folder) if "forged" in o.name], progress=False)
-    facts = dict(seconds=round(time.monotonic() - begun, 1), portrait=results[0].to_dict()["decision"], film=results[1].to_dict()["decision"])
-    if unread := [o for o in results if isinstance(o, Unreadable)]: return Finding("judging", BROKEN, unread[0].error, facts)
-    said = [f"{what}: {o.decision}" + ("" if o.probability is None else f" ({o.probability:.0%})") for what, o in zip(("a forged portrait", "a film of it"), results)]
+    facts = dict(seconds=round(time.monotonic() - begun, 1), portrait=results[0].to_dict()["decision"],
+                 film=results[1].to_dict()["decision"])
+    if unread := [o for o in results if isinstance(o, Unreadable)]:
+        return Finding("judging", BROKEN, unread[0].error, facts)
+    said = [f"{what}: {o.decision}" + ("" if o.probability is None else f" ({o.probability:.0%})")
+            for what, o in zip(("a forged portrait", "a film of it"), results)]
     return Finding("judging", OK, f"{', '.join(said)}.", facts)
 
 # %% ../nbs/97_doctor.ipynb #ac887340
@@ -216,9 +244,11 @@ def examine_each(
     "Look at everything, one thing after the other."
     for about, look in [("library", _library), ("packages", _packages)]: yield probe(about, look)
     yield from _extras()
-    for about, look in [("films", _codecs), ("pictures", _pictures), ("face detector", _faces)]: yield probe(about, look)
+    for about, look in [("films", _codecs), ("pictures", _pictures), ("face detector", _faces)]:
+        yield probe(about, look)
     yield probe("weights", lambda: _weights(weights))
-    for about, look in [("devices", _devices), ("machine", _machine), ("cache", _cache), ("PDF", _pdf), ("clock", _clock), ("letters", _letters)]:
+    for about, look in [("devices", _devices), ("machine", _machine), ("cache", _cache), ("PDF", _pdf),
+                        ("clock", _clock), ("letters", _letters)]:
         yield probe(about, look, needed=False)
     if not quick: yield probe("judging", lambda: _judging(weights))
 
@@ -232,13 +262,15 @@ class Examination:
     def ok(self)->bool: return not any(o.state == BROKEN for o in self.findings) # does predicting work?
     @property
     def verdict(self)->str: # one sentence
-        if self.ok: return "Predicting works." if any(o.about == "judging" for o in self.findings) else "Nothing that predicting needs is broken; it was not tried."
+        if self.ok:
+            return "Predicting works." if any(o.about == "judging" for o in self.findings) else "Nothing that predicting needs is broken; it was not tried."
         return f"Predicting does not work. Broken: {', '.join(o.about for o in self.findings if o.state == BROKEN)}."
     def to_dict(self)->dict: return dict(ok=self.ok, verdict=self.verdict, findings=[asdict(o) for o in self.findings])
     def to_json(self)->str: return json.dumps(self.to_dict(), indent=2)
     def __str__(self)->str: return "\n".join([*map(str, self.findings), self.verdict])
     def _repr_html_(self)->str:
-        rows = "".join(f"<tr><td>{o.state}</td><td>{html.escape(o.about)}</td><td style='text-align:left'>{html.escape(o.text)}</td></tr>" for o in self.findings)
+        rows = "".join(f"<tr><td>{o.state}</td><td>{html.escape(o.about)}</td><td "
+                       f"style='text-align:left'>{html.escape(o.text)}</td></tr>" for o in self.findings)
         return f"<b>{html.escape(self.verdict)}</b><table>{rows}</table>"
 
 # %% ../nbs/97_doctor.ipynb #1eb3bbbf

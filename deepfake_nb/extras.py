@@ -14,7 +14,8 @@ from .core import DeepfakeError
 __all__ = ['module_of', 'extras_by_module', 'how_to_install', 'MissingExtra', 'need']
 
 # %% ../nbs/01_extras.ipynb #56be691b
-_IRREGULAR = {"scikit-learn": "sklearn", "c2pa-python": "c2pa", "opencv-python-headless": "cv2", "pillow": "PIL", "grad-cam": "pytorch_grad_cam"}
+_IRREGULAR = {"scikit-learn": "sklearn", "c2pa-python": "c2pa", "opencv-python-headless": "cv2", "pillow": "PIL",
+              "grad-cam": "pytorch_grad_cam"}
 
 def module_of(
     package:str, # As pip names it, for instance 'scikit-learn'
@@ -59,7 +60,8 @@ class MissingExtra(DeepfakeError, ImportError):
         self.modules, self.task = list(modules), task
         names = " and ".join(filter(None, [", ".join(self.modules[:-1]), self.modules[-1]]))
         verb = "is" if len(self.modules) == 1 else "are"
-        super().__init__(f"{names} {verb} not installed. Accepted: {how_to_install(*self.modules, task=task) or 'an environment that has it'}.")
+        super().__init__(f"{names} {verb} not installed. Accepted: "
+                         f"{how_to_install(*self.modules, task=task) or 'an environment that has it'}.")
 
     def __reduce__(self): return type(self), (self.modules, self.task)
 

@@ -24,8 +24,10 @@ def spell_name(
     text = _spell_bytes(re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", str(name)))
     return re.sub(r"[\x00-\x1f\x7f]|^ | $", lambda m: f"\\x{ord(m[0]):02x}", text) if blanks else text
 
-def _spell_bytes(text:str)->str: # surrogates alone; others than those of bytes stand for half a character, and no file is called that
-    return re.sub("[\ud800-\udfff]", lambda m: f"\\x{ord(m[0]) - 0xdc00:02x}" if 0xdc80 <= ord(m[0]) <= 0xdcff else "\ufffd", text)
+# surrogates alone; others than those of bytes stand for half a character, and no file is called that
+def _spell_bytes(text:str)->str:
+    return re.sub("[\ud800-\udfff]", lambda m: f"\\x{ord(m[0]) - 0xdc00:02x}" if 0xdc80 <= ord(m[0]) <= 0xdcff
+                  else "\ufffd", text)
 
 def unspell_name(
     text:str, # From `spell_name`
@@ -42,24 +44,35 @@ _separators = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 def _decoded(path:Path, most:int=LARGEST_TABLE)->str: # the text of a table, or its first bytes; raises `ManifestError`
     try:
-        if path.stat().st_size > LARGEST_TABLE: raise ManifestError(path, f"a table of {path.stat().st_size:,} bytes", f"at most {LARGEST_TABLE:,}")
+        if path.stat().st_size > LARGEST_TABLE:
+            raise ManifestError(path, f"a table of {path.stat().st_size:,} bytes", f"at most {LARGEST_TABLE:,}")
         with path.open("rb") as file: data = file.read(most)
         if len(data) == most: data = data[:data.rfind(b"\n") + 1] or data # whole lines
-    except OSError as e: raise ManifestError(path, f"no readable table ({e.strerror or e})", "a CSV with a header line") from None
+    except OSError as e:
+        raise ManifestError(path, f"no readable table ({e.strerror or e})", "a CSV with a header line") from None
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if not wide and b"\0" in data[:1000]: raise ManifestError(path, "no table: bytes of zero in it", "a CSV in UTF-8, or in UTF-16 with a byte order mark")
+    if not wide and b"\0" in data[:1000]:
+        raise ManifestError(path, "no table: bytes of zero in it",
+                            "a CSV in UTF-8, or in UTF-16 with a byte order mark")
     try: return _spell_bytes(data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape"))
-    except UnicodeDecodeError as e: raise ManifestError(path, f"no readable text ({e.reason} at byte {e.start})", "a CSV in UTF-8 or UTF-16") from None
+    except UnicodeDecodeError as e:
+        raise ManifestError(path, f"no readable text ({e.reason} at byte {e.start})",
+                            "a CSV in UTF-8 or UTF-16") from None
 
-def _lines(path:Path, text:str, separator:str)->list[tuple[int, list[str]]]: # the number of each line that is not blank, and its fields
+# %% ../../nbs/data/05_tables.ipynb #30a1b7f2
+# the number of each line that is not blank, and its fields
+def _lines(path:Path, text:str, separator:str)->list[tuple[int, list[str]]]:
     reader, out = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True), []
     try:
         for fields in reader:
             if any(o.strip() for o in fields): out.append((reader.line_num, [o.strip() for o in fields]))
-    except csv.Error as e: raise ManifestError(path, f"line {reader.line_num}: {e}", "one line per file; a name with a separator or a quote in it in quotes") from None
+    except csv.Error as e:
+        raise ManifestError(path, f"line {reader.line_num}: {e}",
+                            "one line per file; a name with a separator or a quote in it in quotes") from None
     return out
 
-def _header(path:Path, text:str, needed:tuple[str, ...], strict:bool=True)->tuple[str, list[str]]: # the separator, and the columns as they are called here
+# the separator, and the columns as they are called here
+def _header(path:Path, text:str, needed:tuple[str, ...], strict:bool=True)->tuple[str, list[str]]:
     first = next((o for o in text.splitlines() if o.strip()), "")
     if not first: raise ManifestError(path, "no readable table: it is empty", "a CSV with a header line")
     tried = {}
@@ -70,8 +83,10 @@ def _header(path:Path, text:str, needed:tuple[str, ...], strict:bool=True)->tupl
     names = tried[best]
     if strict and (missing := [o for o in needed if o not in names]):
         raise ManifestError(path, f"no column {', '.join(missing)} among {', '.join(names)}",
-            f"a CSV whose first line names the columns {', '.join(needed)}, separated by {', '.join(_separators.values())}; further ones are read where they are there: {', '.join(TEXT)}")
-    if double := {o for o in names if o and names.count(o) > 1}: raise ManifestError(path, f"several columns called {', '.join(sorted(double))}", "one of each")
+            f"a CSV whose first line names the columns {', '.join(needed)}, separated by "
+            f"{', '.join(_separators.values())}; further ones are read where they are there: {', '.join(TEXT)}")
+    if double := {o for o in names if o and names.count(o) > 1}:
+        raise ManifestError(path, f"several columns called {', '.join(sorted(double))}", "one of each")
     return best, names
 
 # %% ../../nbs/data/05_tables.ipynb #93b583d2
@@ -101,7 +116,8 @@ def read_table(
     rows = _lines(path, text, separator)[1:]
     for line, fields in rows:
         if any(fields[len(names):]):
-            raise ManifestError(path, f"line {line} has {len(fields)} fields and the header {len(names)}", "as many fields as columns; a name with a separator in it in quotes")
+            raise ManifestError(path, f"line {line} has {len(fields)} fields and the header {len(names)}",
+                                "as many fields as columns; a name with a separator in it in quotes")
     index = pd.Index([line for line, _ in rows], name="line")
     columns = {name: [fields[i] if i < len(fields) else "" for _, fields in rows] for i, name in enumerate(names) if name} # without a name: pandas' own index
     return pd.DataFrame({name: _typed(name, values, index) for name, values in columns.items()}, index=index)
