@@ -179,8 +179,8 @@ def api(source):
         if isinstance(node, ast.ClassDef): body = class_text(name, node, beside)
         else: body = "\n\n".join(filter(None, [f"```python\n{signature(node, name)}\n```", ast.get_docstring(node), table(argument_rows(node, beside))]))
         parts.append(f"{title}\n\n{body}")
-    folded = "".join(f"    {o}\n" if o.strip() else "\n" for o in f"```python\n{source.strip()}\n```".splitlines())
-    return "\n\n".join([*parts, f'??? quote source "{"Source" if found else "Code"}"\n\n{folded}'])
+    fold = f"<details class=\"quote source\" data-search-exclude markdown>\n<summary>{'Source' if found else 'Code'}</summary>"
+    return "\n\n".join([*parts, fold, f"```python\n{source.strip()}\n```", "</details>"])
 
 
 # ---- notebooks
