@@ -31,3 +31,16 @@ def seeds():
     random.seed(0)
     if "numpy" in sys.modules: sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules: sys.modules["torch"].manual_seed(0)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "With `-n 2`: each notebook for itself, all other tests file by file, since those share what is slow to make."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.split("::")[0]
+            return nodeid if file.endswith("test_notebooks.py") else file
+
+    return Scheduling(config, log)
