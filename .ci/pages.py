@@ -267,6 +267,12 @@ def title(path):
 def purpose(room): return (ROOT / "deepfake_nb" / room / "__init__.py").read_text(encoding="utf-8").strip().strip('"')
 
 
+def boosted(address, markdown):
+    "How much a page counts in the search: who asks for a change wants to know where to make it, and not what changed once."
+    boost = {"contributing.md": 4, "changelog.md": .2}.get(address)
+    return f"---\nsearch:\n  boost: {boost}\n---\n\n{markdown}" if boost else markdown
+
+
 def listed(folder, address):
     "A table of the notebooks of a folder with their promises."
     rows = [[f"[{title(k)}]({posixpath.relpath(v, posixpath.dirname(address) or '.')})", promise(k)] for k, v in notebooks().items() if posixpath.dirname(k) == f"nbs/{folder}".rstrip("/")]
@@ -293,7 +299,8 @@ def pages():
     "Address -> content of every file of the site that is made: Markdown as text, pictures as bytes."
     files = {}
     made = {address: page(path, files) for path, address in notebooks().items()}
-    made |= {address: refer(relink((ROOT / path).read_text(encoding="utf-8"), path, address), address) for path, address in TEXTS.items()}
+    texts = {address: relink((ROOT / path).read_text(encoding="utf-8"), path, address) for path, address in TEXTS.items()}
+    made |= {address: boosted(address, refer(text, address)) for address, text in texts.items()}
     made |= {f"{o}/index.md": room_page(o) for o in ROOMS} | {"rooms.md": rooms_page()}
     made["tutorials/index.md"] = "# Tutorials\n\n> What people come for first, each in a few minutes, run on small data whenever the library is tested.\n\n" + listed("tutorials", "tutorials/index.md")
     made["benchmarks/index.md"] = "# Benchmarks\n\n> How fast, and measured how.\n\n" + listed("benchmarks", "benchmarks/index.md")

@@ -59,6 +59,21 @@ def test_links_of_texts_exist():
     assert not missing
 
 
+def test_where_to_change_what_is_true():
+    "Each name in the table of CONTRIBUTING is in a file that its row names, and each option is one of a command."
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    part = text[text.index("## Where to change what"):].split("\n## ")[0]
+    rows = [[cell.strip() for cell in o.split("|")[1:-1]] for o in part.splitlines() if o.startswith("| ")][1:]
+    assert len(rows) > 10 and {"crop", "threshold", "words"} <= {o[0].split()[0].rstrip(",") for o in rows}
+    commands = (ROOT / "deepfake_nb" / "cli.py").read_text(encoding="utf-8")
+    for wanted, setting, place in rows:
+        files = [(ROOT / o).read_text(encoding="utf-8") for o in re.findall(r"\]\(([^)]+)\)", place)]
+        assert files, wanted
+        for name in re.findall(r"`(\w+)`", place): assert any(re.search(rf"(def|class) {name}\b|\b{name} ?=", o) for o in files), f"{wanted}: {name}"
+        for option in re.findall(r"`(?:deepfake-\w+ )?--([\w-]+)", setting):
+            assert option == "help" or re.search(rf"^    {option.replace('-', '_')}:", commands, re.M), f"{wanted}: --{option}"
+
+
 def test_readme_is_made_from_the_index():
     done = subprocess.run([sys.executable, ".ci/readme.py", "--check"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
