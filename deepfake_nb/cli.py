@@ -6,17 +6,18 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/cli.html.md"""
 
 # %% ../nbs/99_cli.ipynb #9de2eec1
 from __future__ import annotations
-import functools, json, os, sys
+import functools, json, sys
 from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
-from .shell import UsageError, call_parse, command, make_detector, print_json, result_folder, say, write_result
+from .shell import (UsageError, call_parse, check_usage, command, make_detector, print_json, result_folder, say,
+                              write_report, write_result)
 
 # %% auto #0
-__all__ = ['deepfake_doctor', 'judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report',
-           'deepfake_extract', 'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app',
-           'deepfake_scan', 'deepfake_stream', 'deepfake_export']
+__all__ = ['deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
+           'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan', 'deepfake_stream',
+           'deepfake_export']
 
 # %% ../nbs/99_cli.ipynb #d0c70a02
 @call_parse
@@ -65,35 +66,6 @@ def judge_files(
             yield item
     print_json(items(), several=len(paths) > 1)
     return len(failed)
-
-# %% ../nbs/99_cli.ipynb #69076f2c
-def write_report(
-    prediction:Prediction, # Any
-    explanation, # An `Explanation`, or None
-    folder:str|Path, # Where report.html, report.pdf and report.json shall appear
-    weights:str|None=None, # The weights that judged, for what their file says about them; None: the default ones
-    **settings, # `pdf` and `template` of `Report.save`, `file` of `make_report`
-)->None: # Says on standard error where the report lies, and why there is no PDF if so
-    "Make a report and write it."
-    from deepfake_nb.tell.report import make_report
-    report = make_report(prediction, explanation, settings.pop("file", None), weights)
-    files = report.save(folder, **settings)
-    for line in [f"report: {files['html']}", *report.notes]: say(f"  {line}")
-
-def check_usage(
-    paths:tuple, # As given
-    demo:bool, # As given
-    threshold:float|None, # As given
-    frames:int, # As given
-    out:str|None, # As given
-)->None: # Raises `UsageError`
-    "Say what is wrong with the arguments of `deepfake_predict`."
-    if not paths and not demo: raise UsageError("no file given. Accepted: one or more images or videos, or --demo")
-    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
-    if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
-    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()), None)
-    if not existing.is_dir(): raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
-    if out and not os.access(existing, os.W_OK | os.X_OK): raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
 
 # %% ../nbs/99_cli.ipynb #9f40d991
 @call_parse
@@ -161,13 +133,14 @@ def deepfake_extract(
     face_detector:str=None, # YuNet's ONNX file, or 'haar'; by default the best one at hand
     format:str="jpg", # jpg, or without loss png or webp
     label_everybody:bool=False, # Give all people of a forged film its label? By default only those that a mask or a box names
+    fake_is:str=None, # In a table whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Cut the faces out of a data set. Prints the path of their table; what gave no face is in failures.csv. Exit code 1: nothing came out, 2: wrong usage."
     from deepfake_nb.data.splits import read_manifest
     from deepfake_nb.data.extract import ExtractSettings, extract
     try: ExtractSettings(size, margin, frames, format=format)
     except ValueError as e: raise UsageError(str(e)) from e
-    manifest = read_manifest(src, dataset)
+    manifest = read_manifest(src, dataset, fake_is)
     for line in manifest.attrs.get("notes", ()): say(line)
     for line in extract(manifest, out, size, margin, frames, workers, face_detector, format, label_everybody=label_everybody).attrs["notes"]: say(line)
     print(Path(out)/"manifest.csv")
@@ -208,20 +181,19 @@ def deepfake_train(
     std:float=None, # Likewise
     workers:int=1, # Processes that make batches
     seed:int=0, # Of everything drawn at random
+    protocol:str="", # Train as a protocol says, a TOML file or the name of one that comes with the library; data is then NAME=PATH for each of its sets
+    hold_out:str="", # What this round of the protocol holds out: a method, or a set
+    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
-    settings = dict(locals())
-    from deepfake_nb.learn.training import SettingsError, plan_training
-    try: own, told, chosen, recipe, notes = plan_training(settings)
+    from deepfake_nb.learn.bound import SettingsError, train_as_told
+    try: print(train_as_told(dict(locals()), say))
     except SettingsError as e: raise UsageError(str(e)) from e
-    from deepfake_nb.learn.recipe import train
-    for line in notes: say(line)
-    print(train(own or told, out, recipe, workers, say=say, labelled=told if own else None, validate_on=chosen))
 
 # %% ../nbs/99_cli.ipynb #c675d431
-def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sources; says what a reader of the figures should know
+def _evaluation_source(sources:tuple, split:str|None, fake_is:str|None=None): # one manifest of all sources; says what a reader of the figures should know
     from deepfake_nb.data.splits import join_manifests, read_manifest
-    manifests = [read_manifest(o) for o in sources]
+    manifests = [read_manifest(o, fake_is=fake_is) for o in sources]
     manifest = manifests[0] if len(manifests) == 1 else join_manifests(*manifests)
     for line in manifest.attrs.get("notes", ()): say(line)
     if split is not None and split not in set(manifest.split): raise UsageError(f"--split {split}: no such items. Accepted: {', '.join(sorted(set(manifest.split) - {''})) or 'no --split'}")
@@ -253,13 +225,23 @@ def deepfake_evaluate(
     limit:int=None, # Items to take for --robustness, drawn at random; by default all
     before:str=None, # Folder of an earlier evaluation to compare with
     scores:str=None, # Measure the scores of another program in place of a detector: a table with the columns path and probability
+    protocol:str=None, # Measure what a protocol says: a TOML file, or the name of one that comes with the library
+    data:Annotated[str, dict(action="append", metavar="NAME=PATH")]=None, # Where a data set of the protocol lies; once for each
+    hold_out:str=None, # Only this round of a protocol that leaves one out: a method, or a set
+    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
-    "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read or has no score, 2: wrong usage."
-    if not sources: raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders")
-    check_usage(sources, False, threshold, frames, out)
+    "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read or has no score, or was trained on though the protocol holds it out, 2: wrong usage."
+    if not (sources or protocol): raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders, or --protocol")
+    data = [*sources, *([data] if isinstance(data, str) else data or ())] if protocol else data
+    if protocol and (split or before or robustness or any("=" not in o for o in data)) or not protocol and (data or hold_out): raise UsageError("accepted: --protocol with --data NAME=PATH and --hold-out, and without --split, --before and --robustness; or neither")
+    check_usage(sources or (protocol,), False, threshold, frames, out)
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
+    if protocol:
+        from deepfake_nb.measure.heldout import report_protocol
+        print(result := report_protocol(protocol, dict(o.split("=", 1) for o in data), out, lambda: make_detector(weights, device, frames=frames, threshold=threshold), hold_out, scores, threshold, fake_is))
+        return int(not (result.complete and result.sound))
     from deepfake_nb.measure.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
-    earlier, manifest = read_evaluation(before) if before else None, _evaluation_source(sources, split)
+    earlier, manifest = read_evaluation(before) if before else None, _evaluation_source(sources, split, fake_is)
     if scores: return _evaluate_scores(scores, manifest, threshold, out, earlier, before)
     detector, resume = make_detector(weights, device, frames=frames, threshold=threshold), Path(out)/".scored.jsonl"
     evaluation = evaluate(detector, manifest, resume=resume)
@@ -286,11 +268,13 @@ def deepfake_finetune(
     epochs:int=8, # At most
     learning_rate:float=2e-4, # Of the head; early layers take a tenth of it
     settings:str="{}", # Further settings as JSON, for instance '{"patience": 5, "held_out": 0.3}'
+    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Learn from failures, and say before and after on what was held out. Exit code 0: kept, 1: not kept, or refused because sets overlap, 2: wrong usage."
     if not (pool and replay and val and test): raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
     from deepfake_nb.learn.finetune import finetune, settings_from_json
-    result = finetune(weights, pool, replay, val, test, out, settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
+    from deepfake_nb.data.tables import fake_means
+    with fake_means(fake_is): result = finetune(weights, pool, replay, val, test, out, settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
     return print(result) or int(not result.kept)
 
 # %% ../nbs/99_cli.ipynb #816bb15a

@@ -35,7 +35,8 @@ STANDS_ON = dict(
     journal="core",
     manifest="core tables folders",
     datasets="core manifest",
-    splits="core figure media manifest datasets",
+    newsets="core folders tables manifest datasets",
+    splits="core figure media manifest datasets newsets",
     extract="media faces splits",
     # forge
     augment="core",
@@ -57,6 +58,8 @@ STANDS_ON = dict(
     scored="core journal tables",
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
+    protocol="core manifest splits figures",
+    heldout="core scorer manifest tables scores protocol",
     # judge
     hidden="",
     verdict="core",
@@ -73,6 +76,7 @@ STANDS_ON = dict(
     training="core pretrained recipe",
     mining="batches extract evaluate",
     finetune="mining splits learner recipe evaluate",
+    bound="recipe training heldout",
     # tell
     wording="core verdict",
     provenance="files wording",
@@ -90,7 +94,7 @@ STANDS_ON = dict(
     scan="ledger lists predict",
     # the commands
     doctor="core extras detect weightsfile scorer scoring predict demo page",
-    shell="core extras predict",
+    shell="core extras predict report",
     cli="*",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "learner")  # wraps batches and the training loop; everything else works without it
