@@ -13,7 +13,7 @@ REPOSITORY = "https://github.com/deepfake-nb/deepfake_nb/blob/main/"
 ROOMS = "see data forge model measure judge learn tell serve".split()  # from the ground up
 TEXTS = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "CODE_OF_CONDUCT.md": "conduct.md",
          "models/README.md": "models/index.md", "models/deepfake_nb_default.md": "models/deepfake_nb_default.md"}
-GROUND, ROOF = ["00_core", "01_extras", "02_figure"], ["97_doctor", "98_shell", "99_cli"]
+GROUND, FIRST = ["core", "extras", "figure"], ["index", "cli", "doctor", "shell"]  # of the notebooks beside the rooms
 
 
 # ---- which page is which
@@ -42,11 +42,11 @@ def within(folder): return [v for k, v in notebooks().items() if posixpath.dirna
 def navigation():
     "The whole site in order, as mkdocs wants it."
     beside = {bare(Path(k).stem): v for k, v in notebooks().items() if posixpath.dirname(k) == "nbs"}
-    own = lambda stems: [beside[bare(o)] for o in stems]
-    rooms = [{"Ground": own(GROUND)}] + [{o: [f"{o}/index.md", *within(o)]} for o in ROOMS]
+    roof = [*FIRST[1:], *(o for o in beside if o not in (*GROUND, *FIRST))]
+    rooms = [{"Ground": [beside[o] for o in GROUND]}] + [{o: [f"{o}/index.md", *within(o)]} for o in ROOMS]
     return [{"Start": "index.md"},
             {"Tutorials": ["tutorials/index.md", *within("tutorials")]},
-            {"Commands": [beside["cli"], beside["doctor"], beside["shell"], beside["app"]]},
+            {"Commands": [beside[o] for o in roof]},
             {"Rooms": ["rooms.md", *rooms]},
             {"Measured": [{"Models": ["models/index.md", "models/deepfake_nb_default.md"]}, {"Benchmarks": ["benchmarks/index.md", *within("benchmarks")]}]},
             {"Project": ["contributing.md", "changelog.md", "conduct.md"]}]

@@ -6,7 +6,8 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
-GROUND, ROOF = "core extras figure".split(), "doctor shell cli".split()  # beside the rooms: everybody stands on the first, nobody on the others
+GROUND = "core extras figure".split()  # beside the rooms: everybody stands on these
+ROOF = "doctor shell cli service".split()  # and nobody on these
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
@@ -84,10 +85,16 @@ STANDS_ON = dict(
     report="media predict explain wording provenance page",
     verify="report",
     # serve
+    owned="",
     upload="core",
     engine="media pipeline predict explain wording page report unchanged",
-    app="upload verdict wording engine",
-    server="upload engine",
+    app="owned upload verdict wording engine",
+    server="owned engine",
+    jobs="wording engine server",
+    intake="wording",
+    api="wording engine jobs intake",
+    hosting="owned server jobs api",
+    client="core",
     stream="capture follow predict",
     live="encode stream explain",
     ledger="core wording tables journal",
@@ -96,6 +103,7 @@ STANDS_ON = dict(
     doctor="core extras detect weightsfile scorer scoring predict demo page",
     shell="core extras predict report",
     cli="*",
+    service="extras shell api hosting",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "learner")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000

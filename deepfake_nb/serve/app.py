@@ -14,7 +14,8 @@ import deepfake_nb
 from ..core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
 from ..judge.verdict import coverage_sentences
 from ..tell.wording import CAUTION, percent, shown, shown_name, trust_sentences, verdict_sentences
-from .upload import OwnedFolder, Status, Upload, sweep
+from .owned import OwnedFolder, sweep
+from .upload import Status, Upload
 from .engine import Engine, EngineError, Examination, find_engine, record_file
 
 logger = logging.getLogger(__name__)
