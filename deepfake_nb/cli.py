@@ -77,6 +77,7 @@ def deepfake_predict(
     threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
     frames:int=32, # Frames to look at in a video
     max_people:int=64, # People to judge in one file, the largest faces; whoever is left out keeps it from being REAL
+    second_look:int=32, # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
@@ -89,10 +90,9 @@ def deepfake_predict(
     if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
-    detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine)
+    detector = make_detector(weights, device, frames=frames, second_look=second_look, max_people=max_people, threshold=threshold, engine=engine)
     from deepfake_nb.forge.demo import write_demo
-    files = [*paths, *(write_demo(out) if demo else [])]
-    return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
+    return 1 if judge_files(detector, [*paths, *(write_demo(out) if demo else [])], out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
 
 # %% ../nbs/99_cli.ipynb #aa9aac3b
 @call_parse
@@ -307,6 +307,7 @@ def deepfake_scan(
     weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
     threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
     frames:int=32, # Frames to look at in a video
+    second_look:int=32, # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
     face_detector:str=None, # YuNet's ONNX file, or haar; by default the best one at hand
     device:str="cpu", # cpu, cuda or mps: where each worker computes
     workers:int=None, # Processes, about 600 MB each; by default one per core (or CPU of the cluster), and not more than GB of memory
@@ -323,8 +324,7 @@ def deepfake_scan(
     if engine not in (None, "processes", "ray") or (engine == "processes" and address): raise UsageError("accepted: --engine processes, or --engine ray, with or without --address")
     need("pandas", "pyarrow", task="scan")
     from deepfake_nb.serve.scan import scan
-    settings = dict(frames=frames, threshold=threshold, face_detector=face_detector, device=device)
-    print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
+    print(scan(sources, out, weights, dict(frames=frames, second_look=second_look, threshold=threshold, face_detector=face_detector, device=device), engine, workers, address, gpus, seconds, part_size, restart))
     say(f"rows: {Path(out)/'rows'}, summary: {Path(out)/'summary.html'}")
 
 # %% ../nbs/99_cli.ipynb #1cd81613

@@ -28,7 +28,9 @@ STANDS_ON = dict(
     faces="core detect",
     follow="faces",
     pipeline="media faces",
+    again="files decode film detect media pipeline",
     capture="core files decode media",
+    regions="",
     # data
     tables="core",
     folders="core media",
@@ -59,14 +61,15 @@ STANDS_ON = dict(
     scored="core journal tables",
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
+    kinds="",
     protocol="core manifest splits figures",
     heldout="core scorer manifest tables scores protocol",
     # judge
     hidden="",
     verdict="core",
     scoring="scorer export calibrate",
-    predict="media faces pipeline scorer scoring calibrate unchanged hidden verdict",
-    explain="scorer predict",
+    predict="media faces pipeline again scorer scoring calibrate unchanged hidden verdict kinds",
+    explain="scorer predict regions",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
     # learn
@@ -82,7 +85,7 @@ STANDS_ON = dict(
     wording="core verdict",
     provenance="files wording",
     page="core",
-    report="media predict explain wording provenance page",
+    report="again predict explain wording provenance page",
     verify="report",
     # serve
     owned="",

@@ -26,7 +26,7 @@ def weights(folder):
 
 @pytest.fixture(scope="module")
 def detector(weights):
-    return Detector(weights, device="cpu", face_detector="haar", frames=8)
+    return Detector(weights, device="cpu", face_detector="haar", frames=8, second_look=0)
 
 
 @pytest.fixture(scope="module")

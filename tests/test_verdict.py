@@ -104,6 +104,16 @@ def test_the_number_of_people_is_an_option_of_the_command(monkeypatch, tmp_path)
     assert asked == [64, 3]
 
 
+def test_forty_faces_go_through_the_network_together(scorer, monkeypatch):
+    "Not one by one: forty crops and their mirror images are four batches of at most 32."
+    from deepfake_nb.judge import scoring
+    batches, plain = [], scorer.features
+    monkeypatch.setattr(scorer, "features", lambda x: batches.append(x.shape[1]) or plain(x))
+    boxes = [(i % 10 * 100 + 5, i // 10 * 120 + 5, 60 + i % 3, 70 + i) for i in range(40)]
+    assert real(scorer, boxes, a_media()).looked_at["people_judged"] == 40
+    assert batches == [32, 8, 32, 8]
+
+
 def scored(scorer, monkeypatch, logits, threshold=.9037, rule=None):
     "A film of one person whose frames get these scores."
     from deepfake_nb.judge import predict
@@ -152,6 +162,110 @@ def test_the_weights_file_says_how_frames_become_a_film(scorer, tmp_path):
     assert soft.logit == pytest.approx(np.log(np.exp(2 * plain.frame_logits).mean()) / 2, abs=1e-5)
     for wrong in (dict(pooling=dict(kind=3)), dict(pooling=dict(kind="mean", sharpness=0)), dict(power=dict(blended=.4)), dict(mood=1)):
         with pytest.raises(ValueError, match="calibration"): type(other.config)(**other.config.to_dict() | dict(calibration=wrong))
+
+
+# ---- a second look
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    "Films of a minute and 600 frames; a redder face is what the scorer takes for forged."
+    from deepfake_nb.see.media import write_video
+    folder, small = tmp_path_factory.mktemp("films"), np.array(Image.fromarray(portrait).resize((96, 112)))
+    red = small.copy(); red[12:92, 8:78, 0] = np.minimum(255, red[12:92, 8:78, 0].astype(int) + 70)  # not so much that it were a cut
+    # evenly spaced, 16 frames are 37.5 apart: the first ones are 18, 56, 93, 131, 168, 206, 243, 281, 318, 356 ...
+    kinds = dict(plain=range(0), piece=range(300, 345), one=range(318, 319), between=range(325, 350))
+    return {name: write_video(folder/f"{name}.mp4", (red if i in forged else small for i in range(600)), 10) for name, forged in kinds.items()}
+
+
+def looked_twice(scorer, monkeypatch, path, second_look=32, detector=None, frames=16, **settings):
+    from deepfake_nb.judge import predict
+    from deepfake_nb.judge.predict import ClipScore
+    def by_colour(scorer, clips, *args, **kwargs):
+        logits = [np.where((o[..., 0].astype(int) - o[..., 1]).mean((1, 2)) > 29, 8., -4.) for o in clips]  # 12 and 46
+        return [ClipScore(float(o.mean()), o) for o in logits]
+    monkeypatch.setattr(predict, "score_clips", by_colour)
+    from deepfake_nb.measure.calibrate import AbstentionRule
+    finder, settings = detector or Told((8, 12, 70, 80)), dict(abstention=AbstentionRule(hidden=False)) | settings
+    return Detector(scorer, "cpu", face_detector=finder, threshold=.9, frames=frames, second_look=second_look, **settings).predict(path)
+
+
+def test_a_forged_piece_that_one_frame_met_is_seen_again_and_named(scorer, monkeypatch, films):
+    once, twice = (looked_twice(scorer, monkeypatch, films["piece"], o) for o in (0, 32))
+    assert (once.decision, once.reasons, once.segments, once.looked_at["frames"]) == ("REAL", [], [], 16)
+    assert (twice.decision, twice.reasons) == (INCONCLUSIVE, ["PIECES_STAND_OUT"])
+    piece, = twice.segments
+    assert 29.9 <= piece.start < piece.end <= 34.5 and piece.frames >= 4 and piece.end - piece.start > 1 and piece.probability > .99
+    assert 16 < twice.looked_at["frames"] <= 48 and twice.looked_at["frames"] == len(twice.faces[0].timeline) == twice.media["frames"]
+    assert twice.probability == once.probability  # frames that were chosen for their suspicion do not count in the mean
+    assert f"{twice.looked_at['frames']} of 600 frames were looked at" in " ".join(twice.notes)
+
+
+def test_a_piece_between_two_frames_is_met_in_a_long_gap(scorer, monkeypatch, films):
+    assert looked_twice(scorer, monkeypatch, films["between"], 0).decision == "REAL"
+    twice = looked_twice(scorer, monkeypatch, films["between"], 32)
+    assert twice.looked_at["longest_gap"] < 3.75 and (twice.decision, twice.reasons) == (INCONCLUSIVE, ["PIECES_STAND_OUT"])
+
+
+def test_a_single_broken_frame_is_contradicted_by_its_neighbours(scorer, monkeypatch, films):
+    prediction = looked_twice(scorer, monkeypatch, films["one"])
+    times = [o.time for o in prediction.faces[0].timeline if o.probability > .5]
+    assert (prediction.decision, prediction.segments) == ("REAL", []) and times == [31.8]
+    assert {31.7, 31.9} <= {round(o.time, 1) for o in prediction.faces[0].timeline}
+
+
+def test_a_second_look_is_the_same_every_time_and_may_be_switched_off(scorer, monkeypatch, films, tmp_path):
+    record = lambda **o: json.loads(looked_twice(scorer, monkeypatch, films["piece"], **o).to_json()) | dict(created="")
+    assert record() == record() and record()["settings"]["second_look"] == 32
+    assert record(second_look=0)["looked_at"]["frames"] == 16
+    assert record(second_look=5)["looked_at"]["frames"] == 21
+    short = looked_twice(scorer, monkeypatch, films["plain"], frames=60)  # a second apart, and nothing is suspicious
+    assert short.looked_at["frames"] == 60 and short.decision == "REAL"
+
+
+def test_the_second_look_is_an_option_of_the_commands(monkeypatch, tmp_path):
+    from deepfake_nb import cli, shell
+    from deepfake_nb.serve import scan
+    asked = []
+    def make(weights, device, **settings): asked.append(settings["second_look"]); raise shell.UsageError("enough")
+    monkeypatch.setattr(cli, "make_detector", make)
+    monkeypatch.setattr(scan, "scan", lambda sources, out, weights, settings, *rest: make(weights, **settings))
+    for command in (cli.deepfake_predict, cli.deepfake_scan):
+        for option in ({}, dict(second_look=0)):
+            with pytest.raises(shell.UsageError): command("a.jpg", **option)
+    assert asked == [32, 0, 32, 0]
+
+
+class Passing(Told):
+    "Somebody else is seen in a few frames of the film, told by a mark in the picture, with this confidence."
+    name = "yunet"
+    def __init__(self, score): self.score = score
+    def detect(self, frames):
+        there = lambda o: o[100:, 60:].mean() > 200
+        return [[Face((8., 12., 70., 80.), .95)] + [Face((40., 60., 50., 52.), self.score)] * int(there(o)) for o in frames]
+
+
+@pytest.mark.parametrize("score,seen,decision", [(.66, 1, "REAL"), (.9, 1, INCONCLUSIVE), (.9, 20, "REAL"), (.66, 20, "REAL")],
+                         ids=["doubtful", "certain but gone", "certain, seen again", "doubtful, seen again"])
+def test_what_was_hardly_taken_for_a_face_is_nobody(scorer, monkeypatch, tmp_path, score, seen, decision):
+    from deepfake_nb.see.media import write_video
+    small = np.array(Image.fromarray(portrait).resize((96, 112)))
+    marked = small.copy(); marked[100:, 60:] = 255
+    path = write_video(tmp_path/"film.mp4", (marked if 318 <= i < 318 + seen else small for i in range(600)), 10)
+    prediction = looked_twice(scorer, monkeypatch, path, detector=Passing(score))
+    assert prediction.decision == decision, prediction.reasons
+    if score < .75: assert len(prediction.faces) == 1 and any("looked a little like a face" in o for o in prediction.notes)
+    elif seen == 1: assert prediction.reasons == ["PEOPLE_NOT_JUDGED"] and prediction.looked_at["people_too_brief"] == 1
+    else: assert prediction.looked_at["people_judged"] == 2
+
+
+def test_the_broken_frame_of_a_real_film_is_found_and_its_original_is_real(shared):
+    "At 3.2 seconds one frame is grotesquely broken: the film was REAL, and its original not, for something behind the head."
+    films, yunet = shared/"data/eval/ffpp_video", shared/"models/face_detection_yunet_640.onnx"
+    if not films.is_dir() or not yunet.is_file(): pytest.skip("the films or YuNet of ../shared are not here")
+    detector = Detector(device="cpu", face_detector=yunet)
+    forged, original = detector.predict(films/"fake/634_660.mp4"), detector.predict(films/"real/634.mp4")
+    assert forged.decision != "REAL" and any(o.start <= 3.2 <= o.end for o in forged.segments)
+    assert original.decision == "REAL" and original.segments == [] and len(original.faces) == 1
 
 
 def pixelated(picture, box, block=12):

@@ -7,9 +7,10 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/predict.html.md"""
 # %% ../../nbs/judge/20_predict.ipynb #a5d26d95
 from __future__ import annotations
 import dataclasses, logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
@@ -20,15 +21,17 @@ from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScor
 from ..see.media import Limits, Media, evenly_spaced
 from ..see.faces import FaceClip, extract_clips, load_face_detector
 from ..see.pipeline import film_detector, read_and_look
+from ..see.again import SECOND_LOOK, look_again
 from ..model.scorer import Scorer, load_scorer
 from .scoring import CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device, choose_precision, keep_memory, score_clips, start_engine
 from .hidden import hidden_reason, look_at_face
 from .verdict import UNSEEN, WEAK, coverage_sentences, frames_looked_at, judge, missed_words, people_looked_at, power_of, segment_sentences
 from ..measure.calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
+from ..measure.kinds import kinds_from_dict
 from ..see.unchanged import read_unchanged
 
 # %% auto #0
-__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SMALLEST', 'logger', 'person_verdict', 'segments_of', 'Evidence', 'keep_evidence',
+__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'person_verdict', 'segments_of', 'Evidence', 'keep_evidence',
            'Detector']
 
 # %% ../../nbs/judge/20_predict.ipynb #fe12e618
@@ -41,12 +44,13 @@ def person_verdict(
     frames_available:int, # Frames read from the file
     reencoded:list[float]|None=None, # P(fake) after mild re-encodings, where they were scored
     distance:float|None=None, # Of the features from those of known faces, where the weights know that
+    even:list[bool]|None=None, # Which of its frames were not chosen because something was suspicious there; None: all
     hidden:str|None=None, # Why there is nothing to see of the face, as `hidden_reason` says
 )->FaceVerdict: # With a timeline, unless the person was not seen well enough
     "The verdict on one person."
     probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
     reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames, probability=probability,
-                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times, hidden=hidden)
+                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times, even=even, hidden=hidden)
     timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box))) for t, p, face in zip(clip.times, frames, clip.faces)]
     decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
     verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline, reasons,
@@ -58,11 +62,12 @@ def segments_of(
     faces:list[FaceVerdict], # The people of one film
     rule:AbstentionRule, # Says what stands out
     threshold:float, # Probability from which on a person is called FAKE
+    even:dict|None=None, # By person, which frames of the timeline are evenly spaced; None: all
 )->list[Segment]: # In order of time; a film that is forged throughout has one from end to end
     "The stretches in which somebody stands out."
     def of(face):
         p, times = np.array([o.probability for o in face.timeline]), [o.time for o in face.timeline]
-        return [Segment(face.person, times[o.start], times[o.stop - 1], sigmoid(logit(p[o]).mean()), o.stop - o.start) for o in rule.segments(p, threshold, times)]
+        return [Segment(face.person, times[o.start], times[o.stop - 1], sigmoid(logit(p[o]).mean()), o.stop - o.start) for o in rule.segments(p, threshold, times, (even or {}).get(face.person))]
     return sorted((o for face in faces for o in of(face)), key=lambda o: (o.start, o.person))
 
 # %% ../../nbs/judge/20_predict.ipynb #5febdfc9
@@ -85,19 +90,27 @@ def keep_evidence(
     return Evidence(**own, key_frames={int(i): frames[clip.frame_indices[i]] for i in worst})
 
 # %% ../../nbs/judge/20_predict.ipynb #ba1035ac
-def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `FeatureDistance` or None; raises `WeightsError`
-    config = scorer.config
-    try: return calibration_from_config(config), AbstentionRule.from_dict(config.abstention), config.familiar and feature_distance_from_dict(config.familiar) or None
+def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `FeatureDistance` or None, `KindProbe` or None; raises `WeightsError`
+    config, kinds = scorer.config, scorer.config.metrics.get("kinds")
+    try: return (calibration_from_config(config), AbstentionRule.from_dict(config.abstention), config.familiar and feature_distance_from_dict(config.familiar) or None,
+                 kinds_from_dict(kinds) if kinds else None)
     except (TypeError, ValueError) as e:
         raise WeightsError(path, f"a calibration that cannot be used ({e})", "what deepfake_nb.measure.calibrate writes") from e
+
+def _numbers(table, names:str)->bool: # has it these numbers? The file may come from a stranger
+    return isinstance(table, dict) and all(isinstance(table.get(o), (int, float)) for o in names.split())
 
 def _figures(self)->tuple: # what was measured for this threshold: false-positive rate or None, tests, and a sentence where there is no rate
     rate, tests = self.calibration.false_positive_rate, self.scorer.config.metrics.get("tests")
     power = dict(power=self.calibration.power) if self.calibration.power else {}
+    metrics, name = self.scorer.config.metrics, self.face_detector.name
+    others = metrics["detectors"] if isinstance(metrics.get("detectors"), dict) else {}
+    if _numbers(metrics.get("pointing"), "hit low high others n"): power |= dict(pointing=metrics["pointing"]) # how far to believe the heat maps
     if self.threshold != self.calibration.threshold: return None, {}, f"No false-positive rate is known for the threshold {self.threshold:g}."
     tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector", "yunet")
-    if rate and finder != self.face_detector.name:
-        return None, tests, f"No false-positive rate is known with the face detector {self.face_detector.name}: it was measured with {finder}."
+    if rate and finder != name: # measured for this one, too?
+        if _numbers(others.get(name), "achieved low high n_real"): return others[name], tests, ""
+        return None, tests, f"No false-positive rate is known with the face detector {name}: it was measured with {finder}."
     return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
 
 # %% ../../nbs/judge/20_predict.ipynb #68c0a78f
@@ -119,10 +132,12 @@ class Detector:
         abstention:AbstentionRule|None=None, # When not to judge; None: the rule in the weights file
         limits:Limits|None=None, # What files to accept; None: `Limits()`
         engine:str="torch", # What runs the backbone: 'torch', or on a processor 'onnx' or 'openvino'
+        second_look:int=SECOND_LOOK, # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
     ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
         self._given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name, value in dict(frames=frames, max_people=max_people, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name} is {value}; accepted: 1 or more")
+        if second_look < 0: raise ValueError(f"second_look is {second_look}; accepted: 0 or more")
         if threshold is not None and not 0 <= threshold <= 1: raise ValueError(f"threshold is {threshold}; accepted: a probability in [0, 1]")
         self.device = choose_device(device if engine == "torch" else device or "cpu")
         self.dtype, self.precision = choose_precision(precision, self.device), precision
@@ -131,12 +146,12 @@ class Detector:
         self.scorer.eval().to(self.device, torch.float32, memory_format=torch.channels_last)
         if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu": keep_memory()
         self.engine = engine # None: PyTorch
-        self.calibration, rule, self.familiar = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
+        self.calibration, rule, self.familiar, self.kinds = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
         self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
-        self.flip, self.recheck = flip, recheck
+        self.flip, self.recheck, self.second_look = flip, recheck, second_look
 
     def __repr__(self):
         return f"Detector({self.scorer.config.name or self.scorer.config.arch!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
@@ -160,24 +175,40 @@ def __reduce__(self:Detector):
 def settings(self:Detector)->dict:
     "All that was set, and what the weights file prescribes; plain values."
     config = self.scorer.config
-    return dict(frames=self.frames, max_people=self.max_people, flip=self.flip, recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."),
+    return dict(frames=self.frames, second_look=self.second_look, max_people=self.max_people, flip=self.flip, recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."),
                 device=self.device.type, engine=self.engine.name if self.engine else "torch", arch=config.arch, temporal=config.temporal, clip_length=config.clip_length,
                 image_size=config.image_size, margin=config.margin, temperature=config.temperature,
                 abstention=self.abstention.to_dict())
 
 # %% ../../nbs/judge/20_predict.ipynb #3efaafdd
-def _scores(self:Detector, crops:list[np.ndarray])->list[ClipScore]: # crops of each person
-    scores = score_clips(self.scorer, crops, self.batch_size, self.flip, self.dtype, self.engine)
+def _scored(self:Detector, crops:list[np.ndarray], known:dict|None)->list[ClipScore]: # crops of each person
+    scores = score_clips(self.scorer, crops, self.batch_size, self.flip, self.dtype, self.engine, known)
     if self.precision != "auto" or self.dtype == torch.float32: return scores
     distance = lambda score: abs(logit(self.calibration.probability(score.logit)) - logit(self.threshold))
     close = [i for i, score in enumerate(scores) if distance(score) < CLOSE]
     again = score_clips(self.scorer, [crops[i] for i in close], self.batch_size, self.flip, torch.float32)
     return [dict(zip(close, again)).get(i, score) for i, score in enumerate(scores)]
 
-def _after_reencoding(self:Detector, clips:list[FaceClip])->list[list[float]|None]: # P(fake) of each person, once for each re-encoding
+def _even(self:Detector, clip:FaceClip, again:Collection[int])->np.ndarray: # (T,) which frames the person's number comes from
+    even = np.array([i not in again for i in clip.frame_indices], bool)
+    return even if even.sum() >= min(self.abstention.min_frames or 1, len(even)) else np.ones(len(even), bool)
+
+def _scores(self:Detector, crops:list[np.ndarray], even:list[np.ndarray], known:dict|None=None)->list[ClipScore]: # one per person, with the logits of all frames
+    parts = [part for o, e in zip(crops, even) for part in ([o] if e.all() else [o[e], o[~e]])]
+    scores = iter(_scored(self, parts, known))
+    def joined(e):
+        score = next(scores)
+        if e.all(): return score
+        logits = np.empty(len(e))
+        logits[e], logits[~e] = score.frame_logits, next(scores).frame_logits
+        return dataclasses.replace(score, frame_logits=logits)
+    return [joined(e) for e in even]
+
+# %% ../../nbs/judge/20_predict.ipynb #3efaafde
+def _after_reencoding(self:Detector, clips:list[FaceClip], even:list[np.ndarray])->list[list[float]|None]: # P(fake) of each person, once for each re-encoding
     if not self.recheck: return [None] * len(clips)
-    changed = [mild_reencodings(o.crops) for o in clips] # people x re-encodings
-    by_kind = [[self.calibration.probability(o.logit) for o in _scores(self, list(crops))] for crops in zip(*changed)]
+    changed = [mild_reencodings(o.crops[e]) for o, e in zip(clips, even)] # people x re-encodings
+    by_kind = [[self.calibration.probability(o.logit) for o in _scored(self, list(crops), None)] for crops in zip(*changed)]
     return [list(o) for o in zip(*by_kind)]
 
 @patch
@@ -185,15 +216,24 @@ def predict_clips(self:Detector,
     clips:list[FaceClip], # One per person, crops of the size and margin the weights file asks for
     frames_available:int|None=None, # Frames read from the file; None: those of the longest clip
     frames:list[np.ndarray]|None=None, # The frames themselves, to see whether a face was made unrecognisable; None: not looked at
+    again:Collection[int]=(), # Positions of the frames that a second look added
+    known:dict|None=None, # As for `score_clips`
 )->list[FaceVerdict]: # One per clip, in the same order
     "The verdicts on people whose crops are at hand."
     available = frames_available or max((len(o.times) for o in clips), default=0)
     away = lambda score: float(self.familiar(score.features)) if self.familiar else None
     hidden = lambda clip: None if frames is None or not self.abstention.hidden else hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in evenly_spaced(len(clip), 5)])
-    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again, away(score), hidden(clip))
-            for clip, score, again in zip(clips, _scores(self, [o.crops for o in clips]), _after_reencoding(self, clips))]
+    even = [_even(self, o, again) for o in clips]
+    scores = _scores(self, [o.crops for o in clips], even, known)
+    told = zip(clips, even, scores, _after_reencoding(self, clips, even))
+    faces = [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, changed, away(score), e, hidden(clip))
+             for clip, e, score, changed in told]
+    if self.kinds and self.threshold == self.calibration.threshold: # the hint's error was measured among those called FAKE there
+        for face, score in zip(faces, scores): face.forgery = self.kinds(score.features) if face.decision == "FAKE" else {}
+    return faces
 
 # %% ../../nbs/judge/20_predict.ipynb #971cbf6d
+SURE = dict(yunet=.75, haar=.6) # confidence that a face reaches in at least one frame, by the name of the detector
 SMALLEST = 32 # pixels: a smaller face is not even cut out, unless the abstention rule asks for less or there is no other
 
 def _dropped_person(number:int, dropped:dict)->FaceVerdict: # from what `extract_clips` says about a face it left out
@@ -216,27 +256,61 @@ def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list
     if self.unknown_rate: notes.append(self.unknown_rate)
     return notes
 
+# %% ../../nbs/judge/20_predict.ipynb #971cbf6e
+def _doubtful(self:Detector, count:int, frames:int, score:float)->bool: # somebody seen in so many of so many frames, with this confidence at best
+    return count < max(self.abstention.min_frames or 1, frames/10) and score < SURE.get(self.face_detector.name, 0.)
+
+def _people(self:Detector, media:Media, looked)->tuple[list[FaceClip], list[dict], str]: # clips, who was dropped, and a note on what was doubtful
+    config, rule, frames = self.scorer.config, self.abstention, len(media.frames)
+    clips, dropped = extract_clips(media, looked, config.image_size, config.margin, self.max_people,
+                                   min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0))
+    sure = [o for o in clips if not _doubtful(self, len(o), frames, max(f.score for f in o.faces))]
+    if media.kind == "image" or not sure: return clips, dropped, ""
+    named = [o for o in dropped if not _doubtful(self, o["frames"], frames, o["score"])]
+    times = len(clips) + len(dropped) - len(sure) - len(named)
+    note = f"{'Something' if times == 1 else f'Things, {times} of them,'} in a few frames looked a little like a face to the face detector; not counted as {'a person' if times == 1 else 'people'}."
+    return [dataclasses.replace(o, person=i) for i, o in enumerate(sure)], named, note if times else ""
+
+def _suspicion(self:Detector, media:Media, looked)->np.ndarray: # (N,) log odds of the most suspicious person of each frame, from 0 on suspicious
+    clips, dropped, _ = _people(self, dataclasses.replace(media, notes=[]), looked)
+    odds, even = np.full(len(media.frames), -np.inf), [_even(self, o, media.again) for o in clips]
+    for clip, score in zip(clips, _scores(self, [o.crops for o in clips], even, looked.known)):
+        odds[clip.frame_indices] = np.maximum(odds[clip.frame_indices], logit(self.calibration.probability(score.frame_logits)))
+    for o in dropped:
+        if o["reason"] == "TOO_FEW_FRAMES": odds[media.times.index(o["time"])] = max(odds[media.times.index(o["time"])], 0.)
+    return odds
+
+@patch
+def look(self:Detector,
+    path:str|Path, # An image or a video
+)->tuple[Media, object]: # What was read, and a detector that has looked, for `predict_media`; raises `MediaError`
+    "Read a file and look for faces; a film where it pays twice."
+    media, looked = read_and_look(path, self.face_detector, self.frames, self.limits)
+    if media.kind == "image" or not self.second_look: return media, looked
+    return look_again(path, media, looked, partial(_suspicion, self), self.second_look, self.limits)
+
 # %% ../../nbs/judge/20_predict.ipynb #506f01a2
 @patch
 def predict_media(self:Detector,
     media:Media, # From `read_media`
     sha256:str="", # Of the file
-    looked=None, # The detector that `read_and_look` gave with it; None: faces are sought now
+    looked=None, # The detector that `look` or `read_and_look` gave with it; None: faces are sought now
 )->Prediction: # With `evidence`
     "The verdict on a file that was read already."
     config, rule = self.scorer.config, self.abstention
     looked = looked or (film_detector(self.face_detector) if media.kind == "video" else self.face_detector)
-    clips, dropped = extract_clips(media, looked, config.image_size, config.margin, self.max_people,
-                                   min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0))
-    faces = self.predict_clips(clips, len(media.frames), media.frames)
+    clips, dropped, doubt = _people(self, media, looked)
+    again = getattr(media, "again", [])
+    faces = self.predict_clips(clips, len(media.frames), media.frames, again, getattr(looked, "known", None))
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
     faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
     looked_at = _looked_at(media, faces)
-    segments = segments_of(faces, rule, self.threshold) if media.kind == "video" else []
+    segments = segments_of(faces, rule, self.threshold, {o.person: _even(self, o, again) for o in clips}) if media.kind == "video" else []
     decision, probability, reasons = judge(faces, self.threshold, looked_at["streams_in_file"] - looked_at["streams"])
+    notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt) + _more_notes(self, decision, reasons, segments, faces)
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
         media={k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")} | dict(frames=len(media.frames)),
-        notes=_notes(self, media, looked_at, dropped) + _more_notes(self, decision, reasons, segments, faces), looked_at=looked_at, segments=segments, threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
+        notes=notes, looked_at=looked_at, segments=segments, threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence, settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
@@ -246,7 +320,7 @@ def predict(self:Detector,
     path:str|Path, # An image or a video
 )->Prediction: # With `evidence`; raises `MediaError` for a file that cannot be read
     "The verdict on one file."
-    (media, looked), sha256 = read_unchanged(path, lambda: read_and_look(path, self.face_detector, self.frames, self.limits), self.limits.max_bytes)
+    (media, looked), sha256 = read_unchanged(path, lambda: self.look(path), self.limits.max_bytes)
     return dataclasses.replace(self.predict_media(media, sha256, looked), path=str(path))
 
 # %% ../../nbs/judge/20_predict.ipynb #ebd15900

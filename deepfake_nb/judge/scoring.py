@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/scoring.html.md"""
 
 # %% ../../nbs/judge/15_scoring.ipynb #174c8ecb
 from __future__ import annotations
-import ctypes, os, random
+import ctypes, hashlib, os, random
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -118,6 +118,7 @@ class ClipScore:
     frame_logits: np.ndarray # (T,) of each frame
     features: np.ndarray|None = None # (F,) mean over the frames, not mirrored
 
+# %% ../../nbs/judge/15_scoring.ipynb #57a120c3
 @torch.inference_mode()
 def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[ClipScore]: # features of all people, (N, F)
     cuts = [cut_clips(n, scorer.config.clip_length) for n in lengths]
@@ -131,6 +132,16 @@ def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[
     pool = calibration_from_config(scorer.config).pool
     return [ClipScore(pool(c.mean(), f), f, m) for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
 
+# %% ../../nbs/judge/15_scoring.ipynb #57a120c4
+@torch.inference_mode()
+def _features(scorer:Scorer, crops:np.ndarray, known:dict|None, *settings)->torch.Tensor: # (N, F); a crop that is `known` is not computed again
+    if known is None: return frame_features(scorer, crops, *settings)
+    keys = [hashlib.blake2b(o.tobytes(), digest_size=16).digest() for o in crops]
+    new = {k: i for i, k in enumerate(keys) if k not in known}
+    if new: known.update(zip(new, frame_features(scorer, crops[list(new.values())], *settings)))
+    return torch.stack([known[k] for k in keys])
+
+@torch.inference_mode()
 def score_clips(
     scorer:Scorer, # In evaluation mode
     clips:list[np.ndarray], # (T, S, S, 3) uint8, one for each person; T may differ
@@ -138,13 +149,14 @@ def score_clips(
     flip:bool=True, # Score the mirror image too, and take the mean?
     dtype:torch.dtype=torch.float32, # `torch.bfloat16` for mixed precision
     engine:InferenceEngine|None=None, # Runs the backbone in PyTorch's place
+    known:dict|None=None, # What was computed already, by crop; new ones are added. For one scorer, precision and engine only
 )->list[ClipScore]: # One per clip, in the same order
     "Score people whose crops are at hand."
     if not clips: return []
     crops, lengths = np.concatenate(clips), [len(o) for o in clips]
-    scores = _head_scores(scorer, frame_features(scorer, crops, batch_size, dtype, engine), lengths)
+    scores = _head_scores(scorer, _features(scorer, crops, known, batch_size, dtype, engine), lengths)
     if not flip: return scores
-    mirrored = _head_scores(scorer, frame_features(scorer, crops[:, :, ::-1], batch_size, dtype, engine), lengths)
+    mirrored = _head_scores(scorer, _features(scorer, crops[:, :, ::-1], known, batch_size, dtype, engine), lengths)
     return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2, a.features) for a, b in zip(scores, mirrored)]
 
 # %% ../../nbs/judge/15_scoring.ipynb #27494843

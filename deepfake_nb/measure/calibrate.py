@@ -189,15 +189,20 @@ class AbstentionRule:
     hidden: bool = True # are faces left out in which there is nothing to see, as `hidden` measures it?
     far: float = 1. # log odds above the threshold from which on a frame stands out
     stretch: int|None = 3 # such frames in a row that keep a film from being REAL; see `pooling`
+    lasting: float = 0. # seconds from the first to the last of them, at least
 
     def segments(self,
         frame_probabilities:Sequence[float], # P(fake) of each frame, in order of time
         threshold:float, # From here on a face is called FAKE
         times:Sequence[float]|None=None, # Seconds of these frames; None: evenly spaced
+        even:Sequence[bool]|None=None, # Which of them are evenly spaced: from these a pause is told; None: all
     )->list[slice]: # Of the frames; empty where the test is off
         "The stretches of a film that stand out."
         if self.stretch is None: return []
-        return stretches(logit(np.asarray(frame_probabilities)), times, max(logit(threshold) + self.far, 0.), self.stretch)
+        usual = np.asarray(times, dtype=float)[np.asarray(even, dtype=bool)] if times is not None and even is not None else ()
+        step = float(np.median(np.diff(usual))) if len(usual) > 1 else None
+        found = stretches(logit(np.asarray(frame_probabilities)), times, max(logit(threshold) + self.far, 0.), self.stretch, step)
+        return [o for o in found if times is None or times[o.stop - 1] - times[o.start] >= self.lasting]
 
     def to_dict(self)->dict: return dataclasses.asdict(self)
 
@@ -221,20 +226,22 @@ def _reasons(self:AbstentionRule,
     reencoded:Sequence[float]|None=None, # P(fake) of the clip after mild re-encodings
     distance:float|None=None, # Of the features from the training data
     times:Sequence[float]|None=None, # Seconds of the frames; None: evenly spaced
+    even:Sequence[bool]|None=None, # Which frames were not chosen because something was suspicious there; None: all
     hidden:str|None=None, # What `hidden.hidden_reason` says
 )->list[str]: # Codes from `core.REASONS`; empty: the face may be judged
     "Why a face should not be judged."
     frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
+    plain = frames if even is None or not any(even) else frames[np.asarray(even, dtype=bool)]
     known, called = lambda limit, value: limit is not None and value is not None, lambda p: p >= threshold
     tests = dict(
         FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
         TOO_FEW_FRAMES=known(self.min_frames, frames) and len(frames) < min(self.min_frames, frames_available or len(frames)),
         LOW_QUALITY=(known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness) or (self.hidden and hidden == "LOW_QUALITY"),
         ANONYMISED=self.hidden and hidden == "ANONYMISED",
-        UNSTABLE=(known(self.max_spread, frames) and len(frames) > 1 and frames.std() > self.max_spread) or bool(
+        UNSTABLE=(known(self.max_spread, frames) and len(plain) > 1 and plain.std() > self.max_spread) or bool(
             self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
         NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (known(self.real_below, probability) and self.real_below <= probability < threshold),
-        PIECES_STAND_OUT=known(frames, probability) and probability < threshold and bool(self.segments(frames, threshold, times)),
+        PIECES_STAND_OUT=known(frames, probability) and probability < threshold and bool(self.segments(frames, threshold, times, even)),
         UNFAMILIAR=known(self.max_distance, distance) and distance > self.max_distance)
     return [code for code, failed in tests.items() if failed]
 

@@ -13,7 +13,7 @@ import numpy as np
 from .metrics import auc, tpr_at_fpr
 
 # %% auto #0
-__all__ = ['POOLINGS', 'Pooling', 'compare_poolings', 'choose_pooling', 'smoothed', 'stretches']
+__all__ = ['POOLINGS', 'Pooling', 'compare_poolings', 'choose_pooling', 'fit_offset', 'smoothed', 'stretches']
 
 # %% ../../nbs/measure/20_pooling.ipynb #10c154bf
 POOLINGS = ("mean", "soft maximum", "share")
@@ -24,6 +24,7 @@ class Pooling:
     kind: str = "mean" # one of `POOLINGS`
     sharpness: float = 1. # of the soft maximum, above 0
     level: float = 0. # logit from which on a frame counts, for the share
+    offset: float = 0. # taken away from what two and more frames give
 
     def __post_init__(self):
         if self.kind not in POOLINGS: raise ValueError(f"pooling {self.kind!r}; accepted: {', '.join(POOLINGS)}")
@@ -35,10 +36,11 @@ class Pooling:
     )->float: # Logit of the film
         "The pooled logit."
         x = np.asarray(frame_logits, dtype=float)
-        if self.kind == "mean" or len(x) < 2: return float(clip_logit)
-        if self.kind == "soft maximum": return float((np.logaddexp.reduce(self.sharpness * x) - np.log(len(x))) / self.sharpness)
+        if len(x) < 2: return float(clip_logit)
+        if self.kind == "mean": return float(clip_logit) - self.offset
+        if self.kind == "soft maximum": return float((np.logaddexp.reduce(self.sharpness * x) - np.log(len(x))) / self.sharpness) - self.offset
         above = int((x >= self.level).sum())
-        return float(np.log(above + .5) - np.log(len(x) - above + .5))
+        return float(np.log(above + .5) - np.log(len(x) - above + .5)) - self.offset
 
     def to_dict(self)->dict: return dataclasses.asdict(self)
 
@@ -66,6 +68,20 @@ def choose_pooling(
     score = lambda row: np.mean([v for k, v in row.items() if k not in ("pooling", "auc", "found")])
     return max(rows, key=lambda row: round(score(row), 6))["pooling"]
 
+# %% ../../nbs/measure/20_pooling.ipynb #a89b8fe0
+def fit_offset(
+    pooling:Pooling, # The way chosen
+    real_films:Sequence[Sequence[float]], # Frame logits of real films that nobody was trained on, those with loud moments among them
+    limit:float, # Logit of the threshold
+    rate:float=.01, # Share of these films that may reach it, in (0, 1)
+)->Pooling: # The same way with its offset; never one that makes films more suspicious than they are
+    "Make the threshold stand for the same rate on films."
+    plain = dataclasses.replace(pooling, offset=0.)
+    pooled = np.sort([plain(float(np.mean(o)), o) for o in real_films])[::-1]
+    if not len(pooled): raise ValueError("no real films; accepted: at least one")
+    first_below = float(pooled[min(int(rate * len(pooled) + 1e-9), len(pooled) - 1)])
+    return dataclasses.replace(plain, offset=max(0., float(np.nextafter(first_below - limit, np.inf))))
+
 # %% ../../nbs/measure/20_pooling.ipynb #573905b4
 def smoothed(
     values:Sequence[float], # In order of time
@@ -81,12 +97,13 @@ def stretches(
     times:Sequence[float]|None, # Seconds of these frames; None: evenly spaced
     bar:float, # Log odds from which on a frame stands out
     least:int=3, # Frames in a row that make a stretch
+    step:float|None=None, # Usual seconds from frame to frame, where some stand closer; None: the median
 )->list[slice]: # Of the frames
     "The runs of frames that stand out."
     times = np.arange(len(log_odds)) if times is None else np.asarray(times, dtype=float)
     if len(times) < max(3, least): return []
     steps = np.diff(times)
-    pieces = np.split(np.arange(len(times)), np.flatnonzero(steps > 3 * np.median(steps)) + 1) # between pauses
+    pieces = np.split(np.arange(len(times)), np.flatnonzero(steps > 3 * (np.median(steps) if step is None else step)) + 1) # between pauses
     found = []
     for piece in pieces:
         out = np.r_[False, smoothed(np.asarray(log_odds, dtype=float)[piece]) >= bar, False]

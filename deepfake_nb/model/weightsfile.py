@@ -110,9 +110,9 @@ def _familiar(o)->bool: # as `calibrate.feature_distance_to_dict` gives it, or e
 # %% ../../nbs/model/05_weightsfile.ipynb #e5af6e1c
 def _pooling(o)->bool: # how the frames of a film become one score, as `pooling.Pooling` says; or nothing
     if o is None: return True
-    if not isinstance(o, dict) or not set(o) <= {"kind", "sharpness", "level"}: return False
-    return isinstance(o.get("kind"), str) and _number(1e-3, 100)(o.get("sharpness", 1.)) and _number(-1e6,
-        1e6)(o.get("level", 0.))
+    if not isinstance(o, dict) or not set(o) <= {"kind", "sharpness", "level", "offset"}: return False
+    return isinstance(o.get("kind"), str) and _number(1e-3, 100)(o.get("sharpness", 1.)) and all(_number(-1e6,
+        1e6)(o.get(k, 0.)) for k in ("level", "offset"))
 
 def _power(o)->bool: # shares of forgeries found, by kind, each with their number; or nothing
     share = lambda v: isinstance(v, dict) and _number(0, 1)(v.get("found")) and _whole(1, 10**9)(v.get("n"))
@@ -149,7 +149,7 @@ _checks = dict(
     temperature=("a number from 0.01 to 100", _number(.01, 100)), threshold=("a number in [0, 1]", _number(0, 1)),
     false_positive_rate=("a table or nothing", lambda o: o is None or isinstance(o, dict)),
     calibration=(f"nothing, or the method 'isotonic' with up to {_knots_limit} rising knots [logit, probability]; "
-                 "pooling (kind, sharpness, level) and power (found and n by kind)", _calibration),
+                 "pooling (kind, sharpness, level, offset) and power (found and n by kind)", _calibration),
     familiar=(f"nothing, or finite mean, directions, variances and rest of fitting lengths, at most {FAMILIAR_LIMIT} "
               "characters", _familiar),
     abstention=_table, training=_table, metrics=_table, name=_text, library_version=_text, parent_sha256=_text)

@@ -142,7 +142,7 @@ def _bridge(tracks:list[Track], frames:list[np.ndarray])->list[Track]:
 # %% ../../nbs/see/55_faces.ipynb #65df16e4
 def _dropped(track:Track, times, code:str, text:str="")->dict:
     return dict(reason=code, text=text or REASONS[code], box=tuple(track.faces[0].box), time=float(times[track.frame_indices[0]]),
-                frames=len(track), face_size=track.face_size, clip=False)
+                frames=len(track), face_size=track.face_size, score=max(o.score for o in track.faces), clip=False)
 
 def track_faces(
     detections:list[list[Face]], # The faces of each frame

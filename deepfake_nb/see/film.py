@@ -38,6 +38,7 @@ class _Track:
     first: object = None # the first frame that decodes
     pts: array = field(default_factory=lambda: array("q"))
     dts: array = field(default_factory=lambda: array("q"))
+    keys: array = field(default_factory=lambda: array("q")) # packets at which decoding can begin
     hidden: set = field(default_factory=set) # packets that are decoded but not shown
     last: int = 0 # ticks that the last packet is shown
     places: np.ndarray|None = None # of each packet in the order of showing, -1 for a hidden one; None: they do not tell
@@ -50,6 +51,7 @@ class _Track:
     reached: float = 0. # seconds of the last frame that was looked at
 
     def add(self, packet):
+        if packet.is_keyframe: self.keys.append(len(self.pts))
         if packet.is_discard: self.hidden.add(len(self.pts))
         self.pts.append(_unknown if packet.pts is None else packet.pts)
         self.dts.append(_unknown if packet.dts is None else packet.dts)
@@ -242,6 +244,18 @@ class _Budget:
         self.stopped = self.stopped or self.spent > self.seconds
         return self.stopped
 
+# %% ../../nbs/see/30_film.ipynb #9e3dec8c
+_restarting = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg2video", "mpeg1video") # decoders that begin anew at a key frame
+
+def _pieces(track:_Track)->np.ndarray: # numbers of the packets at which the pieces of a film begin and the last one ends
+    return np.unique(np.r_[0, np.frombuffer(track.keys, np.int64), len(track.pts)])
+
+def _wanted_piece(track:_Track, edges:np.ndarray, i:int, wanted:Collection)->bool: # does a wanted frame need the piece i?
+    own, following = (track.places[a:b] for a, b in zip(edges[i:], edges[i + 1:i + 3])) if i + 2 < len(edges) else (track.places[edges[i]:], track.places[:0])
+    shown_before = following[following < following[0]] if len(following) else following # their key frame, and made from this piece
+    return any(int(o) in wanted for o in own) or any(int(o) in wanted for o in shown_before)
+
+# %% ../../nbs/see/30_film.ipynb #9e3dec8d
 _skipping = ("h264", "hevc", "mpeg2video", "mpeg1video") # decoders that can be told from packet to packet
 
 def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
@@ -250,16 +264,22 @@ def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
     with open_container(path) as container:
         stream, number, shown = container.streams[track.index], 0, 0
         context = _prepare(stream, limits, min(2, available_cores()))
-        source, told = _packets(container, [stream]), None # told: do frames know their packets?
+        source, told, left_out = _packets(container, [stream]), None, False # told: do frames know their packets?
+        edges = _pieces(track)
         while not budget.over():
             with budget:
-                packet = next(source, None)
+                packet, ended = next(source, None), False # ended: does a piece end here, after which others are left out?
                 if packet is not None:
                     packet.opaque = number
-                    if told and wanted is not None and context.name in _skipping:
-                        context.skip_frame = "DEFAULT" if track.places[number] in wanted else "NONREF"
+                    if told and wanted is not None and number < len(track.places):
+                        piece = int(np.searchsorted(edges, number))
+                        if context.name in _restarting and edges[piece] == number:
+                            needed = _wanted_piece(track, edges, piece, wanted)
+                            ended, left_out = not needed and not left_out, not needed
+                        if context.name in _skipping: context.skip_frame = "DEFAULT" if track.places[number] in wanted else "NONREF"
                     number += 1
-                frames = _decode(context, packet)
+                frames = _decode(context, None) if ended else [] if left_out and packet is not None else _decode(context, packet)
+                if ended: context.flush_buffers()
             for frame in frames:
                 known = track.places is not None and frame.opaque is not None and frame.opaque < len(track.places)
                 if told is None: told = known and not frame.interlaced_frame

@@ -141,13 +141,12 @@ def examine(self:Engine,
 
 def _examine(self:Engine, file, name, weights, threshold, say, evidence)->Examination:
     say("Getting ready.", .02)
-    from deepfake_nb.see.pipeline import read_and_look
     from deepfake_nb.see.unchanged import read_unchanged
     from deepfake_nb.judge.explain import explain
     from deepfake_nb.tell.report import make_report
     path, detector = self._get_detector(weights, threshold)
     say("Reading the file and looking for faces.", .15)
-    (media, looked), sha256 = read_unchanged(file, lambda: read_and_look(file, detector.face_detector, self.frames))
+    (media, looked), sha256 = read_unchanged(file, lambda: detector.look(file))
     say("Judging the faces.", .5)
     prediction = dataclasses.replace(detector.predict_media(media, sha256, looked), path=name)
     if not evidence: return Examination(dataclasses.replace(prediction, evidence=[]), [], [], "")
