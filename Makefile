@@ -21,8 +21,11 @@ check: export readme test  ## what to run before a commit
 ci:  ## what runs after a push, in an environment of its own
 	.ci/run
 
-docs: export  ## the site in _docs; needs quarto
+docs: export  ## the site in _docs by nbdev; needs quarto
 	$(bin)nbdev-docs
+
+site:  ## the site in _site, without quarto; look at it: .venv/bin/python -m http.server -d _site
+	NO_MKDOCS_2_WARNING=1 $(bin)mkdocs build --strict --quiet
 
 constraints:  ## pin what is installed in .venv
 	$(bin)python .ci/constraints.py > constraints.new && mv constraints.new constraints.txt
@@ -30,5 +33,5 @@ constraints:  ## pin what is installed in .venv
 help:
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## */\1\t/'
 
-.PHONY: install export readme test check ci docs constraints help
+.PHONY: install export readme test check ci docs site constraints help
 .DEFAULT_GOAL = help

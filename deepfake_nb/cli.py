@@ -6,17 +6,30 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/cli.html.md"""
 
 # %% ../nbs/99_cli.ipynb #9de2eec1
 from __future__ import annotations
-import functools, json, os, sys
+import functools, json, sys
 from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
-from .shell import UsageError, call_parse, command, make_detector, print_json, result_folder, say, write_result
+from .shell import (UsageError, call_parse, check_usage, command, make_detector, print_json, result_folder, say,
+                              write_report, write_result)
 
 # %% auto #0
-__all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan',
-           'deepfake_stream', 'deepfake_export']
+__all__ = ['deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
+           'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan', 'deepfake_stream',
+           'deepfake_export']
+
+# %% ../nbs/99_cli.ipynb #d0c70a02
+@call_parse
+@command
+def deepfake_doctor(
+    quick:bool=False, # Leave out what takes seconds: judging a portrait and a film made on the spot
+    json:bool=False, # Print JSON for programs in place of lines for people
+    weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
+)->int: # Exit code
+    "Say what is here, what is missing and how to get it. Exit code 0: predicting works, 1: something that it needs is broken, 2: wrong usage."
+    from deepfake_nb.doctor import tell
+    return int(not tell(quick, weights, json))
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _beside(result:Prediction, what:str, work): # what `work` gives; None where it fails, which costs a note and not the verdict
@@ -53,35 +66,6 @@ def judge_files(
             yield item
     print_json(items(), several=len(paths) > 1)
     return len(failed)
-
-# %% ../nbs/99_cli.ipynb #69076f2c
-def write_report(
-    prediction:Prediction, # Any
-    explanation, # An `Explanation`, or None
-    folder:str|Path, # Where report.html, report.pdf and report.json shall appear
-    weights:str|None=None, # The weights that judged, for what their file says about them; None: the default ones
-    **settings, # `pdf` and `template` of `Report.save`, `file` of `make_report`
-)->None: # Says on standard error where the report lies, and why there is no PDF if so
-    "Make a report and write it."
-    from deepfake_nb.tell.report import make_report
-    report = make_report(prediction, explanation, settings.pop("file", None), weights)
-    files = report.save(folder, **settings)
-    for line in [f"report: {files['html']}", *report.notes]: say(f"  {line}")
-
-def check_usage(
-    paths:tuple, # As given
-    demo:bool, # As given
-    threshold:float|None, # As given
-    frames:int, # As given
-    out:str|None, # As given
-)->None: # Raises `UsageError`
-    "Say what is wrong with the arguments of `deepfake_predict`."
-    if not paths and not demo: raise UsageError("no file given. Accepted: one or more images or videos, or --demo")
-    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
-    if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
-    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()), None)
-    if not existing.is_dir(): raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
-    if out and not os.access(existing, os.W_OK | os.X_OK): raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
 
 # %% ../nbs/99_cli.ipynb #9f40d991
 @call_parse

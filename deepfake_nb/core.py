@@ -35,7 +35,9 @@ def parse_label(
 )->int: # `REAL` (0) or `FAKE` (1); raises `ValueError` for anything else
     "Read a label in this library's sense: 0 is real, 1 is fake."
     key = str(value).strip().lower()
-    if key not in _label_words: raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_real_words)} for real; {', '.join(_fake_words)} for fake")
+    if key not in _label_words:
+        raise ValueError(f"label {value!r} is unknown; accepted: {', '.join(_real_words)} for real; "
+                         f"{', '.join(_fake_words)} for fake")
     return _label_words[key]
 
 # %% ../nbs/00_core.ipynb #1411ed11
@@ -45,11 +47,14 @@ REASONS = dict(
     TOO_MANY_PEOPLE="More people are in the picture than are judged; the smaller faces were left out.",
     TOO_FEW_FRAMES="The face is seen in too few frames to be judged.",
     LOW_QUALITY="The face is too blurred or too strongly compressed to be judged.",
-    ANONYMISED="The face is blurred or pixelated, as is done to protect somebody: there is nothing left to see a forgery in.",
+    ANONYMISED="The face is blurred or pixelated, as is done to protect somebody: there is nothing left to see a "
+               "forgery in.",
     UNSTABLE="The frames disagree with each other, or the score changes when the file is mildly re-encoded.",
     NEAR_THRESHOLD="The score lies between REAL and FAKE: too close to the threshold to call it either way.",
-    PIECES_STAND_OUT="A piece of the film looks far more like a forgery than the rest of it: see the stretches that are named.",
-    PEOPLE_NOT_JUDGED="Not everybody who was found could be judged (too many people, too small or hidden faces, or seen too briefly), so nothing is said of the rest.",
+    PIECES_STAND_OUT="A piece of the film looks far more like a forgery than the rest of it: see the stretches that "
+                     "are named.",
+    PEOPLE_NOT_JUDGED="Not everybody who was found could be judged (too many people, too small or hidden faces, or "
+                      "seen too briefly), so nothing is said of the rest.",
     STREAM_NOT_JUDGED="The file holds a further picture track, which was not looked at.",
     UNFAMILIAR="The face looks unlike the faces this model was trained on, so its score cannot be relied upon.",
 )
@@ -61,7 +66,8 @@ def explain_reasons(
     return [dict(code=code, text=REASONS[code]) for code in codes]
 
 # %% ../nbs/00_core.ipynb #1778ac08
-_unsafe = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]") # control, direction, lone surrogates
+# control, direction, lone surrogates
+_unsafe = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufffe\uffff\ud800-\udfff]")
 
 def clean_text(
     text:str, # Any, for instance the name of a file or an error that quotes it
@@ -167,12 +173,14 @@ class Prediction:
     settings: dict = field(default_factory=dict) # the settings of the detector
     version: str = "" # of this library
     created: str = "" # UTC, ISO 8601
-    looked_at: dict = field(default_factory=dict) # what was looked at, of how much: people, frames, seconds, streams; as `verdict` says
+    # what was looked at, of how much: people, frames, seconds, streams; as `verdict` says
+    looked_at: dict = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list) # the stretches of a film that stand out, in order of time
     evidence: list = field(default_factory=list, repr=False, compare=False) # face clips in memory; never written
 
     def __post_init__(self):
-        if self.decision not in DECISIONS: raise ValueError(f"decision {self.decision!r}; accepted: {', '.join(DECISIONS)}")
+        if self.decision not in DECISIONS:
+            raise ValueError(f"decision {self.decision!r}; accepted: {', '.join(DECISIONS)}")
         if self.probability is not None and not 0 <= self.probability <= 1:
             raise ValueError(f"probability {self.probability!r} lies outside [0, 1]")
 
@@ -186,7 +194,8 @@ def prediction_to_dict(
     prediction:Prediction, # Any prediction
 )->dict: # Plain values only, `decision`, `probability` and `heatmap` first
     "A prediction as plain values, ready for JSON."
-    d = {f.name: getattr(prediction, f.name) for f in dataclasses.fields(prediction) if f.name not in ("evidence", "path")}
+    d = {f.name: getattr(prediction, f.name) for f in dataclasses.fields(prediction)
+         if f.name not in ("evidence", "path")}
     d["reasons"] = explain_reasons(prediction.reasons)
     d["faces"] = [_face_dict(face) for face in prediction.faces]
     d["segments"] = [dataclasses.asdict(o) for o in prediction.segments]
@@ -200,7 +209,8 @@ def prediction_from_dict(
     codes = lambda reasons: [o["code"] for o in reasons]
     face = lambda f: FaceVerdict(**f | dict(reasons=codes(f["reasons"]), box=tuple(f["box"]),
         timeline=[FrameScore(**o | dict(box=tuple(o["box"]))) for o in f["timeline"]]))
-    return Prediction(**d | dict(reasons=codes(d["reasons"]), faces=[face(f) for f in d["faces"]], segments=[Segment(**o) for o in d.get("segments", [])]))
+    return Prediction(**d | dict(reasons=codes(d["reasons"]), faces=[face(f) for f in d["faces"]],
+                                 segments=[Segment(**o) for o in d.get("segments", [])]))
 
 # %% ../nbs/00_core.ipynb #5a62faa2
 def confidence_sentence(
@@ -220,11 +230,13 @@ def _prediction_html(prediction:Prediction)->str:
                    f"<td>{len(f.timeline)}</td><td>{', '.join(f.reasons)}</td></tr>" for f in prediction.faces)
     table = f"<table><tr><th>person</th><th>decision</th><th>P(fake)</th><th>frames</th><th>reasons</th></tr>{rows}</table>" if rows else ""
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)
-    return (f"<b>{html.escape(prediction.path)}</b><br><b style='color:{colour}'>{html.escape(confidence_sentence(prediction))}</b>"
+    return (f"<b>{html.escape(prediction.path)}</b><br><b "
+            f"style='color:{colour}'>{html.escape(confidence_sentence(prediction))}</b>"
             f"{table}<ul>{notes}</ul>")
 
 def to_dict(self:Prediction)->dict: return prediction_to_dict(self)
-def to_json(self:Prediction, indent:int|None=2)->str: return json.dumps(prediction_to_dict(self), indent=indent, allow_nan=False)
+def to_json(self:Prediction, indent:int|None=2)->str:
+    return json.dumps(prediction_to_dict(self), indent=indent, allow_nan=False)
 Prediction.to_dict, Prediction.to_json, Prediction._repr_html_ = to_dict, to_json, _prediction_html
 Prediction.__str__ = lambda self: f"{self.path}: {confidence_sentence(self)}"
 
@@ -235,7 +247,8 @@ class Unreadable:
     path: str # the file, as it was given
     error: str # one sentence: what was found and what is accepted
 
-    def to_dict(self)->dict: return dict(path=self.path, decision=None, probability=None, heatmap=None, error=self.error)
+    def to_dict(self)->dict:
+        return dict(path=self.path, decision=None, probability=None, heatmap=None, error=self.error)
     def __str__(self)->str: return self.error
 
 # %% ../nbs/00_core.ipynb #313e31a3
@@ -243,7 +256,8 @@ def sha256_file(
     path:str|Path, # Any file
 )->str: # 64 hexadecimal digits
     "The SHA-256 of a file's bytes, read in pieces."
-    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(f)
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(f)
 
 def _digest(f)->str: # Python 3.10
     h = hashlib.sha256()
@@ -266,7 +280,8 @@ def _umask()->int: # what new files shall not allow; reading it changes nothing 
             if line.startswith("Umask:"): return int(line.split()[1], 8)
     return _asked_umask()
 
-def _check_room(path:str|Path)->None: # raises `OSError` where not another block can be added: the last one may be cut off too
+# raises `OSError` where not another block can be added: the last one may be cut off too
+def _check_room(path:str|Path)->None:
     handle = os.open(path, os.O_WRONLY | os.O_APPEND)
     try:
         size = os.fstat(handle).st_size
@@ -277,7 +292,10 @@ def _check_room(path:str|Path)->None: # raises `OSError` where not another block
 
 # %% ../nbs/00_core.ipynb #373379dd
 def _write_error(path:Path, temporary:str, e:BaseException)->BaseException: # the error to raise in place of e
-    if isinstance(e, OSError) and (isinstance(e, WriteError) or e.filename not in (None, temporary, str(path), str(path.parent))): return e # about another file
+    # about another file
+    if isinstance(e, OSError) and (isinstance(e, WriteError)
+                                   or e.filename not in (None, temporary, str(path), str(path.parent))):
+        return e
     if not isinstance(e, (OSError, DeepfakeError)) and isinstance(e, Exception):
         try: _check_room(temporary)
         except OSError as full: e = full # writers have many words for a full disk
@@ -325,7 +343,8 @@ def _text_of(path:Path)->str: # of one of the kernel's small files, '' where the
     try: return path.read_text(encoding="ascii", errors="replace")
     except OSError: return ""
 
-def _control_groups(controller:str, root:Path)->Iterator[Path]: # the folders of this process's groups and of those above them
+# the folders of this process's groups and of those above them
+def _control_groups(controller:str, root:Path)->Iterator[Path]:
     for line in _text_of(root/"proc/self/cgroup").splitlines():
         _, controllers, place = line.split(":", 2)
         if controllers and controller not in controllers.split(","): continue
@@ -355,9 +374,11 @@ def available_cores(
 
 # %% ../nbs/00_core.ipynb #15244705
 def _memory_limit(root:Path)->int|None: # bytes that the control groups and the kernel still give
-    rooms = [int(line.split()[1]) * 1024 for line in _text_of(root/"proc/meminfo").splitlines() if line.startswith("MemAvailable:")]
+    rooms = [int(line.split()[1]) * 1024 for line in _text_of(root/"proc/meminfo").splitlines()
+             if line.startswith("MemAvailable:")]
     for o in _control_groups("memory", root):
-        for most, now, old in (("memory.max", "memory.current", "inactive_file"), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):
+        for most, now, old in (("memory.max", "memory.current", "inactive_file"),
+                               ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")):
             limit, used = _number(o/most), _number(o/now) or 0
             given_up = [int(line.split()[1]) for line in _text_of(o/"memory.stat").splitlines() if line.startswith(f"{old} ")] # copies of files
             if limit is not None: rooms.append(max(0, limit - max(0, used - sum(given_up))))

@@ -11,10 +11,17 @@ from importlib.metadata import PackageNotFoundError, metadata, requires
 from .core import DeepfakeError
 
 # %% auto #0
-__all__ = ['extras_by_module', 'how_to_install', 'MissingExtra', 'need']
+__all__ = ['module_of', 'extras_by_module', 'how_to_install', 'MissingExtra', 'need']
 
 # %% ../nbs/01_extras.ipynb #56be691b
-_IRREGULAR = {"scikit-learn": "sklearn", "c2pa-python": "c2pa", "opencv-python-headless": "cv2", "pillow": "PIL", "grad-cam": "pytorch_grad_cam"}
+_IRREGULAR = {"scikit-learn": "sklearn", "c2pa-python": "c2pa", "opencv-python-headless": "cv2", "pillow": "PIL",
+              "grad-cam": "pytorch_grad_cam"}
+
+def module_of(
+    package:str, # As pip names it, for instance 'scikit-learn'
+)->str: # As it is imported, for instance 'sklearn'
+    "The module that a package brings."
+    return _IRREGULAR.get(package.lower(), package.lower().replace("-", "_"))
 
 @functools.lru_cache(1)
 def extras_by_module(
@@ -25,7 +32,7 @@ def extras_by_module(
     found = {}
     for line in lines:
         package = re.match(r"[\w.-]+", line)[0]
-        module = _IRREGULAR.get(package.lower(), package.lower().replace("-", "_"))
+        module = module_of(package)
         extra = re.search(r"""extra\s*==\s*["']([\w-]+)""", line)
         if extra is None: found[module] = []
         elif found.get(module, [""]): found.setdefault(module, []).append(extra[1]) # not of what is brought anyway
@@ -53,7 +60,8 @@ class MissingExtra(DeepfakeError, ImportError):
         self.modules, self.task = list(modules), task
         names = " and ".join(filter(None, [", ".join(self.modules[:-1]), self.modules[-1]]))
         verb = "is" if len(self.modules) == 1 else "are"
-        super().__init__(f"{names} {verb} not installed. Accepted: {how_to_install(*self.modules, task=task) or 'an environment that has it'}.")
+        super().__init__(f"{names} {verb} not installed. Accepted: "
+                         f"{how_to_install(*self.modules, task=task) or 'an environment that has it'}.")
 
     def __reduce__(self): return type(self), (self.modules, self.task)
 

@@ -18,7 +18,8 @@ def figure_class(
     if "matplotlib" not in sys.modules and (asked := os.environ.pop("MPLBACKEND", None)):
         try: import matplotlib
         finally: os.environ["MPLBACKEND"] = asked
-        with contextlib.suppress(ValueError): matplotlib.rcParams["backend"] = asked # as matplotlib does, but that an unknown name is no error
+        with contextlib.suppress(ValueError): # as matplotlib does, but that an unknown name is no error
+            matplotlib.rcParams["backend"] = asked
     from matplotlib.figure import Figure
     return Figure
 

@@ -17,7 +17,7 @@ from .extras import MissingExtra, how_to_install
 
 # %% auto #0
 __all__ = ['UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'result_folder', 'write_result', 'print_json',
-           'say', 'make_detector']
+           'say', 'write_report', 'check_usage', 'make_detector']
 
 # %% ../nbs/98_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -177,6 +177,35 @@ def say(
     "Tell people, without tearing a progress bar."
     from tqdm import tqdm
     tqdm.write(line, file=sys.stderr)
+
+# %% ../nbs/98_shell.ipynb #69076f2c
+def write_report(
+    prediction:Prediction, # Any
+    explanation, # An `Explanation`, or None
+    folder:str|Path, # Where report.html, report.pdf and report.json shall appear
+    weights:str|None=None, # The weights that judged, for what their file says about them; None: the default ones
+    **settings, # `pdf` and `template` of `Report.save`, `file` of `make_report`
+)->None: # Says on standard error where the report lies, and why there is no PDF if so
+    "Make a report and write it."
+    from deepfake_nb.tell.report import make_report
+    report = make_report(prediction, explanation, settings.pop("file", None), weights)
+    files = report.save(folder, **settings)
+    for line in [f"report: {files['html']}", *report.notes]: say(f"  {line}")
+
+def check_usage(
+    paths:tuple, # As given
+    demo:bool, # As given
+    threshold:float|None, # As given
+    frames:int, # As given
+    out:str|None, # As given
+)->None: # Raises `UsageError`
+    "Say what is wrong with the arguments of `deepfake_predict`."
+    if not paths and not demo: raise UsageError("no file given. Accepted: one or more images or videos, or --demo")
+    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
+    if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
+    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()), None)
+    if not existing.is_dir(): raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
+    if out and not os.access(existing, os.W_OK | os.X_OK): raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
 
 # %% ../nbs/98_shell.ipynb #c73f2790
 def make_detector(

@@ -107,5 +107,5 @@ def tracked():
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = result.stdout.split("\0") if result.returncode == 0 else [str(o.relative_to(ROOT)) for o in ROOT.rglob("*")]
-    skip = re.compile(r"(^|/)(\.git|\.venv|build|dist|_proc|_docs|__pycache__|\.pytest_cache|[^/]*\.egg-info)(/|$)")
+    skip = re.compile(r"(^|/)(\.git|\.venv|build|dist|_proc|_docs|_site|__pycache__|\.pytest_cache|[^/]*\.egg-info)(/|$)")
     return [Path(o) for o in found if o and not skip.search(o) and ((ROOT / o).is_file() or (ROOT / o).is_symlink())]

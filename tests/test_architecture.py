@@ -6,7 +6,8 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
-GROUND, ROOF = "core extras figure".split(), "shell cli service".split()  # beside the rooms: everybody stands on the first, nobody on the others
+GROUND = "core extras figure".split()  # beside the rooms: everybody stands on these
+ROOF = "doctor shell cli service".split()  # and nobody on these
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
@@ -108,7 +109,8 @@ STANDS_ON = dict(
     ledger="core wording tables journal",
     scan="ledger lists predict",
     # the commands
-    shell="core extras predict",
+    doctor="core extras detect weightsfile scorer scoring predict demo page",
+    shell="core extras predict report",
     cli="*",
     service="extras shell api hosting",
 )
@@ -200,7 +202,7 @@ def test_importing_the_package_imports_nothing_heavy():
 @pytest.mark.parametrize("names,without", [
     ("core weightsfile", "numpy torch cv2 fastai pandas matplotlib"), ("media", "torch fastai pandas matplotlib"),
     ("faces", "torch fastai pandas matplotlib"), ("cli", "torch fastai pandas cv2 matplotlib"),
-    ("predict explain stream report export", "fastai pandas"), ("shell", "torch fastai pandas cv2 matplotlib")])
+    ("predict explain stream report export", "fastai pandas"), ("shell doctor", "torch fastai pandas cv2 matplotlib")])
 def test_light_modules_stay_light(names, without):
     present = [o for o in names.split() if o in modules()]
     lines = [f"import {dotted(o)}" for o in present] + ["import sys", "print(*sorted({o.split('.')[0] for o in sys.modules}))"]

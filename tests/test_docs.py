@@ -1,6 +1,8 @@
 "The docs can be built and say what the code says."
-import ast, os, re, shutil, subprocess, sys
+import ast, importlib.util, os, posixpath, re, shutil, subprocess, sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 import nbformat, pytest, yaml
 from nbconvert import HTMLExporter
 from project import NOTEBOOKS, ROOT, cells, python, tracked
@@ -41,6 +43,35 @@ def test_pictures_and_links_of_notebooks_exist():
                 if not re.match(r"[a-z][a-z0-9+.-]*:", target) and not (notebook.parent / target).exists():
                     missing.append(f"{notebook.name}: {target}")
     assert not missing
+
+
+def test_links_of_texts_exist():
+    "So do those of README and its like, and the headings that they point to."
+    slug = lambda o: re.sub(r"[^\w\- ]", "", o.lower()).strip().replace(" ", "-")
+    missing = []
+    for text in [o for o in tracked() if o.suffix == ".md" and o.parts[0] in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "models", "data")]:
+        for target, anchor in re.findall(r"\]\(([^)\s#]*)(?:#([^)\s]+))?\)", re.sub(r"`[^`]*`", "", (ROOT / text).read_text(encoding="utf-8"))):
+            if re.match(r"[a-z][a-z0-9+.-]*:", target): continue
+            path = ROOT / text.parent / target if target else ROOT / text
+            if not path.exists(): missing.append(f"{text}: {target}")
+            elif anchor and path.suffix == ".md" and anchor not in {slug(o) for o in re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.M)}:
+                missing.append(f"{text}: {target}#{anchor}")
+    assert not missing
+
+
+def test_where_to_change_what_is_true():
+    "Each name in the table of CONTRIBUTING is in a file that its row names, and each option is one of a command."
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    part = text[text.index("## Where to change what"):].split("\n## ")[0]
+    rows = [[cell.strip() for cell in o.split("|")[1:-1]] for o in part.splitlines() if o.startswith("| ")][1:]
+    assert len(rows) > 10 and {"crop", "threshold", "words"} <= {o[0].split()[0].rstrip(",") for o in rows}
+    commands = (ROOT / "deepfake_nb" / "cli.py").read_text(encoding="utf-8")
+    for wanted, setting, place in rows:
+        files = [(ROOT / o).read_text(encoding="utf-8") for o in re.findall(r"\]\(([^)]+)\)", place)]
+        assert files, wanted
+        for name in re.findall(r"`(\w+)`", place): assert any(re.search(rf"(def|class) {name}\b|\b{name} ?=", o) for o in files), f"{wanted}: {name}"
+        for option in re.findall(r"`(?:deepfake-\w+ )?--([\w-]+)", setting):
+            assert option == "help" or re.search(rf"^    {option.replace('-', '_')}:", commands, re.M), f"{wanted}: --{option}"
 
 
 def test_readme_is_made_from_the_index():
@@ -99,3 +130,98 @@ def test_site_settings_are_those_of_pyproject(staged):
     assert (staged / "nbs" / "nbdev.yml").read_text() == (ROOT / "nbs" / "nbdev.yml").read_text()
     sidebar = yaml.safe_load((staged / "nbs" / "sidebar.yml").read_text())
     assert "index.ipynb" in str(sidebar) and "00_core.ipynb" in str(sidebar)
+
+
+# ---- the site that `make site` builds
+
+@pytest.fixture(scope="module")
+def site():
+    "The program that makes its pages."
+    spec = importlib.util.spec_from_file_location("site_pages", ROOT / ".ci" / "pages.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def in_order(navigation):
+    "The pages of a navigation, as they come."
+    for o in navigation:
+        if isinstance(o, str): yield o
+        else:
+            for value in o.values(): yield from [value] if isinstance(value, str) else in_order(value)
+
+
+def test_the_navigation_names_every_notebook_once(site):
+    named = list(in_order(site.navigation()))
+    assert len(named) == len(set(named))
+    assert {str(o.relative_to(ROOT)) for o in NOTEBOOKS} == set(site.notebooks()) and set(site.notebooks().values()) <= set(named)
+    assert list(site.navigation()[1]) == ["Tutorials"]  # after the start, before everything else
+    from test_architecture import ROOMS
+    assert site.ROOMS == ROOMS and [o for o in site.navigation()[3]["Rooms"] if not isinstance(o, str)][1:] == [
+        {room: [f"{room}/index.md", *site.within(room)]} for room in ROOMS]
+
+
+def test_pages_say_what_the_modules_offer(site):
+    "Every public name of a module has its place in the API of its room, with the comments beside its arguments."
+    from project import dotted, modules, room
+    for name in ("media", "calibrate", "extras"):
+        module = importlib.import_module(dotted(name))
+        address = posixpath.join(room(name), f"{name}.md")
+        offered = {o for o, _ in site.contents()[address]}
+        public = {o for o in module.__all__ if isinstance(getattr(module, o, None), type) or callable(getattr(module, o, None))}
+        assert {o for o in public if getattr(getattr(module, o), "__module__", "") == module.__name__} <= {o.split(".")[-1] for o in offered}
+    text = site.page("nbs/see/40_media.ipynb", {})
+    assert "### `read_media` {: #read_media .api }" in text and "| `frames` | `int` | `32` | How many evenly spaced frames" in text
+    assert "`read_media`" in site.room_page("see") and "(../core.md#mediaerror)" in text
+    assert site.signature(ast.parse("def f(a, /, b:int=1, *c, d=2, **e)->str: ...").body[0], "f") == "f(a, b: int = 1, *c, d=2, **e) -> str"
+
+
+class Links(HTMLParser):
+    "What a page points to, and what can be pointed to in it."
+    def __init__(self, path):
+        super().__init__()
+        self.targets, self.anchors = [], set()
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        found = dict(attributes)
+        self.anchors |= {found[o] for o in ("id", "name") if found.get(o)}
+        self.targets += [found[o] for o in ("href", "src") if found.get(o)]
+
+
+def test_the_site_is_built_and_no_link_is_dead(tmp_path):
+    "Every relative link and picture of every page leads to a file, and to a place in it; nothing is asked of other servers."
+    pytest.importorskip("mkdocs"), pytest.importorskip("material")
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(tmp_path / "site")], cwd=ROOT, capture_output=True, text=True,
+                          env=os.environ | dict(NO_MKDOCS_2_WARNING="1"))
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    pages = {o.relative_to(tmp_path / "site").as_posix(): Links(o) for o in (tmp_path / "site").rglob("*.html")}
+    assert len(pages) > len(NOTEBOOKS)
+    dead, foreign = [], set()
+    for name, page in pages.items():
+        if name == "404.html": continue  # is shown at any address
+        for target in page.targets:
+            if re.match(r"[a-z][a-z0-9+.-]*:|//", target): continue
+            path, _, anchor = unquote(target).partition("#")
+            path = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+            if not (tmp_path / "site" / path).exists(): dead.append(f"{name}: {target}")
+            elif anchor and path in pages and anchor not in pages[path].anchors: dead.append(f"{name}: {target}")
+        text = (tmp_path / "site" / name).read_text(encoding="utf-8")
+        foreign |= set(re.findall(r"""<(?:script|img|link rel="stylesheet"|iframe)[^>]+(?:src|href)=["']?(https?://[^"'\s>]+)""", text))
+    assert not dead and not foreign
+
+
+# ---- what people expect of a library
+
+def test_community_files():
+    from test_install import SETTINGS
+    citation = load("CITATION.cff")
+    assert citation["version"] == SETTINGS["version"] and citation["license"] == "Apache-2.0"
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert changelog.index("## [Unreleased]") < changelog.index(f"## [{SETTINGS['version']}] - ")
+    forms = sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("[0-9]*.yml"))
+    assert [o.stem for o in forms] == ["1_bug", "2_wrong_verdict", "3_feature"]
+    for form in forms:
+        body = load(form)["body"]
+        assert {"name", "description"} <= set(load(form)) and len({o.get("id") for o in body if "id" in o}) == sum("id" in o for o in body)
+    assert "deepfake-doctor" in load(forms[0])["body"][0]["attributes"]["description"]  # first of all

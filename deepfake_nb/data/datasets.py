@@ -24,7 +24,8 @@ def _pair_splits(root:Path)->dict[str, str]: # identity -> split, from the lists
     out = {}
     for split in SPLITS:
         for path in filter(Path.is_file, (root/part/f"{split}.json" for part in ("", "splits", "dataset/splits"))):
-            for a, b in _json(path, list, "a list of pairs of ids, such as [[\"071\", \"054\"]]"): out |= {f"ff/{a}": split, f"ff/{b}": split}
+            for a, b in _json(path, list, "a list of pairs of ids, such as [[\"071\", \"054\"]]"):
+                out |= {f"ff/{a}": split, f"ff/{b}": split}
             break
     return out
 
@@ -34,6 +35,7 @@ def _json(path:Path, kind:type, accepted:str): # parsed JSON of the expected kin
     if not isinstance(data, kind): raise ManifestError(path, f"a JSON {type(data).__name__}", accepted)
     return data
 
+# %% ../../nbs/data/30_datasets.ipynb #839d60be
 @adapter("faceforensics", "original_sequences", "manipulated_sequences")
 def manifest_from_faceforensics(
     root:str|Path, # The folder with `original_sequences` and `manipulated_sequences`
@@ -44,16 +46,20 @@ def manifest_from_faceforensics(
     splits = _pair_splits(root)
     for path in media_files(root, notes):
         parts = path.relative_to(root).parts
-        if len(parts) != 5 or parts[0] not in ("original_sequences", "manipulated_sequences") or parts[3] != "videos" or parts[2] == "masks": continue
+        if len(parts) != 5 or parts[0] not in ("original_sequences", "manipulated_sequences") or parts[3] != "videos" or parts[2] == "masks":
+            continue
         if compression not in (None, parts[2]): continue
         dataset = "DeepFakeDetection" if parts[1] in ("actors", "DeepFakeDetection") else "FaceForensics++"
         people = identities_in(path.stem, family_of(dataset))
         decided, mask = {splits.get(p, "") for p in people}, root.joinpath(*parts[:2], "masks", "videos", path.name)
         more = dict(compression=parts[2]) | (dict(mask=spell_name(mask, blanks=False)) if mask.is_file() else {})
-        records.append(item_record(path, root, parts[0] == "manipulated_sequences", dataset, parts[1], decided.pop() if len(decided) == 1 else "", people, **more))
+        records.append(item_record(path, root, parts[0] == "manipulated_sequences", dataset, parts[1],
+                                   decided.pop() if len(decided) == 1 else "", people, **more))
     undecided = sum(not r["split"] for r in records if r["dataset"] == "FaceForensics++")
-    notes += [undecided and f"{undecided} items of FaceForensics++ have no split: they are in no list of train.json, val.json, test.json."]
-    return finish_manifest(records, root, notes, "original_sequences/youtube/c23/videos/000.mp4, manipulated_sequences/<Method>/c23/videos/000_003.mp4")
+    notes += [undecided and f"{undecided} items of FaceForensics++ have no split: they are in no list of train.json, "
+                            "val.json, test.json."]
+    return finish_manifest(records, root, notes, "original_sequences/youtube/c23/videos/000.mp4, "
+                                                 "manipulated_sequences/<Method>/c23/videos/000_003.mp4")
 
 @adapter("deepfakedetection")
 def manifest_from_deepfakedetection(
@@ -62,12 +68,14 @@ def manifest_from_deepfakedetection(
 )->pd.DataFrame: # The DeepFakeDetection part alone
     "Read DeepFakeDetection: actors and their swaps; no official split."
     table = manifest_from_faceforensics(root, compression)
-    return finish_manifest(table[table.dataset == "DeepFakeDetection"].to_dict("records"), Path(root).absolute(), accepted="original_sequences/actors, manipulated_sequences/DeepFakeDetection")
+    return finish_manifest(table[table.dataset == "DeepFakeDetection"].to_dict("records"), Path(root).absolute(),
+                           accepted="original_sequences/actors, manipulated_sequences/DeepFakeDetection")
 
 # %% ../../nbs/data/30_datasets.ipynb #b8ee8956
 _celeb_folders = {"Celeb-real": REAL, "YouTube-real": REAL, "Celeb-synthesis": FAKE}
 
-def _testing_list(root:Path)->set[str]: # paths below `root`; empty without a list; raises `ManifestError` where a line contradicts its folder
+# paths below `root`; empty without a list; raises `ManifestError` where a line contradicts its folder
+def _testing_list(root:Path)->set[str]:
     listing, test = root/"List_of_testing_videos.txt", set()
     for line in listing.read_text(encoding="utf-8-sig").splitlines() if listing.is_file() else []:
         if not line.strip(): continue
@@ -88,11 +96,13 @@ def manifest_from_celeb_df(
         name = path.relative_to(root).as_posix()
         if (label := _celeb_folders.get(name.split("/")[0])) is None: continue
         split = "test" if name in test else "train" if test else ""
-        records.append(item_record(path, root, label, "Celeb-DF", "Celeb-synthesis", split, identities_in(path.stem, "celeb-df")))
+        records.append(item_record(path, root, label, "Celeb-DF", "Celeb-synthesis", split,
+                                   identities_in(path.stem, "celeb-df")))
     here = {Path(r["path"]).relative_to(root).as_posix() for r in records}
     notes += [f"{len(test - here)} of {len(test)} videos of the test list are missing."] if test - here else []
     notes += [] if test else ["List_of_testing_videos.txt is missing: no item has a split."]
-    return finish_manifest(records, root, notes, "Celeb-real/id0_0000.mp4, YouTube-real/00170.mp4, Celeb-synthesis/id0_id16_0000.mp4")
+    return finish_manifest(records, root, notes, "Celeb-real/id0_0000.mp4, YouTube-real/00170.mp4, "
+                                                 "Celeb-synthesis/id0_id16_0000.mp4")
 
 # %% ../../nbs/data/30_datasets.ipynb #04d4e34c
 @adapter("dfdc", "dfdc_train_part_*/metadata.json", "metadata.json", "labels.csv", "*/labels.csv")
@@ -107,14 +117,18 @@ def manifest_from_dfdc(
             if "label" not in item: continue # the test set's metadata.json, which describes distortions
             [label] = read_each(listing, [item["label"]], parse_label, wanted)
             who = [f"dfdc/{Path(item.get('original') or name).stem}"]
-            records.append(item_record(listing.parent/name, root, label, "DFDC", "DFDC", SPLIT_WORDS.get(item.get("split"), ""), who, part=listing.parent.name))
+            records.append(item_record(listing.parent/name, root, label, "DFDC", "DFDC",
+                                       SPLIT_WORDS.get(item.get("split"), ""), who, part=listing.parent.name))
     for listing in sorted([*root.glob("labels.csv"), *root.glob("*/labels.csv")]):
-        table, places = read_table(listing, "filename", "label"), {o.name: o for o in media_files(listing.parent, notes)}
+        table, places = read_table(listing, "filename",
+                                   "label"), {o.name: o for o in media_files(listing.parent, notes)}
         labels = read_each(listing, table.label, parse_label, "0 (real) or 1 (fake)")
         split = "val" if "val" in listing.parent.name else "test"
-        records += [item_record(places.get(n, listing.parent/n), root, y, "DFDC", "DFDC", split, [f"dfdc/{Path(n).stem}"], part=listing.parent.name)
+        records += [item_record(places.get(n, listing.parent/n), root, y, "DFDC", "DFDC", split,
+                    [f"dfdc/{Path(n).stem}"], part=listing.parent.name)
                     for n, y in zip(table.filename, labels)]
-    return finish_manifest(drop_missing(records, notes), root, notes, "dfdc_train_part_0/metadata.json with its videos, or labels.csv")
+    return finish_manifest(drop_missing(records, notes), root, notes,
+                           "dfdc_train_part_0/metadata.json with its videos, or labels.csv")
 
 @adapter("dfdc-preview", "dataset.json")
 def manifest_from_dfdc_preview(
@@ -126,7 +140,8 @@ def manifest_from_dfdc_preview(
     def record(name:str, item:dict)->dict:
         [label] = read_each(root/"dataset.json", [item.get("label")], parse_label, wanted)
         people = [f"dfdc-preview/{item[k]}" for k in ("target_id", "swapped_id") if item.get(k) is not None]
-        return item_record(root/name, root, label, "DFDC-preview", name.split("/")[0], SPLIT_WORDS.get(item.get("set"), ""), people)
+        return item_record(root/name, root, label, "DFDC-preview", name.split("/")[0],
+                           SPLIT_WORDS.get(item.get("set"), ""), people)
     records = [record(name, item) for name, item in _json(root/"dataset.json", dict, wanted).items()]
     return finish_manifest(drop_missing(records, notes), root, notes, wanted)
 
@@ -138,7 +153,8 @@ def manifest_from_deeperforensics(
     "Read DeeperForensics-1.0: swaps of actors onto FaceForensics++ originals."
     root, records, notes, of_person = Path(root).absolute(), [], [], defaultdict(set)
     lists = {split: root/"lists"/"splits"/f"{split}.txt" for split in SPLITS}
-    splits = {Path(o.strip()).stem: s for s, p in lists.items() if p.is_file() for o in p.read_text(encoding="utf-8-sig").splitlines() if o.strip()}
+    splits = {Path(o.strip()).stem: s for s, p in lists.items() if p.is_file()
+              for o in p.read_text(encoding="utf-8-sig").splitlines() if o.strip()}
     for path in media_files(root/"manipulated_videos", notes):
         people, split = identities_in(path.stem, "deeperforensics"), splits.get(path.stem, "")
         for p in people: of_person[p].add(split)
@@ -149,7 +165,8 @@ def manifest_from_deeperforensics(
         records.append(item_record(path, root, REAL, "DeeperForensics", split=split, people=[person]))
     undecided = sum(not r["split"] for r in records)
     notes += [undecided and f"{undecided} items have no split: in no list, or their actor is in several."]
-    return finish_manifest(records, root, notes, "manipulated_videos/end_to_end/000_M101.mp4, source_videos/M101/..., lists/splits/train.txt")
+    return finish_manifest(records, root, notes, "manipulated_videos/end_to_end/000_M101.mp4, source_videos/M101/..., "
+                                                 "lists/splits/train.txt")
 
 @adapter("ffiw", "source/train", "source/val", "source/test", "FFIW*/source")
 def manifest_from_ffiw(
@@ -163,8 +180,10 @@ def manifest_from_ffiw(
         parts = path.relative_to(root).parts
         if parts[0] not in ("source", "target") or len(parts) < 3 or parts[1] not in SPLIT_WORDS: continue
         split = SPLIT_WORDS[parts[1]]
-        records.append(item_record(path, root, parts[0] == "target", "FFIW", "FFIW", split, [f"ffiw/{split}/{path.stem}"]))
-    return finish_manifest(records, root, notes, accepted="source/{train,val,test}/videos/a.mp4, target/{train,val,test}/videos/a.mp4")
+        records.append(item_record(path, root, parts[0] == "target", "FFIW", "FFIW", split,
+                                   [f"ffiw/{split}/{path.stem}"]))
+    return finish_manifest(records, root, notes, accepted="source/{train,val,test}/videos/a.mp4, "
+                                                          "target/{train,val,test}/videos/a.mp4")
 
 # %% ../../nbs/data/30_datasets.ipynb #dff67db7
 def _bench_label(word:str)->int: # FF-real, CelebDFv2_real, DFDCP_Real, UADFV_Fake, FF-DF, DFDCP_FakeA ...
@@ -175,21 +194,26 @@ def _bench_label(word:str)->int: # FF-real, CelebDFv2_real, DFDCP_Real, UADFV_Fa
 @adapter("deepfakebench")
 def manifest_from_deepfakebench(
     path:str|Path, # One JSON of DeepfakeBench, such as `dataset_json/FaceForensics++.json`
-    root:str|Path|None=None, # The folder its frame paths start at; None: the nearest one above the JSON where the first exists
+    # The folder its frame paths start at; None: the nearest one above the JSON where the first exists
+    root:str|Path|None=None,
 )->pd.DataFrame: # One row per frame; frames of one video share their `video_id`
     "Read a data set as DeepfakeBench describes it: extracted frames in a JSON."
     path, records, notes = Path(path).absolute(), [], []
     wanted = "{data set: {label word: {split: {video: {label, frames}}}}}, with a compression between split and video for FaceForensics++"
     for dataset, words in _json(path, dict, wanted).items():
         for word, splits in words.items() if isinstance(words, dict) else ():
-            [label] = read_each(path, [word], _bench_label, "a label word ending in real or fake, or FF-DF, FF-F2F, FF-FS, FF-NT")
+            [label] = read_each(path, [word], _bench_label, "a label word ending in real or fake, or FF-DF, FF-F2F, "
+                                                            "FF-FS, FF-NT")
             for split, videos in splits.items():
                 flat = "frames" in next(iter(videos.values()), {"frames": 0})
                 for compression, items in {"": videos}.items() if flat else videos.items():
                     for name, item in items.items():
                         frames = [Path(o.replace("\\", "/")) for o in item["frames"]]
-                        root = root or next((o for o in path.parents if frames and (o/frames[0]).is_file()), path.parent)
-                        common = dict(method=word, split=SPLIT_WORDS[split.lower()], people=identities_in(name, family_of(dataset)),
-                                      video_id="/".join(filter(None, (dataset, word, compression, name))), compression=compression)
+                        root = root or next((o for o in path.parents if frames and (o/frames[0]).is_file()),
+                                            path.parent)
+                        common = dict(method=word, split=SPLIT_WORDS[split.lower()],
+                                      people=identities_in(name, family_of(dataset)),
+                                      video_id="/".join(filter(None, (dataset, word, compression, name))),
+                                      compression=compression)
                         records += [item_record(Path(root)/f, Path(root), label, dataset, **common) for f in frames]
     return finish_manifest(drop_missing(records, notes), root or path.parent, notes, wanted)

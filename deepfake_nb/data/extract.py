@@ -28,7 +28,8 @@ from .tables import unspell_name
 __all__ = ['FORMATS', 'CROPS', 'ExtractSettings', 'faces_in_crop', 'extract']
 
 # %% ../../nbs/data/40_extract.ipynb #7dcc70f9
-FORMATS = dict(jpg=dict(format="JPEG", quality=95, subsampling=0), png=dict(format="PNG"), webp=dict(format="WEBP", lossless=True, quality=50))
+FORMATS = dict(jpg=dict(format="JPEG", quality=95, subsampling=0), png=dict(format="PNG"),
+               webp=dict(format="WEBP", lossless=True, quality=50))
 
 @dataclass(frozen=True)
 class ExtractSettings:
@@ -67,31 +68,37 @@ def _overlap(a, b)->float: # of two boxes x, y, w, h: intersection / union
     width, height = (max(0., min(a[i] + a[i + 2], b[i] + b[i + 2]) - max(a[i], b[i])) for i in (0, 1))
     return width*height/max(1e-9, a[2]*a[3] + b[2]*b[3] - width*height)
 
-def _named_by_boxes(clips:list, boxes:list, scale:float)->dict[int, int]: # person -> which of the boxes; boxes in pixels of the file, None where a row has none
+# person -> which of the boxes; boxes in pixels of the file, None where a row has none
+def _named_by_boxes(clips:list, boxes:list, scale:float)->dict[int, int]:
     best = {}
     for clip in clips:
         found = [max(_overlap(face.box, [o*scale for o in box]) for face in clip.faces) if box else 0. for box in boxes]
         if max(found) >= .3: best[clip.person] = int(np.argmax(found))
     return best
 
-def _mask_at(masks:list[np.ndarray], clips:list)->dict[int, np.ndarray]: # the mask of each frame that is looked at, by its number
+# the mask of each frame that is looked at, by its number
+def _mask_at(masks:list[np.ndarray], clips:list)->dict[int, np.ndarray]:
     total = max(1 + max(clip.frame_indices) for clip in clips)
-    return {i: masks[min(len(masks) - 1, i*len(masks)//max(total, len(masks)))] for clip in clips for i in clip.frame_indices}
+    return {i: masks[min(len(masks) - 1, i*len(masks)//max(total, len(masks)))] for clip in clips
+            for i in clip.frame_indices}
 
-def _mask_crops(clip, masks:dict[int, np.ndarray], shape:tuple[int, int], settings:ExtractSettings)->list[np.ndarray]: # for each crop what was changed in it, uint8 (size, size)
+# for each crop what was changed in it, uint8 (size, size)
+def _mask_crops(clip, masks:dict[int, np.ndarray], shape:tuple[int, int], settings:ExtractSettings)->list[np.ndarray]:
     def cut(face:Face, mask:np.ndarray)->np.ndarray:
         x, y, side = crop_square(face, settings.margin)
         down, across = mask.shape[0]/shape[0], mask.shape[1]/shape[1]
         return crop_face(mask, (x*across, y*down, side*(across + down)/2), settings.size).max(-1)
     return [cut(face, masks[i]) for face, i in zip(clip.faces, clip.frame_indices)]
 
-def _named_by_mask(clips:list, masks:dict[int, np.ndarray], shape:tuple[int, int])->set[int]: # people in whose face box a tenth or more is bright in the mask
+# people in whose face box a tenth or more is bright in the mask
+def _named_by_mask(clips:list, masks:dict[int, np.ndarray], shape:tuple[int, int])->set[int]:
     def share(face:Face, mask:np.ndarray)->float:
         down, across = mask.shape[0]/shape[0], mask.shape[1]/shape[1]
         x, y, w, h = (max(0, round(o*s)) for o, s in zip(face.box, (across, down)*2))
         part = mask[y:y + h, x:x + w]
         return float((part.max(-1) > 64).mean()) if part.size else 0.
-    return {clip.person for clip in clips if np.mean([share(f, masks[i]) for f, i in zip(clip.faces, clip.frame_indices)]) >= .1}
+    return {clip.person for clip in clips
+            if np.mean([share(f, masks[i]) for f, i in zip(clip.faces, clip.frame_indices)]) >= .1}
 
 # %% ../../nbs/data/40_extract.ipynb #4e562d45
 CROPS = 2 # goes up when the same file and settings give other crops than before
@@ -104,7 +111,8 @@ class _Job:
     folder: str # of the crops, below `out`
     key: str # what was asked for
     fake: bool = False # is any row of this file forged?
-    boxes: tuple = () # of the file's rows, in their order: x, y, w, h in pixels of the file; none: the table has no boxes
+    # of the file's rows, in their order: x, y, w, h in pixels of the file; none: the table has no boxes
+    boxes: tuple = ()
     mask: str = "" # file that is bright where the source was changed
 
     @property
@@ -112,7 +120,9 @@ class _Job:
 
 def _item_id(path:str)->str: return hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:16]
 
-def _fingerprint(path:str)->list: # of a file's content: size, time, and its beginning, middle and end; empty where there is none
+# %% ../../nbs/data/40_extract.ipynb #afecd910
+# of a file's content: size, time, and its beginning, middle and end; empty where there is none
+def _fingerprint(path:str)->list:
     try:
         with open(unspell_name(path), "rb") as file:
             info, parts = os.fstat(file.fileno()), hashlib.sha256()
@@ -122,7 +132,8 @@ def _fingerprint(path:str)->list: # of a file's content: size, time, and its beg
     except OSError: return []
     return [info.st_size, info.st_mtime_ns, parts.hexdigest()]
 
-def _item_key(path:str, settings:ExtractSettings, detector:str, *more)->str: # changes with the settings and with the content
+# changes with the settings and with the content
+def _item_key(path:str, settings:ExtractSettings, detector:str, *more)->str:
     return hashlib.sha256(json.dumps([CROPS, os.path.abspath(path), dataclasses.asdict(settings), detector, _fingerprint(path), *more]).encode()).hexdigest()
 
 def _crop_folder(row:dict)->str: # below the output folder; readable, and unique by the hash
@@ -136,13 +147,15 @@ def _jobs(manifest:pd.DataFrame, out:Path, settings:ExtractSettings, detector:st
         mask = next((str(o) for o in rows["mask"] if o and o == o), "") if "mask" in rows else ""
         fake = bool((rows.label == FAKE).any())
         key = _item_key(path, settings, detector, fake, boxes, mask and [mask, _fingerprint(mask), "cut out too"])
-        jobs.append(_Job(path, str(out), _crop_folder(rows.iloc[0].to_dict()), key, fake, boxes if any(boxes) else (), mask))
+        jobs.append(_Job(path, str(out), _crop_folder(rows.iloc[0].to_dict()), key, fake,
+                         boxes if any(boxes) else (), mask))
     return jobs
 
 # %% ../../nbs/data/40_extract.ipynb #f7fe4fd9
 _unnamed = "people are seen, the label is the file's, and nothing says who of them is forged. Accepted: one person, face boxes or a mask, or label_everybody"
 
-def _people(job:_Job, settings:ExtractSettings, media, clips:list, dropped:list)->tuple[list[tuple], str, str]: # clips, each with the number of its row or None, and its masks or None; or reason and detail
+# clips, each with the number of its row or None, and its masks or None; or reason and detail
+def _people(job:_Job, settings:ExtractSettings, media, clips:list, dropped:list)->tuple[list[tuple], str, str]:
     if any(job.boxes):
         named = _named_by_boxes(clips, job.boxes, media.scale)
         chosen = [(o, named[o.person], None) for o in clips if o.person in named]
@@ -152,7 +165,8 @@ def _people(job:_Job, settings:ExtractSettings, media, clips:list, dropped:list)
         chosen = [(o, None, _mask_crops(o, masks, shape, settings)) for o in clips if o.person in named]
     else:
         several = len(clips) + sum(o["reason"] == "TOO_MANY_PEOPLE" for o in dropped)
-        if job.fake and several > 1 and not settings.label_everybody: return [], "SEVERAL_PEOPLE", f"{several} {_unnamed}."
+        if job.fake and several > 1 and not settings.label_everybody:
+            return [], "SEVERAL_PEOPLE", f"{several} {_unnamed}."
         chosen = [(o, None, None) for o in clips]
     if chosen: return chosen[:settings.max_people], "", ""
     return [], "NOT_NAMED", f"Neither box nor mask lies on any of the {len(clips)} faces that were found."
@@ -161,12 +175,15 @@ def _read_clips(job:_Job, settings:ExtractSettings, detector:FaceDetector)->tupl
     most = max(20, settings.max_people) if job.boxes or job.mask else settings.max_people
     try:
         media = read_media(unspell_name(job.path), settings.frames)
-        clips, dropped = extract_clips(media, detector, settings.size, settings.margin, most, settings.min_frames, settings.min_face)
-        best = next((o for o in dropped if o.get("clip")), None) # not good enough, and only given because there is nothing better
+        clips, dropped = extract_clips(media, detector, settings.size, settings.margin, most, settings.min_frames,
+                                       settings.min_face)
+        # not good enough, and only given because there is nothing better
+        best = next((o for o in dropped if o.get("clip")), None)
         if best: return [], best["reason"], best["text"]
         return _people(job, settings, media, clips, dropped) if clips else ([], "NO_FACE", REASONS["NO_FACE"])
     except DeepfakeError as error: return [], "UNREADABLE", str(error)
-    except Exception as error: return [], "ERROR", clean_text(f"{type(error).__name__}: {error}") # whatever a decoder comes up with
+    except Exception as error: # whatever a decoder comes up with
+        return [], "ERROR", clean_text(f"{type(error).__name__}: {error}")
 
 # %% ../../nbs/data/40_extract.ipynb #e1d7b229
 def _write_crop(crop:np.ndarray, path:Path, format:str)->str: # a digest of the bytes; raises `WriteError` where they are not all there
@@ -215,11 +232,13 @@ def _start_worker(settings:ExtractSettings, detector:str|FaceDetector|None, own_
         signal.signal(signal.SIGINT, signal.SIG_IGN) # the parent decides
         def follow(): parent_process().join(); os._exit(1)
         threading.Thread(target=follow, daemon=True).start()
-    _worker.update(settings=settings, detector=detector if isinstance(detector, FaceDetector) else load_face_detector(detector))
+    _worker.update(settings=settings, detector=detector if isinstance(detector, FaceDetector)
+                   else load_face_detector(detector))
 
 def _work(job:_Job)->dict: # the record
     clips, reason, detail = _read_clips(job, _worker["settings"], _worker["detector"])
-    return _write_record(job, _write_crops(clips, Path(job.out)/job.folder, job.folder, _worker["settings"]), reason, detail)
+    return _write_record(job,
+                         _write_crops(clips, Path(job.out)/job.folder, job.folder, _worker["settings"]), reason, detail)
 
 def _ready()->bool: return bool(_worker)
 
@@ -255,7 +274,8 @@ def _pool_round(jobs:deque, workers:int, arguments:tuple)->Iterator[tuple[_Job, 
     with ProcessPoolExecutor(workers, _safe_context(), _start_worker, arguments) as pool:
         try: pool.submit(_ready).result()
         except BrokenProcessPool:
-            raise DeepfakeError("The worker processes cannot start. In a script, call `extract` below `if __name__ == '__main__':`, or use workers=0.") from None
+            raise DeepfakeError("The worker processes cannot start. In a script, call `extract` below `if __name__ == "
+                                "'__main__':`, or use workers=0.") from None
         try:
             while jobs or running:
                 while jobs and len(running) < window:
@@ -284,12 +304,15 @@ def _in_this_process(jobs:Iterable[_Job], arguments:tuple)->Iterator[tuple[_Job,
 
 # %% ../../nbs/data/40_extract.ipynb #ea4ae4ff
 def _crop_table(manifest:pd.DataFrame, records:dict[str, dict], out:Path)->pd.DataFrame:
-    mine = ("path", "mask", "person", "time", "source_path", "sharpness", *BOX_COLUMNS, *LANDMARK_COLUMNS, *(f"source_{o}" for o in "xywh"))
+    mine = ("path", "mask", "person", "time", "source_path", "sharpness", *BOX_COLUMNS, *LANDMARK_COLUMNS,
+            *(f"source_{o}" for o in "xywh"))
     keep = [c for c in manifest if c not in mine] # a mask of the source is not one of the crop
     rows = []
     for row, which in zip(manifest.to_dict("records"), manifest.groupby("path").cumcount()):
         for crop in records[row["path"]]["crops"]:
-            if crop["row"] in (None, which): rows.append(crop | {k: row[k] for k in keep} | dict(path=str(out/crop["path"]), mask=str(out/crop["mask"]) if "mask" in crop else "", source_path=row["path"]))
+            if crop["row"] in (None, which):
+                rows.append(crop | {k: row[k] for k in keep} | dict(path=str(out/crop["path"]),
+                    mask=str(out/crop["mask"]) if "mask" in crop else "", source_path=row["path"]))
     table = pd.DataFrame(rows, columns=[*REQUIRED, *(c for c in keep if c not in REQUIRED), *mine[1:]])
     if not table["mask"].any(): table = table.drop(columns="mask")
     return table.dropna(axis="columns", how="all")
@@ -298,7 +321,8 @@ def _failure_table(manifest:pd.DataFrame, records:dict[str, dict])->pd.DataFrame
     table = manifest[[*REQUIRED]].assign(**{k: [records[o][k] for o in manifest.path] for k in ("reason", "detail")})
     return table[table.reason != ""]
 
-def _detector_argument(face_detector)->tuple[FaceDetector, object]: # the detector, and what makes the same one in another process
+# the detector, and what makes the same one in another process
+def _detector_argument(face_detector)->tuple[FaceDetector, object]:
     if isinstance(face_detector, FaceDetector): return face_detector, face_detector
     detector = load_face_detector(face_detector)
     return detector, str(face_detector) if face_detector else "haar" if detector.name == "haar" else None
@@ -311,7 +335,8 @@ def extract(
     margin:float=1.5, # Side of the square, in longer sides of the face box
     frames:int=32, # Evenly spaced frames looked at in a video
     workers:int|None=None, # Processes; None: one per core that may be used, 0: none, all is done in this one
-    face_detector:str|Path|FaceDetector|None=None, # YuNet's file, 'haar', or None for the best at hand; a detector itself needs workers=0
+    # YuNet's file, 'haar', or None for the best at hand; a detector itself needs workers=0
+    face_detector:str|Path|FaceDetector|None=None,
     format:str="jpg", # 'jpg', 'png' or 'webp'
     progress:bool=True, # Show a progress bar
     **more, # `max_people`, `label_everybody`, `min_frames`, `min_face`, as `ExtractSettings` says
@@ -330,7 +355,8 @@ def extract(
     records = {job.path: record for job in jobs if (record := _read_record(job))}
     todo = [job for job in jobs if job.path not in records]
     arguments = (settings, detector if workers == 0 else again)
-    finished = _in_this_process(todo, arguments) if workers == 0 else _in_processes(todo, min(workers, max(1, len(todo))), arguments)
+    finished = _in_this_process(todo, arguments) if workers == 0 else _in_processes(todo,
+        min(workers, max(1, len(todo))), arguments)
     with tqdm(total=len(jobs), initial=len(records), desc="faces", unit="file", disable=not progress) as bar:
         for job, record in finished:
             records[job.path] = record

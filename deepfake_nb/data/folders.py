@@ -50,9 +50,11 @@ def is_picture(
     except MediaError: return os.path.splitext(path)[1].lower() in IMAGE_SUFFIXES
 
 # %% ../../nbs/data/10_folders.ipynb #ec8dbdd8
+# file -> what stands in it
 RESULTS = {"prediction.json": ("decision", "probability", "heatmap"), "extraction.json": ("settings", "face_detector"),
-           "scan.json": ("setup", "started"), "evaluation.json": ("auc", "coverage"), "finetune.json": ("kept", "table"),
-           "recipe.json": ("clip_length", "image_size"), "report.json": ("prediction", "evidence_sha256")} # file -> what stands in it
+           "scan.json": ("setup", "started"), "evaluation.json": ("auc", "coverage"),
+               "finetune.json": ("kept", "table"),
+           "recipe.json": ("clip_length", "image_size"), "report.json": ("prediction", "evidence_sha256")}
 
 def is_result(
     place:str|Path, # A folder

@@ -18,7 +18,8 @@ __all__ = ['LISTS', 'list_files', 'FileList']
 # %% ../../nbs/data/15_lists.ipynb #6d6b7ce9
 LISTS = (".txt", ".lst", ".list", ".csv", ".json", ".parquet")
 
-def _encoding(path:str)->dict: # how a text file is opened: by the mark at its beginning, else UTF-8, in which a name may have other bytes
+# how a text file is opened: by the mark at its beginning, else UTF-8, in which a name may have other bytes
+def _encoding(path:str)->dict:
     with open(path, "rb") as file: head = file.read(4)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)): return dict(encoding="utf-16")
     return dict(encoding="utf-8-sig", errors="surrogateescape")
@@ -28,27 +29,32 @@ def _lines(file)->Iterator[str]: # of an open text file; raises `ValueError`
         if "\0" in line: raise ValueError(f"line {number} holds a NUL byte")
         yield line
 
-def _unquoted(line:str)->str: # "C:\\a b.jpg", as Windows copies a path; a file whose name has the quotes is taken at its word
+# "C:\\a b.jpg", as Windows copies a path; a file whose name has the quotes is taken at its word
+def _unquoted(line:str)->str:
     quoted = len(line) > 2 and line[0] == line[-1] == '"'
     return line[1:-1] if quoted and not os.path.lexists(line) else line
 
-def _beside(folder:str, name:str)->str: # what a table names, also where a table of this library spelled bytes that are no text
+# what a table names, also where a table of this library spelled bytes that are no text
+def _beside(folder:str, name:str)->str:
     path = os.path.join(folder, name)
     if "\\x" not in name or os.path.lexists(path): return path
     from deepfake_nb.data.tables import unspell_name
     return os.path.join(folder, unspell_name(name))
 
 def _cell(value, where:str)->str: # a path from a table; raises `ValueError`
-    if not isinstance(value, str) or not (value := value.strip()) or "\0" in value: raise ValueError(f"{where} holds no path: {value!r}")
+    if not isinstance(value, str) or not (value := value.strip()) or "\0" in value:
+        raise ValueError(f"{where} holds no path: {value!r}")
     return value
 
 # %% ../../nbs/data/15_lists.ipynb #60aa11c1
-def _listed(path:str)->Iterator[str]: # what a list names; in a table relative to its folder, in a text file to the current one
+# what a list names; in a table relative to its folder, in a text file to the current one
+def _listed(path:str)->Iterator[str]:
     suffix, beside = Path(path).suffix.lower(), functools.partial(_beside, os.path.dirname(os.path.abspath(path)))
     if suffix == ".parquet":
         from pyarrow.parquet import ParquetFile
         with ParquetFile(path) as table:
-            yield from (beside(_cell(o, "a row")) for part in table.iter_batches(columns=["path"]) for o in part["path"].to_pylist())
+            yield from (beside(_cell(o, "a row")) for part in table.iter_batches(columns=["path"])
+                        for o in part["path"].to_pylist())
     elif suffix == ".json":
         items = json.loads(Path(path).read_bytes()) # UTF-8 or UTF-16, with a mark at its beginning or without
         if not isinstance(items, list): raise ValueError(f"JSON that is no list but {type(items).__name__}")
@@ -57,11 +63,13 @@ def _listed(path:str)->Iterator[str]: # what a list names; in a table relative t
         from deepfake_nb.data.tables import read_table
         yield from (beside(_cell(o, f"line {line}")) for line, o in read_table(path, "path").path.items())
     else:
-        with open(path, **_encoding(path)) as file: yield from (_unquoted(o) for line in _lines(file) if (o := line.rstrip("\r\n")))
+        with open(path, **_encoding(path)) as file:
+            yield from (_unquoted(o) for line in _lines(file) if (o := line.rstrip("\r\n")))
 
 # %% ../../nbs/data/15_lists.ipynb #9f59819c
 def list_files(
-    sources:Iterable[str|Path], # Folders, lists (a text file, or a CSV, JSON or Parquet table with the column `path`), single files
+    # Folders, lists (a text file, or a CSV, JSON or Parquet table with the column `path`), single files
+    sources:Iterable[str|Path],
     found:list|None=None, # What `find_media` says of each folder is added, for what was left out
 )->Iterator[str]: # Paths, one by one; raises `ManifestError` for a source that cannot be read
     "All files of all sources."
@@ -73,9 +81,12 @@ def list_files(
         elif not source.lower().endswith(LISTS): yield source
         else:
             try: yield from _listed(source)
-            except OSError as e: raise ManifestError(source, f"cannot be read ({e.strerror or e})", "an existing folder, list or file") from None
+            except OSError as e:
+                raise ManifestError(source, f"cannot be read ({e.strerror or e})",
+                                    "an existing folder, list or file") from None
             except (ValueError, KeyError, TypeError, AttributeError) as e:
-                raise ManifestError(source, f"no list of files ({type(e).__name__}: {e})", "lines of paths in UTF-8 or UTF-16, or a table with the column path") from None
+                raise ManifestError(source, f"no list of files ({type(e).__name__}: {e})",
+                                    "lines of paths in UTF-8 or UTF-16, or a table with the column path") from None
 
 # %% ../../nbs/data/15_lists.ipynb #e3a0000b
 def _check_sources(sources, spool)->list[str]: # raises `ManifestError`
@@ -86,7 +97,8 @@ def _check_sources(sources, spool)->list[str]: # raises `ManifestError`
             spool.flush()
             sources[i] = spool.name
         elif not os.path.lexists(source) and not Path(source).suffix:
-            raise ManifestError(source, "there is no such folder, list or file", "existing ones, or - for a list on standard input")
+            raise ManifestError(source, "there is no such folder, list or file",
+                                "existing ones, or - for a list on standard input")
     return sources
 
 class FileList:
@@ -99,7 +111,8 @@ class FileList:
 
     def read(self)->FileList: # itself; raises `ManifestError`
         "Go through the sources."
-        for self.total, path in enumerate(list_files(self.sources, self.found), 1): print(json.dumps(os.path.abspath(path)), file=self._file)
+        for self.total, path in enumerate(list_files(self.sources, self.found), 1):
+            print(json.dumps(os.path.abspath(path)), file=self._file)
         return self
 
     def __iter__(self)->Iterator[str]: # one at a time; a second pass begins anew
@@ -107,10 +120,12 @@ class FileList:
         return map(json.loads, self._file)
 
     @property
-    def notes(self)->list[str]: return [o for found in self.found for o in found.notes()] # what was left out, in sentences
+    def notes(self)->list[str]: # what was left out, in sentences
+        return [o for found in self.found for o in found.notes()]
 
     @property
-    def left_out(self)->list[tuple[Path, str]]: return [o for found in self.found for o in found.left_out] # each file or folder with the reason
+    def left_out(self)->list[tuple[Path, str]]: # each file or folder with the reason
+        return [o for found in self.found for o in found.left_out]
 
     def __enter__(self): return self
     def __exit__(self, *error): self._spool.close(); self._file.close()

@@ -24,10 +24,12 @@ __all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'BOX_COLUMNS', 'LANDMARK_COLUMNS
 
 # %% ../../nbs/data/25_manifest.ipynb #26752a97
 REQUIRED = ("path", "label", "split", "group", "dataset", "method")
-SPLIT_WORDS = dict(train="train", training="train", val="val", valid="val", validation="val", test="test", testing="test")
+SPLIT_WORDS = dict(train="train", training="train", val="val", valid="val", validation="val",
+                   test="test", testing="test")
 SPLITS = ("train", "val", "test")
 BOX_COLUMNS = ("face_x", "face_y", "face_w", "face_h") # of a face, in pixels of the file
-LANDMARK_COLUMNS = tuple(f"{p}_{axis}" for p in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy")
+LANDMARK_COLUMNS = tuple(f"{p}_{axis}" for p in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")
+                         for axis in "xy")
 
 def check_manifest(
     manifest:pd.DataFrame, # Any table that should be a manifest
@@ -35,7 +37,8 @@ def check_manifest(
 )->pd.DataFrame: # The same table with an integer label column; raises `ManifestError` naming the column and row
     "Check that a table is a manifest."
     if missing := [c for c in REQUIRED if c not in manifest]:
-        raise ManifestError(name, f"no column {', '.join(missing)} among {', '.join(map(str, manifest.columns))}", f"a table with {', '.join(REQUIRED)}")
+        raise ManifestError(name, f"no column {', '.join(missing)} among "
+                                  f"{', '.join(map(str, manifest.columns))}", f"a table with {', '.join(REQUIRED)}")
     if not len(manifest): raise ManifestError(name, "no rows", "at least one image or video")
     valid = dict(label=lambda c: c.isin((REAL, FAKE)), split=lambda c: c.isin((*SPLITS, "")))
     accepted = dict(label="0 (real) or 1 (fake)", split="train, val, test or empty")
@@ -44,12 +47,14 @@ def check_manifest(
         good = valid.get(column, text)(manifest[column])
         if not good.all():
             row = int(np.argmin(good.to_numpy()))
-            raise ManifestError(name, f"row {row}, column {column}: {manifest[column].tolist()[row]!r}", accepted.get(column, "text that is not empty"))
+            raise ManifestError(name, f"row {row}, column {column}: {manifest[column].tolist()[row]!r}",
+                                accepted.get(column, "text that is not empty"))
     return manifest.astype(dict(label=int))
 
 # %% ../../nbs/data/25_manifest.ipynb #373be01e
 def connect_groups(
-    manifest:pd.DataFrame, # A table with `identities`: names joined by `|`; where empty, `group` stands for the one identity
+    # A table with `identities`: names joined by `|`; where empty, `group` stands for the one identity
+    manifest:pd.DataFrame,
 )->pd.DataFrame: # A copy whose `group` is the connected component: everybody linked through a shared item
     "Make one group of all people who are connected through face swaps."
     from scipy.sparse import coo_matrix
@@ -59,7 +64,8 @@ def connect_groups(
     names = sorted({name for item in people for name in item})
     index = {name: i for i, name in enumerate(names)}
     edges = np.array([(index[item[0]], index[name]) for item in people for name in item])
-    _, component = connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=(len(names),) * 2), directed=False)
+    _, component = connected_components(coo_matrix((np.ones(len(edges)), edges.T), shape=(len(names),) * 2),
+                                        directed=False)
     members = defaultdict(list)
     for name, c in zip(names, component): members[c].append(name)
     title = {c: "+".join(m) if len(m) < 3 else f"{m[0]}+{len(m) - 1} more" for c, m in members.items()}
@@ -79,7 +85,8 @@ def item_record(
     "Describe one file."
     video_id = more.pop("video_id", spell_name(f"{dataset}/{Path(path).relative_to(root).as_posix()}"))
     dataset, method = spell_name(dataset), spell_name(method)
-    return dict(path=spell_name(path, blanks=False), label=int(label), split=split, dataset=dataset, method="real" if label == REAL else method,
+    return dict(path=spell_name(path, blanks=False), label=int(label), split=split, dataset=dataset,
+                method="real" if label == REAL else method,
                 video_id=video_id, identities="|".join(map(spell_name, people)) or video_id, **more)
 
 def drop_missing(
@@ -88,7 +95,8 @@ def drop_missing(
 )->list[dict]: # Those whose file is there
     "Leave out what a list names and nobody has."
     here = [r for r in records if os.path.isfile(unspell_name(r["path"]))]
-    if len(here) < len(records): notes.append(f"{len(records) - len(here)} of {len(records)} listed files are missing and were left out.")
+    if len(here) < len(records):
+        notes.append(f"{len(records) - len(here)} of {len(records)} listed files are missing and were left out.")
     return here
 
 def finish_manifest(
@@ -98,14 +106,17 @@ def finish_manifest(
     accepted:str="images or videos", # What should have been found, for the error
 )->pd.DataFrame: # A checked manifest with connected groups; raises `ManifestError` where there is nothing
     "Make a manifest of records."
-    if not records: raise ManifestError(root, " ".join(("no images or videos were found.", *filter(None, notes))).removesuffix("."), accepted)
+    if not records:
+        raise ManifestError(root, " ".join(("no images or videos were found.", *filter(None, notes))).removesuffix("."),
+                            accepted)
     table = connect_groups(pd.DataFrame(records))
     table = check_manifest(table[[*REQUIRED, *(c for c in table if c not in REQUIRED)]], str(root))
     table.attrs.update(root=str(root), notes=[n for n in notes if n])
     return table
 
 # %% ../../nbs/data/25_manifest.ipynb #b32454b1
-_folder_labels = dict(real=REAL, original=REAL, genuine=REAL, fake=FAKE, forged=FAKE, deepfake=FAKE, synthesis=FAKE, synthetic=FAKE, generated=FAKE, manipulated=FAKE)
+_folder_labels = dict(real=REAL, original=REAL, genuine=REAL, fake=FAKE, forged=FAKE, deepfake=FAKE, synthesis=FAKE,
+                      synthetic=FAKE, generated=FAKE, manipulated=FAKE)
 
 def media_files(
     root:str|Path, # Any folder; links to folders are followed once
@@ -201,11 +212,14 @@ def drop_doubles(
     both = manifest.groupby([places, *(manifest[c] for c in box)], dropna=False).label.transform("nunique") > 1
     if both.any():
         names = list(dict.fromkeys(places[both]))
-        raise ManifestError(name, f"{len(names)} files are both real and fake, for instance {names[0]} in rows {', '.join(str(i) for i, o in enumerate(places) if o == places[both].iloc[0])}", "one label for each file")
+        raise ManifestError(name, f"{len(names)} files are both real and fake, for instance {names[0]} in rows "
+                                  f"{', '.join(str(i) for i, o in enumerate(places) if o == places[both].iloc[0])}",
+                                  "one label for each file")
     same = manifest.assign(path=places).duplicated()
     rest = places[~same].duplicated() if not box else pd.Series(False, manifest.index)
     notes = [f"{same.sum()} rows are there twice and were left out, the first of {places[same].iloc[0]}."] if same.any() else []
-    notes += [f"{rest.sum()} rows name a file that an earlier row names too, the first {places[~same][rest].iloc[0]}: each counts."] if rest.any() else []
+    notes += [f"{rest.sum()} rows name a file that an earlier row names too, the first {places[~same][rest].iloc[0]}: "
+              "each counts."] if rest.any() else []
     kept = manifest[~same] if same.any() else manifest
     kept.attrs.update(manifest.attrs)
     return kept, notes
@@ -237,19 +251,23 @@ def manifest_from_csv(
     table["split"] = read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o] if o else "", "a split: train, val, test or empty") if "split" in table else split
     _compare_labels(path, table, column, sure)
     names = table.path
-    table["path"] = read_each(path, names, _placed(path.parent, must_exist), "the path of a file that exists, relative to the table's folder")
+    table["path"] = read_each(path, names, _placed(path.parent, must_exist),
+                              "the path of a file that exists, relative to the table's folder")
     if "mask" in table:
         here = _placed(path.parent, must_exist)
-        table["mask"] = read_each(path, table["mask"], lambda o: here(o) if o else "", "the path of a mask that exists, or nothing")
+        table["mask"] = read_each(path, table["mask"], lambda o: here(o) if o else "",
+                                  "the path of a mask that exists, or nothing")
     return _described(path, table, names)
 
 # %% ../../nbs/data/25_manifest.ipynb #6f649438
 def _described(path:Path, table:pd.DataFrame, names:pd.Series)->pd.DataFrame: # with all columns of a manifest
-    for column, default in dict(dataset=spell_name(path.parent.name), method=[("real", "fake")[o] for o in table.label]).items():
+    for column, default in dict(dataset=spell_name(path.parent.name),
+                                method=[("real", "fake")[o] for o in table.label]).items():
         table[column] = table[column].mask(table[column] == "", default) if column in table else default
     if "video_id" not in table:
         turn = table.groupby("path").cumcount() # several faces of one file have a row each
-        table["video_id"] = table.dataset + "/" + names + [f"#{o}" if o and BOX_COLUMNS[0] in table else "" for o in turn]
+        table["video_id"] = table.dataset + "/" + names + [f"#{o}" if o and BOX_COLUMNS[0] in table
+                                                           else "" for o in turn]
     who = next((table[c] for c in ("identity", "pair", "source") if c in table), names)
     people = pd.Series([_who(*o) for o in zip(table.dataset, who, table.video_id)], table.index)
     given = table.group != "" if "group" in table else pd.Series(False, table.index)
@@ -267,7 +285,8 @@ _families = { # identities are spelled in a file's name: target first, then dono
     "celeb-df": r"(id\d+)(?:_(id\d+))?_\d+$", # Celeb-DF: id0_0001 or id0_id16_0001
     "deeperforensics": r"(\d{3})_([MW]\d+)$", # DeeperForensics: FaceForensics++ target, actor as donor
 }
-_aliases = dict(ff="ff", faceforensics="ff", dfd="dfd", deepfakedetection="dfd", celebdf="celeb-df", celeb="celeb-df", deeperforensics="deeperforensics")
+_aliases = dict(ff="ff", faceforensics="ff", dfd="dfd", deepfakedetection="dfd", celebdf="celeb-df", celeb="celeb-df",
+                deeperforensics="deeperforensics")
 
 def identities_in(
     name:str, # A file's name without suffix, such as 000_003
@@ -284,11 +303,13 @@ def family_of(
 )->str: # ff, dfd, celeb-df, deeperforensics, or the name itself
     "By which pattern the files of a data set are named."
     key = re.sub(r"[^a-z]", "", dataset.lower())
-    return next((f for a, f in _aliases.items() if key == a or key.startswith(a) and (len(a) > 3 or key[len(a):].startswith("pp"))), dataset)
+    return next((f for a, f in _aliases.items() if key == a or key.startswith(a)
+                 and (len(a) > 3 or key[len(a):].startswith("pp"))), dataset)
 
 def _who(dataset:str, name:str, fallback:str)->str: # identities joined by a bar
     stem = Path(name).stem if Path(name).suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES else name
-    if re.match(_families.get(family_of(dataset), r"(?!)"), stem): return "|".join(identities_in(stem, family_of(dataset)))
+    if re.match(_families.get(family_of(dataset), r"(?!)"), stem):
+        return "|".join(identities_in(stem, family_of(dataset)))
     return f"{dataset}/{name}".replace("|", "_") if name else fallback
 
 # %% ../../nbs/data/25_manifest.ipynb #a2e6242d
@@ -299,24 +320,31 @@ def write_manifest(
     "Write a manifest, completely or not at all."
     path = Path(path).absolute()
     relative = lambda o: Path(o).relative_to(path.parent).as_posix() if Path(o).is_relative_to(path.parent) else str(o)
-    names = lambda column: [spell_name(relative(unspell_name(o))) if isinstance(o, str) and o else "" for o in manifest[column]]
+    names = lambda column: [spell_name(relative(unspell_name(o))) if isinstance(o, str) and o else ""
+                            for o in manifest[column]]
     with atomic_write(path) as temporary:
-        manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest}, label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False, encoding="utf-8")
+        manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest},
+                        label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False, encoding="utf-8")
     return path
 
 # %% ../../nbs/data/25_manifest.ipynb #0557eff2
 def check_pairs(
-    manifest:pd.DataFrame, # A manifest with the column `pair`: the name of the original, the same in it and in its forgeries
+    # A manifest with the column `pair`: the name of the original, the same in it and in its forgeries
+    manifest:pd.DataFrame,
     name:str|Path="manifest", # What to call it in an error
 )->pd.DataFrame: # The same; raises `ManifestError` naming pairs without an original, without a forgery, or on two sides of a split
     "Check that every forgery stands beside its original."
     if "pair" not in manifest or (manifest.pair.fillna("") == "").any():
-        raise ManifestError(name, "rows without a pair", "a column pair that names the original of every real face and every forgery")
+        raise ManifestError(name, "rows without a pair", "a column pair that names the original of every real face and "
+                                                         "every forgery")
     pairs = manifest.groupby([manifest.dataset, manifest.pair])
-    faults = {"no original": pairs.label.min() == FAKE, "no forgery": pairs.label.max() == REAL, "faces on two sides of a split": pairs.split.nunique() > 1}
+    faults = {"no original": pairs.label.min() == FAKE, "no forgery": pairs.label.max() == REAL,
+              "faces on two sides of a split": pairs.split.nunique() > 1}
     for what, found in faults.items():
         if found.any():
-            raise ManifestError(name, f"{found.sum()} of {len(found)} pairs have {what}, for instance {found.idxmax()[1]}", "an original and at least one forgery in each pair, all in one split")
+            raise ManifestError(name, f"{found.sum()} of {len(found)} pairs have {what}, for instance "
+                                      f"{found.idxmax()[1]}", "an original and at least one forgery in each pair, all "
+                                                              "in one split")
     return manifest
 
 def check_labels(
@@ -325,7 +353,8 @@ def check_labels(
 )->pd.DataFrame: # The same; raises `ManifestError` where it holds one class only
     "Check that there is something to tell apart."
     if manifest.label.nunique() < 2:
-        raise ManifestError(name, f"{len(manifest)} items that are all {LABELS[int(manifest.label.iloc[0])]}" if len(manifest) else "no rows", "real and forged ones")
+        raise ManifestError(name, f"{len(manifest)} items that are all {LABELS[int(manifest.label.iloc[0])]}"
+                            if len(manifest) else "no rows", "real and forged ones")
     return manifest
 
 # %% ../../nbs/data/25_manifest.ipynb #3038edcd
@@ -340,12 +369,15 @@ def manifest_from_faces(
     told = label_column(table) # never passed over: without one all are real
     if not len(table): raise ManifestError(path, "no rows below the header", "one line per face")
     for column in (*BOX_COLUMNS, *(o for o in LANDMARK_COLUMNS if o in table)):
-        if table[column].dtype == object or not pd.api.types.is_numeric_dtype(table[column]): read_each(path, table[column], float, f"a number of pixels in the column {column}")
+        if table[column].dtype == object or not pd.api.types.is_numeric_dtype(table[column]):
+            read_each(path, table[column], float, f"a number of pixels in the column {column}")
     root = path.parent if (path.parent/table.file.iloc[0]).is_file() else path.with_suffix("")
     labels = read_labels(path, table[told], FAKE)[0] if told else REAL # in this table 1 is a forgery
     groups = table.source + "/" + table[who]
-    table = table.assign(path=read_each(path, table.file, _placed(root, True), f"a file below {root}"), label=labels, dataset=table.source,
-                         split=read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o], "a split: train, val or test"),
+    table = table.assign(path=read_each(path, table.file, _placed(root, True), f"a file below {root}"), label=labels,
+                         dataset=table.source,
+                         split=read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o],
+                             "a split: train, val or test"),
                          group=groups, identities=groups, video_id=table.source + "/" + table.file)
     if "method" not in table: table["method"] = [("real", "fake")[o] for o in table.label]
     _compare_labels(path, table.assign(path=table.file), told or "label")

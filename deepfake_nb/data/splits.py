@@ -15,11 +15,15 @@ import numpy as np, pandas as pd
 from PIL import Image, ImageOps
 from ..core import LABELS, DeepfakeError, ManifestError, sha256_file
 from ..figure import empty_figure
-from .datasets import (manifest_from_celeb_df, manifest_from_deeperforensics, manifest_from_deepfakebench, manifest_from_deepfakedetection,
-                                  manifest_from_dfdc, manifest_from_dfdc_preview, manifest_from_faceforensics, manifest_from_ffiw)
-from .newsets import (manifest_from_celeb_df_pp, manifest_from_deepfake_eval_2024, manifest_from_df40, manifest_from_df_platter, manifest_from_fakeavceleb,
+from .datasets import (manifest_from_celeb_df, manifest_from_deeperforensics,
+                                  manifest_from_deepfakebench, manifest_from_deepfakedetection,
+                                  manifest_from_dfdc, manifest_from_dfdc_preview, manifest_from_faceforensics,
+                                  manifest_from_ffiw)
+from .newsets import (manifest_from_celeb_df_pp, manifest_from_deepfake_eval_2024, manifest_from_df40,
+                                  manifest_from_df_platter, manifest_from_fakeavceleb,
                                   manifest_from_forgerynet, manifest_from_kodf, manifest_from_wilddeepfake, with_pairs)
-from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS, check_labels, check_manifest, check_pairs, connect_groups, drop_doubles, media_files,
+from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS,
+                                  check_labels, check_manifest, check_pairs, connect_groups, drop_doubles, media_files,
                                   manifest_from_csv, manifest_from_faces, manifest_from_folder, write_manifest)
 from ..see.media import read_media
 from .tables import fake_means, table_columns, unspell_name
@@ -29,7 +33,8 @@ __all__ = ['read_manifest', 'join_manifests', 'split_by_group', 'Leaks', 'pictur
            'show_manifest']
 
 # %% ../../nbs/data/35_splits.ipynb #9374f100
-def _detail(mark:str)->int: return sum(not set(o) & set("*?[") for o in mark.split("/")) # parts of a mark that are names
+def _detail(mark:str)->int: # parts of a mark that are names
+    return sum(not set(o) & set("*?[") for o in mark.split("/"))
 
 def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to give it
     if path.is_file():
@@ -40,9 +45,12 @@ def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to 
         header = set(table_columns(path))
         return ("faces" if {"file", *BOX_COLUMNS} <= header and {"identity", "pair"} & header else "csv"), path
     words = [o.name.lower() for o in (*path.glob("*/"), *path.glob("*/*/"))]
-    if {"train", "val", "test"} & set(words) and {"real", "fake"} <= set(words): return "folder", path # whatever else lies beside it
-    found = {name: max(map(_detail, marks)) for name in ("csv", *MARKS) if (marks := [o for o in MARKS[name] if next(path.glob(o), None)])}
-    return "csv" if "csv" in found else max(found, key=found.get, default="folder"), path # a mark that says more counts more, else the first
+    if {"train", "val", "test"} & set(words) and {"real", "fake"} <= set(words): # whatever else lies beside it
+        return "folder", path
+    found = {name: max(map(_detail, marks)) for name in ("csv", *MARKS)
+             if (marks := [o for o in MARKS[name] if next(path.glob(o), None)])}
+    # a mark that says more counts more, else the first
+    return "csv" if "csv" in found else max(found, key=found.get, default="folder"), path
 
 def read_manifest(
     path:str|Path, # A folder, a CSV or a JSON
@@ -52,7 +60,8 @@ def read_manifest(
     "Read any data set into one manifest."
     path = Path(path)
     if not path.exists(): raise ManifestError(path, "there is no such file or folder", "a folder, a CSV or a JSON")
-    if dataset is not None and dataset not in ADAPTERS: raise ManifestError(path, f"the data set {dataset!r} is unknown", ", ".join(ADAPTERS))
+    if dataset is not None and dataset not in ADAPTERS:
+        raise ManifestError(path, f"the data set {dataset!r} is unknown", ", ".join(ADAPTERS))
     name, place = (dataset, path) if dataset else _recognise(path)
     with fake_means(fake_is) if fake_is is not None else nullcontext(): return ADAPTERS[name](place)
 
@@ -80,6 +89,7 @@ def _deal(counts:pd.DataFrame, fractions:dict[str, float], seed:int)->dict[str, 
         out[group] = best
     return out
 
+# %% ../../nbs/data/35_splits.ipynb #545bb386
 def split_by_group(
     manifest:pd.DataFrame, # A manifest
     fractions:dict[str, float]|None=None, # Share of the rows of each split; None: 0.8 train, 0.1 val, 0.1 test
@@ -87,13 +97,15 @@ def split_by_group(
     of:str|None=None, # Divide only the rows of this split and leave the others; None: divide all
     by:str="group", # The column that must not straddle; 'part' for DFDC
     stratify:str|None="label", # Keep the shares of this column's values alike; None: rows alone
-    straddling:str="keep", # 'keep': connected people stay together; 'drop': people are dealt one by one, and swaps between two splits are left out
+    # 'keep': connected people stay together; 'drop': people are dealt one by one, and swaps between two splits are left out
+    straddling:str="keep",
 )->pd.DataFrame: # A copy with new splits and a sentence in `attrs['notes']`; raises `ManifestError` if a split would stay empty
     "Divide a manifest so that no group stands on two sides."
     fractions = fractions or dict(train=.8, val=.1, test=.1)
     fractions = {s: f / sum(fractions.values()) for s, f in fractions.items() if f > 0}
     if not manifest.index.is_unique: manifest = manifest.reset_index(drop=True)
-    if unknown := set(fractions) - set(SPLITS): raise ManifestError("manifest", f"the split {sorted(unknown)}", ", ".join(SPLITS))
+    if unknown := set(fractions) - set(SPLITS):
+        raise ManifestError("manifest", f"the split {sorted(unknown)}", ", ".join(SPLITS))
     if by not in manifest: raise ManifestError("manifest", f"no column {by}", ", ".join(map(str, manifest.columns)))
     if straddling not in ("keep", "drop"): raise ManifestError("manifest", f"straddling={straddling!r}", "keep or drop")
     chosen = np.ones(len(manifest), bool) if of is None else (manifest.split == of).to_numpy()
@@ -108,9 +120,11 @@ def split_by_group(
     out = out.drop(index=kept.index[~kept]) if not kept.all() else out
     share = out.split[out.index.isin(part.index)].value_counts(normalize=True)
     if empty := [s for s in fractions if s not in share]:
-        raise ManifestError("manifest", f"{part[by].nunique()} groups leave {', '.join(empty)} empty", "more groups, fewer splits, or straddling='drop'")
+        raise ManifestError("manifest", f"{part[by].nunique()} groups leave {', '.join(empty)} empty",
+                            "more groups, fewer splits, or straddling='drop'")
     got = ", ".join(f"{s} {share[s]:.1%} (wanted {f:.1%})" for s, f in fractions.items())
-    out.attrs["notes"] = [*manifest.attrs.get("notes", ()), f"Split by {by}: {got}; {int((~kept).sum())} items between two splits were left out."]
+    out.attrs["notes"] = [*manifest.attrs.get("notes", ()), f"Split by {by}: {got}; {int((~kept).sum())} items between "
+                                                            "two splits were left out."]
     return out
 
 # %% ../../nbs/data/35_splits.ipynb #5d7d0679
@@ -126,11 +140,13 @@ class Leaks:
 
     def __str__(self)->str:
         found = ", ".join(f"{n} x {kind}" for kind, n in self.rows.kind.value_counts().items()) or "nothing"
-        return f"{'ok' if self.ok else 'LEAKS'}: {found} found among " + ", ".join(f"{n} {k}" for k, n in self.checked.items())
+        return f"{'ok' if self.ok else 'LEAKS'}: {found} found among " + ", ".join(f"{n} {k}"
+            for k, n in self.checked.items())
 
     def _repr_html_(self)->str:
         colour, more = ("#1a7f37" if self.ok else "#b42318"), max(0, len(self.rows) - 50)
-        notes = "".join(f"<li>{html.escape(o)}</li>" for o in [*self.notes, *([f"{more} further rows in `.rows`"] if more else [])])
+        notes = "".join(f"<li>{html.escape(o)}</li>"
+                        for o in [*self.notes, *([f"{more} further rows in `.rows`"] if more else [])])
         short = self.rows.head(50).assign(**{c: self.rows[c].str[-60:] for c in ("first", "second")})
         return f"<b style='color:{colour}'>{html.escape(str(self))}</b>{short.to_html(index=False, escape=True) if len(short) else ''}<ul>{notes}</ul>"
 
@@ -149,16 +165,20 @@ def _people_leaks(manifest:pd.DataFrame)->list[dict]: # identities where they ar
     single = manifest.assign(person=people).explode("person")
     single = single[single.split != ""]
     several = single.groupby("person").split.nunique()
-    return [_leak("same person", "leak", rows, str(person)) for person, rows in single[single.person.isin(several[several > 1].index)].groupby("person")]
+    return [_leak("same person", "leak", rows, str(person))
+            for person, rows in single[single.person.isin(several[several > 1].index)].groupby("person")]
 
 def _contradicts(rows:pd.DataFrame)->bool: return rows.label.nunique() > 1
 def _straddles(rows:pd.DataFrame)->bool: return rows.split[rows.split != ""].nunique() > 1
 
-def _copies(manifest:pd.DataFrame, notes:list[str])->tuple[list[dict], pd.Series]: # faults, and a content key for each row
+# faults, and a content key for each row
+def _copies(manifest:pd.DataFrame, notes:list[str])->tuple[list[dict], pd.Series]:
     files = manifest.path.map(lambda o: Path(unspell_name(o)))
     size = files.map(lambda o: o.stat().st_size if o.is_file() else -1)
-    if (size < 0).any(): notes.append(f"{(size < 0).sum()} files are missing, for instance {manifest.path[size < 0].iloc[0]}.")
-    maybe = (size >= 0) & size.duplicated(keep=False) & ~manifest.path.duplicated() # only equal sizes can be equal files
+    if (size < 0).any():
+        notes.append(f"{(size < 0).sum()} files are missing, for instance {manifest.path[size < 0].iloc[0]}.")
+    # only equal sizes can be equal files
+    maybe = (size >= 0) & size.duplicated(keep=False) & ~manifest.path.duplicated()
     digest = {path: sha256_file(file) for path, file in zip(manifest.path[maybe], files[maybe])}
     key = manifest.path.map(lambda o: digest.get(o, o))
     out = []
@@ -184,7 +204,8 @@ def _picture_hashes(path)->np.ndarray|None: # (2, 64): of the picture, and of it
     if np.asarray(picture.convert("L")).std() < 4: return None
     return np.array([imagehash.phash(o).hash.ravel() for o in (picture, ImageOps.mirror(picture))])
 
-def _near_pairs(bits:np.ndarray, distance:int, wanted, others:np.ndarray|None=None)->list[tuple[int, int, int]]: # pairs (i, j, bits that differ), i < j; the second of `others`
+# pairs (i, j, bits that differ), i < j; the second of `others`
+def _near_pairs(bits:np.ndarray, distance:int, wanted, others:np.ndarray|None=None)->list[tuple[int, int, int]]:
     signs, out = (np.where(o, 1, -1).astype(np.float32) for o in (bits, bits if others is None else others)), []
     first, second = signs
     for start in range(0, len(first), 1024):
@@ -225,7 +246,8 @@ def check_leaks(
     "Find people, files and pictures on both sides of a split, and files under both labels."
     manifest = check_manifest(manifest).reset_index(drop=True)
     notes, rows = [], _people_leaks(manifest)
-    if (undecided := int((manifest.split == "").sum())): notes.append(f"{undecided} items have no split yet and cannot leak.")
+    if (undecided := int((manifest.split == "").sum())):
+        notes.append(f"{undecided} items have no split yet and cannot leak.")
     copies, key = _copies(manifest, notes)
     rows += copies
     checked = dict(items=len(manifest), groups=manifest.group.nunique(), files=manifest.path.nunique())
@@ -239,7 +261,8 @@ def summarize_manifest(
     manifest:pd.DataFrame, # A manifest
 )->pd.DataFrame: # One row per data set, method and label; items in each split, items and groups in all
     "Count a manifest by data set, method, label and split."
-    named = manifest.assign(split=manifest.split.replace("", "undecided"), label=manifest.label.map(dict(enumerate(LABELS))))
+    named = manifest.assign(split=manifest.split.replace("", "undecided"),
+                            label=manifest.label.map(dict(enumerate(LABELS))))
     keys = ["dataset", "method", "label"]
     table = pd.crosstab([named[k] for k in keys], named.split)
     table = table[[s for s in (*SPLITS, "undecided") if s in table]].rename_axis(columns=None)
@@ -255,7 +278,8 @@ def show_manifest(
 ): # A matplotlib figure; a video shows its middle frame, a file that cannot be read its error
     "Show some items with split, label and method."
     shuffled = manifest.sample(frac=1, random_state=seed)
-    chosen = shuffled.assign(turn=shuffled.groupby("label").cumcount()).sort_values(["turn", "label"], kind="stable").head(n)
+    chosen = shuffled.assign(turn=shuffled.groupby("label").cumcount()).sort_values(["turn", "label"],
+        kind="stable").head(n)
     count = -(-len(chosen)//columns)
     across = min(columns, len(chosen))
     figure = empty_figure(tile*across, (tile + .35)*count, dpi=80, layout="tight")
@@ -263,6 +287,8 @@ def show_manifest(
     for axis in axes.flat: axis.axis("off")
     for axis, (_, row) in zip(axes.flat, chosen.iterrows()):
         try: axis.imshow(read_media(unspell_name(row.path), frames=1).frames[0])
-        except DeepfakeError as error: axis.text(.5, .5, str(error)[-120:], ha="center", va="center", fontsize=5, wrap=True, parse_math=False)
-        axis.set_title(f"{row.split} {LABELS[row.label]}\n{row.method}", fontsize=7, color="#b42318" if row.label else "#1a7f37", parse_math=False)
+        except DeepfakeError as error:
+            axis.text(.5, .5, str(error)[-120:], ha="center", va="center", fontsize=5, wrap=True, parse_math=False)
+        axis.set_title(f"{row.split} {LABELS[row.label]}\n{row.method}",
+                       fontsize=7, color="#b42318" if row.label else "#1a7f37", parse_math=False)
     return figure

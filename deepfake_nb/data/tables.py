@@ -27,8 +27,10 @@ def spell_name(
     text = _spell_bytes(re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", str(name)))
     return re.sub(r"[\x00-\x1f\x7f]|^ | $", lambda m: f"\\x{ord(m[0]):02x}", text) if blanks else text
 
-def _spell_bytes(text:str)->str: # surrogates alone; others than those of bytes stand for half a character, and no file is called that
-    return re.sub("[\ud800-\udfff]", lambda m: f"\\x{ord(m[0]) - 0xdc00:02x}" if 0xdc80 <= ord(m[0]) <= 0xdcff else "\ufffd", text)
+# surrogates alone; others than those of bytes stand for half a character, and no file is called that
+def _spell_bytes(text:str)->str:
+    return re.sub("[\ud800-\udfff]", lambda m: f"\\x{ord(m[0]) - 0xdc00:02x}" if 0xdc80 <= ord(m[0]) <= 0xdcff
+                  else "\ufffd", text)
 
 def unspell_name(
     text:str, # From `spell_name`
@@ -45,24 +47,35 @@ _separators = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 def _decoded(path:Path, most:int=LARGEST_TABLE)->str: # the text of a table, or its first bytes; raises `ManifestError`
     try:
-        if path.stat().st_size > LARGEST_TABLE: raise ManifestError(path, f"a table of {path.stat().st_size:,} bytes", f"at most {LARGEST_TABLE:,}")
+        if path.stat().st_size > LARGEST_TABLE:
+            raise ManifestError(path, f"a table of {path.stat().st_size:,} bytes", f"at most {LARGEST_TABLE:,}")
         with path.open("rb") as file: data = file.read(most)
         if len(data) == most: data = data[:data.rfind(b"\n") + 1] or data # whole lines
-    except OSError as e: raise ManifestError(path, f"no readable table ({e.strerror or e})", "a CSV with a header line") from None
+    except OSError as e:
+        raise ManifestError(path, f"no readable table ({e.strerror or e})", "a CSV with a header line") from None
     wide = data.startswith((b"\xff\xfe", b"\xfe\xff"))
-    if not wide and b"\0" in data[:1000]: raise ManifestError(path, "no table: bytes of zero in it", "a CSV in UTF-8, or in UTF-16 with a byte order mark")
+    if not wide and b"\0" in data[:1000]:
+        raise ManifestError(path, "no table: bytes of zero in it",
+                            "a CSV in UTF-8, or in UTF-16 with a byte order mark")
     try: return _spell_bytes(data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape"))
-    except UnicodeDecodeError as e: raise ManifestError(path, f"no readable text ({e.reason} at byte {e.start})", "a CSV in UTF-8 or UTF-16") from None
+    except UnicodeDecodeError as e:
+        raise ManifestError(path, f"no readable text ({e.reason} at byte {e.start})",
+                            "a CSV in UTF-8 or UTF-16") from None
 
-def _lines(path:Path, text:str, separator:str)->list[tuple[int, list[str]]]: # the number of each line that is not blank, and its fields
+# %% ../../nbs/data/05_tables.ipynb #30a1b7f2
+# the number of each line that is not blank, and its fields
+def _lines(path:Path, text:str, separator:str)->list[tuple[int, list[str]]]:
     reader, out = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True), []
     try:
         for fields in reader:
             if any(o.strip() for o in fields): out.append((reader.line_num, [o.strip() for o in fields]))
-    except csv.Error as e: raise ManifestError(path, f"line {reader.line_num}: {e}", "one line per file; a name with a separator or a quote in it in quotes") from None
+    except csv.Error as e:
+        raise ManifestError(path, f"line {reader.line_num}: {e}",
+                            "one line per file; a name with a separator or a quote in it in quotes") from None
     return out
 
-def _header(path:Path, text:str, needed:tuple[str, ...], strict:bool=True)->tuple[str, list[str]]: # the separator, and the columns as they are called here
+# the separator, and the columns as they are called here
+def _header(path:Path, text:str, needed:tuple[str, ...], strict:bool=True)->tuple[str, list[str]]:
     first = next((o for o in text.splitlines() if o.strip()), "")
     if not first: raise ManifestError(path, "no readable table: it is empty", "a CSV with a header line")
     tried = {}
@@ -73,8 +86,10 @@ def _header(path:Path, text:str, needed:tuple[str, ...], strict:bool=True)->tupl
     names = tried[best]
     if strict and (missing := [o for o in needed if o not in names]):
         raise ManifestError(path, f"no column {', '.join(missing)} among {', '.join(names)}",
-            f"a CSV whose first line names the columns {', '.join(needed)}, separated by {', '.join(_separators.values())}; further ones are read where they are there: {', '.join(TEXT)}")
-    if double := {o for o in names if o and names.count(o) > 1}: raise ManifestError(path, f"several columns called {', '.join(sorted(double))}", "one of each")
+            f"a CSV whose first line names the columns {', '.join(needed)}, separated by "
+            f"{', '.join(_separators.values())}; further ones are read where they are there: {', '.join(TEXT)}")
+    if double := {o for o in names if o and names.count(o) > 1}:
+        raise ManifestError(path, f"several columns called {', '.join(sorted(double))}", "one of each")
     return best, names
 
 # %% ../../nbs/data/05_tables.ipynb #93b583d2
@@ -104,7 +119,8 @@ def read_table(
     rows = _lines(path, text, separator)[1:]
     for line, fields in rows:
         if any(fields[len(names):]):
-            raise ManifestError(path, f"line {line} has {len(fields)} fields and the header {len(names)}", "as many fields as columns; a name with a separator in it in quotes")
+            raise ManifestError(path, f"line {line} has {len(fields)} fields and the header {len(names)}",
+                                "as many fields as columns; a name with a separator in it in quotes")
     index = pd.Index([line for line, _ in rows], name="line")
     columns = {name: [fields[i] if i < len(fields) else "" for _, fields in rows] for i, name in enumerate(names) if name} # without a name: pandas' own index
     return pd.DataFrame({name: _typed(name, values, index) for name, values in columns.items()}, index=index)
@@ -127,15 +143,18 @@ def read_each(
 # %% ../../nbs/data/05_tables.ipynb #1a03242b
 _flags = dict.fromkeys(("0", "false", "no"), 0) | dict.fromkeys(("1", "true", "yes"), 1)
 _further = dict.fromkeys("faked tampered manipulation spoofed deepfakes ai ai-generated 1-fake".split(), FAKE) | dict.fromkeys("unaltered untouched unmanipulated 0-real".split(), REAL)
-_yes_is = {FAKE: "fake|faked|forged|forgery|deepfake|manipulated|tampered|spoof|spoofed|synthetic", REAL: "real|bona ?fide|genuine|authentic|pristine"}
-_yes_only_with_is = {FAKE: "altered|generated|ai", REAL: "original|live"} # alone they may name something else: an original, a generator
+_yes_is = {FAKE: "fake|faked|forged|forgery|deepfake|manipulated|tampered|spoof|spoofed|synthetic",
+           REAL: "real|bona ?fide|genuine|authentic|pristine"}
+# alone they may name something else: an original, a generator
+_yes_only_with_is = {FAKE: "altered|generated|ai", REAL: "original|live"}
 LABEL_NAMES = ("label", "labels", "class", "target", "ground truth", "gt")
 
 def _key(value)->str: # 'Bona_Fide ' -> 'bona-fide', 1.0 -> '1'
     text = str(value).strip().lower()
     return text[:-2] if re.fullmatch(r"[01]\.0", text) else re.sub(r"[\s_]+", "-", text)
 
-def _column_key(name:str)->str: return re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip().lower() # 'isFake' -> 'is fake'
+def _column_key(name:str)->str: # 'isFake' -> 'is fake'
+    return re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip().lower()
 
 def label_word(
     value, # What somebody wrote
@@ -152,7 +171,8 @@ def yes_means(
     "What 1, true and yes mean in a column of this name."
     key = _column_key(column)
     bare = re.sub(r"^is ?", "", key)
-    return next((o for o in (FAKE, REAL) if re.fullmatch(_yes_is[o], bare) or bare != key and re.fullmatch(_yes_only_with_is[o], bare)), None)
+    return next((o for o in (FAKE, REAL) if re.fullmatch(_yes_is[o], bare) or bare != key
+                 and re.fullmatch(_yes_only_with_is[o], bare)), None)
 
 def label_column(
     columns:Iterable[str], # Names of columns
@@ -160,7 +180,8 @@ def label_column(
     "Which column holds the labels."
     columns = list(columns)
     named = {_column_key(o): o for o in reversed(columns)}
-    return next((named[o] for o in LABEL_NAMES if o in named), next((o for o in columns if yes_means(o) is not None), None))
+    return next((named[o] for o in LABEL_NAMES if o in named),
+                next((o for o in columns if yes_means(o) is not None), None))
 
 # %% ../../nbs/data/05_tables.ipynb #e757ffd9
 _said = ContextVar("fake_means", default=None)
@@ -176,10 +197,13 @@ def fake_means(
 
 _how = "words such as real and fake; or 0 and 1, true and false in a column called is_fake or is_real; or fake_is=1 (--fake-is 1) to say which value means FAKE"
 
-def _way(path, column:str)->int|None: # what 1, true and yes mean, by the column's name and by whoever reads it; raises `ManifestError` where they differ
+# what 1, true and yes mean, by the column's name and by whoever reads it; raises `ManifestError` where they differ
+def _way(path, column:str)->int|None:
     named, key = yes_means(column), None if _said.get() is None else _key(_said.get())
     told = None if key not in _flags else FAKE if _flags[key] else REAL
-    if None not in (named, told) and named != told: raise ManifestError(path, f"a column called {column}, and {_said.get()!r} said to mean FAKE", "one that fits the other")
+    if None not in (named, told) and named != told:
+        raise ManifestError(path, f"a column called {column}, and {_said.get()!r} said to mean FAKE",
+                            "one that fits the other")
     return told if named is None else named
 
 def read_labels(
@@ -192,7 +216,8 @@ def read_labels(
     way = way if said is None else said
     named = None if _said.get() is None else _key(_said.get())
     if named in known and named not in _flags: # a word that says nothing by itself
-        if known[named] == REAL: raise ManifestError(path, f"the word {_said.get()!r} said to mean FAKE", "another value")
+        if known[named] == REAL:
+            raise ManifestError(path, f"the word {_said.get()!r} said to mean FAKE", "another value")
         others = [k for k, v in known.items() if v is None and k not in _flags and k != named]
         known |= {named: FAKE} | ({others[0]: REAL} if len(others) == 1 else {})
     flags = {k for k in known if k in _flags}

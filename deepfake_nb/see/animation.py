@@ -23,7 +23,8 @@ _most_frames = 10_000 # of one animation; what comes after them is not looked at
 
 def _gif_frames(file:BinaryIO, most:int)->int: # its images, counted up to `most`
     data, count = file.read(), 0
-    at = 13 + ((6 << (data[10] & 7)) if len(data) > 10 and data[10] & 128 else 0) # after the header and the common palette
+    # after the header and the common palette
+    at = 13 + ((6 << (data[10] & 7)) if len(data) > 10 and data[10] & 128 else 0)
     while count < most and at + 9 < len(data) and (kind := data[at]) != 0x3B: # 0x3B: the end
         if kind == 0x2C: # an image, perhaps with a palette of its own
             at, count = at + 11 + ((6 << (data[at + 9] & 7)) if data[at + 9] & 128 else 0), count + 1
@@ -37,7 +38,8 @@ def _png_frames(file:BinaryIO, most:int)->int:
     count, moves = 0, False
     for name, _ in _blocks(file, 8, "big"):
         if name == b"IDAT" and not moves or count >= most or name == b"IEND": break
-        moves, count = moves or name == b"acTL", count + (name == b"fcTL" or name == b"IDAT" and not count) # a picture in front has no fcTL
+        # a picture in front has no fcTL
+        moves, count = moves or name == b"acTL", count + (name == b"fcTL" or name == b"IDAT" and not count)
     return count
 
 def _webp_frames(file:BinaryIO, most:int)->int:
@@ -63,7 +65,8 @@ def is_animation(
     found = found or sniff_format(path)
     try: return found in ("GIF", "PNG", "WEBP", "AVIF") and _count_frames(path, found, 2) > 1
     except MediaError: raise
-    except Exception as error: raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error
+    except Exception as error:
+        raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error
 
 # %% ../../nbs/see/35_animation.ipynb #2ec81bb7
 _most_pixels = 4_000_000_000 # of all frames of one animation together
@@ -74,7 +77,8 @@ class _Player:
         self.path, self.found, self.limits, self.stop = path, found, limits, stop
         self.index, self.time, self.notes, self.why = -1, 0., [], "" # `why`: the reason for an early end
 
-    def frames(self, total:int, wanted:list[int])->Iterator[tuple[int, float, np.ndarray]]: # index, seconds, RGB at full size
+    # index, seconds, RGB at full size
+    def frames(self, total:int, wanted:list[int])->Iterator[tuple[int, float, np.ndarray]]:
         with _open_image(self.path, self.found, self.limits) as image:
             while not self.why and self.index + 1 < total:
                 start = self.time
@@ -109,23 +113,31 @@ def read_animation(
 )->Media: # Of kind 'video': upright RGB frames with their times; raises `MediaError`
     "Read evenly spaced frames of an animation."
     found, stop = sniff_format(path, limits), perf_counter() + limits.max_seconds
-    if not is_animation(path, found): raise MediaError(path, f"{_a(found)} without several frames to play", "an animation here; `read_media` takes everything")
+    if not is_animation(path, found):
+        raise MediaError(path, f"{_a(found)} without several frames to play",
+                         "an animation here; `read_media` takes everything")
     try:
         with _open_image(path, found, limits) as image: pixels = image.width*image.height
         count = _count_frames(path, found)
         total, why = max(1, min(count, _most_pixels//pixels)), ""
         for attempt in range(2): # where it ends early, the second pass spreads the frames over what is there
-            media, player = Media(str(path), "video", [], [], 0, 0, format=found, notes=_name_notes(path, "video", found)), _Player(path, found, limits, stop)
+            media, player = Media(str(path), "video", [], [], 0, 0, format=found,
+                                  notes=_name_notes(path, "video", found)), _Player(path, found, limits, stop)
             taken = list(through(_sized(player.frames(total, evenly_spaced(total, frames)), media, limits)))
             why = why or player.why
-            if player.index + 1 == total or perf_counter() > stop or player.index + 1 >= total - total//(2*frames): break
+            if player.index + 1 == total or perf_counter() > stop or player.index + 1 >= total - total//(2*frames):
+                break
             total = player.index + 1
     except MediaError: raise
-    except Exception as error: raise MediaError(path, f"a truncated or damaged {found} animation ({error})", "a complete animation") from error
+    except Exception as error:
+        raise MediaError(path, f"a truncated or damaged {found} animation ({error})", "a complete animation") from error
     media.indices, media.times, media.frames = map(list, zip(*taken))
     seen = player.index + 1
-    media.duration, media.frame_count = player.time*count/seen, count # of frames that were not reached: as long as the others
+    # of frames that were not reached: as long as the others
+    media.duration, media.frame_count = player.time*count/seen, count
     media.notes += player.notes
     _set_looked_at(media)
-    if seen < count: media.notes.append(f"Only the first {seen} of its {count} frames were looked at: {why or 'more would take too long'}.")
+    if seen < count:
+        media.notes.append(f"Only the first {seen} of its {count} frames were looked at: "
+                           f"{why or 'more would take too long'}.")
     return media

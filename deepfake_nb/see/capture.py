@@ -51,10 +51,12 @@ class Source:
 
 def _checked_address(address:str)->Source:
     name, scheme = hide_credentials(address), address.partition("://")[0].lower()
-    if scheme not in PORTS: raise SourceError(f"{name}: the protocol {scheme!r} is not used. Accepted: {ACCEPTED_SOURCES}.")
+    if scheme not in PORTS:
+        raise SourceError(f"{name}: the protocol {scheme!r} is not used. Accepted: {ACCEPTED_SOURCES}.")
     try: parts = urlsplit(address); whole = bool(parts.hostname) and parts.port != 0
     except ValueError: whole = False
-    if not whole or not address.isprintable() or " " in address: raise SourceError(f"{name}: not a complete address. Accepted: {ACCEPTED_SOURCES}.")
+    if not whole or not address.isprintable() or " " in address:
+        raise SourceError(f"{name}: not a complete address. Accepted: {ACCEPTED_SOURCES}.")
     return Source("address", name, address)
 
 def parse_source(
@@ -62,11 +64,13 @@ def parse_source(
 )->Source: # Raises `SourceError`, or `MediaError` for a file that is not a video
     "Decide what a source is, and refuse what cannot be one."
     if isinstance(source, int) or (isinstance(source, str) and source.strip().isdecimal()):
-        if (number := int(source)) < 0: raise SourceError(f"camera {number}: there are no negative numbers. Accepted: {ACCEPTED_SOURCES}.")
+        if (number := int(source)) < 0:
+            raise SourceError(f"camera {number}: there are no negative numbers. Accepted: {ACCEPTED_SOURCES}.")
         return Source("camera", f"camera {number}", number)
     if "://" in str(source) and not isinstance(source, Path): return _checked_address(source.strip())
     found = sniff_format(source)
-    if found in IMAGE_FORMATS: raise MediaError(source, f"an image ({found})", "a video here; deepfake-predict takes both")
+    if found in IMAGE_FORMATS:
+        raise MediaError(source, f"an image ({found})", "a video here; deepfake-predict takes both")
     return Source("file", str(source), str(Path(source).absolute()))
 
 # %% ../../nbs/see/70_capture.ipynb #fcfda16b
@@ -92,20 +96,24 @@ _protocols = "tcp,tls,udp,rtp,srtp,rtsp,http,https,httpproxy,rtmp,rtmps,rtmpt,ff
 
 class _FilmReader:
     "A file or an address: frames as they are decoded, pictures of those that somebody wants."
-    def __init__(self, source:Source, timeout:float, limits:Limits): # raises `OSError` or `av.FFmpegError` where nothing can be opened
+    # raises `OSError` or `av.FFmpegError` where nothing can be opened
+    def __init__(self, source:Source, timeout:float, limits:Limits):
         self._files, self.limits, self._before = contextlib.ExitStack(), limits, None
         options = dict(format_whitelist=",".join(_live_formats), protocol_whitelist=_protocols, rtsp_transport="tcp")
-        opened = open_container(source.address, timeout) if source.kind == "file" else av.open(source.address, options=options, timeout=timeout, metadata_errors="replace")
+        opened = open_container(source.address, timeout) if source.kind == "file" else av.open(source.address,
+            options=options, timeout=timeout, metadata_errors="replace")
         self._container = self._files.enter_context(opened)
         with contextlib.ExitStack() as failing:
             failing.push(self._files)
             streams = film_streams(self._container)
             if not streams: raise OSError("no picture stream")
             self._stream, self._others = streams[0], len(streams) - 1
-            if self._stream.width*self._stream.height > limits.max_video_pixels: raise SourceError(_too_large(source, self._stream.width, self._stream.height, limits))
+            if self._stream.width*self._stream.height > limits.max_video_pixels:
+                raise SourceError(_too_large(source, self._stream.width, self._stream.height, limits))
             failing.pop_all()
         self.whole = source.kind == "file" or bool(self._container.duration and self._container.duration > 0)
-        self._pictures = Pictures(float(self._stream.sample_aspect_ratio or 1), limits.max_frame_side, limits.max_video_pixels)
+        self._pictures = Pictures(float(self._stream.sample_aspect_ratio or 1), limits.max_frame_side,
+                                  limits.max_video_pixels)
     def size(self, item)->tuple[int, int]: return self._pictures.size(item[0]) # width, height in pixels
     def picture(self, item)->np.ndarray: return self._pictures.picture(*item) # uint8 (H, W, 3) RGB; raises `Unwritten`
     def close(self)->None: self._files.close()
@@ -118,7 +126,8 @@ def _too_large(source:Source, width:int, height:int, limits:Limits)->str:
     return f"{source.name}: a picture of {width} x {height} pixels. Accepted: at most {limits.max_video_pixels:,} pixels."
 
 # %% ../../nbs/see/70_capture.ipynb #b81c2a1c
-def frames(self:_FilmReader)->Iterator[tuple[float, tuple]]: # Seconds from its beginning, rising; a frame and the one before it
+# Seconds from its beginning, rising; a frame and the one before it
+def frames(self:_FilmReader)->Iterator[tuple[float, tuple]]:
     "All frames, until the source ends (or, when it is live, is lost)."
     context, rate = self._stream.codec_context, float(self._stream.average_rate or 25)
     context.thread_type, context.thread_count = "AUTO", min(2, available_cores())
@@ -132,7 +141,8 @@ def frames(self:_FilmReader)->Iterator[tuple[float, tuple]]: # Seconds from its 
             stamp = None if frame.pts is None else float(frame.pts*self._stream.time_base)
             if stamp is None: position = 0. if last is None else last + step
             else:
-                if shift is None or not last < stamp - shift < last + 3600: shift = stamp - (0. if last is None else last + step)
+                if shift is None or not last < stamp - shift < last + 3600:
+                    shift = stamp - (0. if last is None else last + step)
                 position = stamp - shift
             yield position, (frame, before)
             last, before = position, frame
@@ -220,11 +230,15 @@ class Capture:
         give_up:float|None=None, # Seconds without a picture, later on, after which it is an error; None: never
         backoff:Backoff=Backoff(), # Pauses between attempts
         limits:Limits=Limits(), # Pixels of a frame, and the side to which larger ones are scaled down
-        opener:Callable|None=None, # Given source and timeout, and limits, gives a reader as above; None: by the kind of source
+        # Given source and timeout, and limits, gives a reader as above; None: by the kind of source
+        opener:Callable|None=None,
     ): # Raises `SourceError`, `MediaError`, `ValueError`
         self.source = parse_source(source)
-        if every_frame and self.source.kind != "file": raise SourceError(f"{self.source.name}: a live source cannot wait. Accepted with every frame: a video file.")
-        if not timeout > 0 or attempts < 1: raise ValueError(f"timeout is {timeout} and attempts {attempts}; accepted: a number of seconds above 0, and 1 or more")
+        if every_frame and self.source.kind != "file":
+            raise SourceError(f"{self.source.name}: a live source cannot wait. Accepted with every frame: a video file.")
+        if not timeout > 0 or attempts < 1:
+            raise ValueError(f"timeout is {timeout} and attempts {attempts}; accepted: a number of seconds above 0, "
+                             "and 1 or more")
         self.every_frame, self.timeout, self.attempts, self.give_up = every_frame, timeout, attempts, give_up
         self.backoff, self.limits, self._opener = backoff, limits, opener or _open
         self.state, self.received, self.given, self.reconnects, self.error = "connecting", 0, 0, 0, None
@@ -239,7 +253,8 @@ class Capture:
     def clock(self)->float: return monotonic() - self._started # seconds since the start
 
     def __enter__(self):
-        if self._thread.ident is not None: raise SourceError(f"{self.source.name}: it was watched already. Accepted: a new Capture, or a new Stream.")
+        if self._thread.ident is not None:
+            raise SourceError(f"{self.source.name}: it was watched already. Accepted: a new Capture, or a new Stream.")
         self._started = self._last = monotonic()
         self._thread.start()
         return self
@@ -264,8 +279,10 @@ def _run(self:Capture): # the thread
         while not self._stop.is_set():
             before, start, over = self.received, monotonic(), False
             try:
-                with contextlib.closing(self._opener(self.source, self.timeout, self.limits)) as reader: over = self._read_all(reader)
-            except (OSError, av.FFmpegError) as e: self._why = type(e).__name__ # `_lost` tells it, after another attempt or for good
+                with contextlib.closing(self._opener(self.source, self.timeout, self.limits)) as reader:
+                    over = self._read_all(reader)
+            except (OSError, av.FFmpegError) as e: # `_lost` tells it, after another attempt or for good
+                self._why = type(e).__name__
             if over or self._stop.is_set(): break
             steady = self.received > before and monotonic() - start >= self.backoff.steady
             failures = 1 if steady else failures + 1
@@ -282,7 +299,8 @@ def _lost(self:Capture, failures:int, was_there:bool): # waits; raises `SourceEr
     vain = self.source.kind == "file" or (not self.received and failures >= self.attempts)
     if self.source.kind == "file": open_video(self.source.address, self.limits) # raises a sentence that says more
     if vain or (self.received and self.give_up is not None and away > self.give_up):
-        raise SourceError(f"{self.source.name}: no picture, because {why_closed(self.source, min(3, self.timeout))}. Accepted: {ACCEPTED_SOURCES}.")
+        raise SourceError(f"{self.source.name}: no picture, because {why_closed(self.source, min(3, self.timeout))}. "
+                          f"Accepted: {ACCEPTED_SOURCES}.")
     pause = self.backoff.delay(failures)
     self._tell("lost" if was_there else "waiting", f"{why}; next attempt in {pause:.1f} s", "waiting")
     self._stop.wait(pause)
@@ -318,14 +336,17 @@ def read(self:Capture,
 )->Frame|None: # None: there is none yet, or `ended`; raises `SourceError` when the source was given up
     "The newest frame that was not read before."
     with self._news:
-        self._news.wait_for(lambda: self._slot is not None or self.state in ("ended", "failed") or self._stop.is_set(), timeout)
+        self._news.wait_for(lambda: self._slot is not None or self.state in ("ended", "failed")
+                            or self._stop.is_set(), timeout)
         slot, self._slot = self._slot, None
         self.given += slot is not None
         self._news.notify_all()
     if slot is None and self.error is not None: raise self.error
     if slot is None: return None
     try: return Frame(*slot[:3], slot[3].picture(slot[4]))
-    except Unwritten as e: raise SourceError(f"{self.source.name}: {e}. Accepted: a picture that can be converted, of at most {self.limits.max_video_pixels:,} pixels.") from e
+    except Unwritten as e:
+        raise SourceError(f"{self.source.name}: {e}. Accepted: a picture that can be converted, of at most "
+                          f"{self.limits.max_video_pixels:,} pixels.") from e
 
 def take_events(self:Capture)->list[Event]: # At most 100, the newest
     "What happened since it was asked last."

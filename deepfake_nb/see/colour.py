@@ -17,7 +17,8 @@ __all__ = ['to_srgb']
 def _wide_to_8bit(image:Image.Image)->np.ndarray: # (H, W) uint8 of a grey image with 16 or 32 bits
     values = np.asarray(image).astype(np.float64)
     if image.mode == "F":
-        if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1): raise ValueError("floating-point values outside [0, 1]")
+        if not (np.isfinite(values).all() and 0 <= values.min() and values.max() <= 1):
+            raise ValueError("floating-point values outside [0, 1]")
         return np.round(values*255).astype(np.uint8)
     if values.min() < 0: raise ValueError("negative values")
     return np.round(values/(257 if values.max() <= 65535 else 16843009)).astype(np.uint8) # 65535/255, (2**32-1)/255
@@ -30,7 +31,8 @@ def _samples(mode:str)->Image.Image|None: # colours from all over, where they ca
     if mode == "L": return Image.fromarray(np.arange(256, dtype=np.uint8)[None])
     return Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(len(steps), -1, 3).copy()) if mode == "RGB" else None
 
-def _transform(mode:str, profile:bytes)->ImageCms.ImageCmsTransform: # from pixels of a mode to sRGB; raises `ValueError`
+# from pixels of a mode to sRGB; raises `ValueError`
+def _transform(mode:str, profile:bytes)->ImageCms.ImageCmsTransform:
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = source.profile.xcolor_space.strip()
@@ -39,21 +41,25 @@ def _transform(mode:str, profile:bytes)->ImageCms.ImageCmsTransform: # from pixe
             ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION)
     except (ImageCms.PyCMSError, OSError, TypeError) as error: raise ValueError(str(error)) from error
 
-def _by_profile(image:Image.Image, profile:bytes, notes:list[str])->Image.Image: # RGB; as it came where nothing is to be done
-    mode = "RGB" if image.mode == "L" and profile[16:20] == b"RGB " else image.mode # colours for a grey picture: that is quite common
+# RGB; as it came where nothing is to be done
+def _by_profile(image:Image.Image, profile:bytes, notes:list[str])->Image.Image:
+    # colours for a grey picture: that is quite common
+    mode = "RGB" if image.mode == "L" and profile[16:20] == b"RGB " else image.mode
     try: transform = _transform(mode, profile)
     except ValueError:
         notes.append("Its colour profile is damaged or made for other pixels and was left aside.")
         return image
     samples = _samples(mode)
-    if samples and np.abs(np.asarray(ImageCms.applyTransform(samples, transform), int) - np.asarray(samples.convert("RGB"), int)).max() <= 2: return image
+    if samples and np.abs(np.asarray(ImageCms.applyTransform(samples, transform), int) - np.asarray(samples.convert("RGB"), int)).max() <= 2:
+        return image
     notes.append("Its colours were brought to sRGB by its colour profile.")
     return ImageCms.applyTransform(image.convert(mode), transform)
 
 # %% ../../nbs/see/05_colour.ipynb #d999e975
 _D65 = (.3127, .3290)
 _primaries = {1: (.64, .33, .30, .60, .15, .06), 9: (.708, .292, .170, .797, .131, .046), 12: (.680, .320, .265, .690, .150, .060)} # red, green, blue: x, y
-_transfers = {4: 2.2, 8: 1.} | dict.fromkeys((1, 2, 6, 13, 14, 15), 0.) # power of the light; 0: sRGB's own curve, or too near to it
+# power of the light; 0: sRGB's own curve, or too near to it
+_transfers = {4: 2.2, 8: 1.} | dict.fromkeys((1, 2, 6, 13, 14, 15), 0.)
 _adobe = (2.2, (*_D65, .64, .33, .21, .71, .15, .06)) # Adobe RGB (1998)
 
 def _to_xyz(chromaticity:tuple)->np.ndarray: # (3, 3): linear RGB to XYZ, by x and y of white, red, green, blue
@@ -61,7 +67,8 @@ def _to_xyz(chromaticity:tuple)->np.ndarray: # (3, 3): linear RGB to XYZ, by x a
     columns = np.stack([x/y, np.ones(4), (1 - x - y)/y])
     return columns[:, 1:]*np.linalg.solve(columns[:, 1:], columns[:, 0])
 
-def _by_numbers(frame:np.ndarray, gamma:float, chromaticity:tuple)->np.ndarray: # uint8 RGB to uint8 sRGB; gamma 0: sRGB's curve
+# uint8 RGB to uint8 sRGB; gamma 0: sRGB's curve
+def _by_numbers(frame:np.ndarray, gamma:float, chromaticity:tuple)->np.ndarray:
     levels = np.arange(256)/255
     light = levels**gamma if gamma else np.where(levels <= .04045, levels/12.92, ((levels + .055)/1.055)**2.4)
     mixed = np.linalg.inv(_to_xyz((*_D65, *_primaries[1]))) @ _to_xyz(chromaticity)
@@ -75,12 +82,15 @@ def _by_numbers(frame:np.ndarray, gamma:float, chromaticity:tuple)->np.ndarray: 
     return result
 
 # %% ../../nbs/see/05_colour.ipynb #1b952c3a
-def _numbers(info:dict, notes:list[str])->tuple[float, tuple]|None: # gamma and x, y of white, red, green, blue; None: sRGB
+# gamma and x, y of white, red, green, blue; None: sRGB
+def _numbers(info:dict, notes:list[str])->tuple[float, tuple]|None:
     chromaticity, gamma = info.get("chromaticity"), info.get("gamma")
     if "cicp" in info: # primaries and transfer by H.273
         primaries, transfer = info["cicp"]
-        if transfer in (16, 18): notes.append("Its brightness is meant for HDR screens, which was not undone: light and dark may be off.")
-        if primaries not in _primaries or transfer not in _transfers or (primaries, _transfers[transfer]) == (1, 0.): return None
+        if transfer in (16, 18):
+            notes.append("Its brightness is meant for HDR screens, which was not undone: light and dark may be off.")
+        if primaries not in _primaries or transfer not in _transfers or (primaries, _transfers[transfer]) == (1, 0.):
+            return None
         return _transfers[transfer], (*_D65, *_primaries[primaries])
     if "srgb" in info or not (gamma or chromaticity): return _adobe if info.get("adobe_rgb") else None
     chromaticity = tuple(chromaticity or (*_D65, *_primaries[1]))
@@ -97,16 +107,19 @@ def _opacity(image:Image.Image, notes:list[str])->Image.Image|None: # None: noth
     return opacity
 
 def to_srgb(
-    image:Image.Image, # A loaded picture of any mode; `info` says of what colours: icc_profile, cicp, gamma, chromaticity, srgb, adobe_rgb
+    # A loaded picture of any mode; `info` says of what colours: icc_profile, cicp, gamma, chromaticity, srgb, adobe_rgb
+    image:Image.Image,
     notes:list[str], # Sentences on what was done are added here
 )->np.ndarray: # uint8 (H, W, 3); raises `ValueError` for values that have no place in 8 bits
     "Bring the pixels of a picture to 8-bit sRGB."
     info, opacity = image.info, _opacity(image, notes)
-    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"): notes.append("Greyscale: there is no colour to judge by.")
+    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
+        notes.append("Greyscale: there is no colour to judge by.")
     if image.mode.startswith("I") or image.mode == "F": image = Image.fromarray(_wide_to_8bit(image))
     if image.mode not in _spaces: image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if profile := info.get("icc_profile") if "cicp" not in info else None: image = _by_profile(image, profile, notes)
-    elif image.mode == "LAB": image = _by_profile(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), notes)
+    elif image.mode == "LAB":
+        image = _by_profile(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), notes)
     elif numbers := _numbers(info, notes):
         image = Image.fromarray(_by_numbers(np.asarray(image.convert("RGB")), *numbers))
         notes.append("Its colours were brought to sRGB, as the file says what they are.")

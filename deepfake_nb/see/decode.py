@@ -22,10 +22,12 @@ def deinterlace(
     after, # the one after it; None: there is none
 ): # A progressive `av.VideoFrame` of the same size; raises `av.FFmpegError`
     "Take the two half pictures of a frame apart."
-    alike = lambda o: o is not None and (o.width, o.height, o.format.name) == (frame.width, frame.height, frame.format.name)
+    alike = lambda o: o is not None and (o.width, o.height, o.format.name) == (frame.width, frame.height,
+        frame.format.name)
     frames, graph = [before if alike(before) else frame, frame, after if alike(after) else frame], av.filter.Graph()
     graph.threads = 1
-    source = graph.add("buffer", f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/25:pixel_aspect=1/1")
+    source = graph.add("buffer",
+                       f"video_size={frame.width}x{frame.height}:pix_fmt={frame.format.name}:time_base=1/25:pixel_aspect=1/1")
     sink = graph.add("buffersink")
     graph.link_nodes(source, graph.add("bwdif", "mode=send_frame:deint=all"), sink)
     graph.configure()
@@ -40,7 +42,8 @@ def deinterlace(
     return sink.pull()
 
 # %% ../../nbs/see/15_decode.ipynb #32f7a3a6
-_wide = {9: [[1.6605, -.5876, -.0728], [-.1246, 1.1329, -.0083], [-.0182, -.1006, 1.1187]], # BT.2020 to BT.709, linear light
+# BT.2020 to BT.709, linear light
+_wide = {9: [[1.6605, -.5876, -.0728], [-.1246, 1.1329, -.0083], [-.0182, -.1006, 1.1187]],
          12: [[1.2249, -.2247, 0.], [-.0420, 1.0419, 0.], [-.0197, -.0786, 1.0979]]} # Display P3
 _wide[11] = _wide[12] # DCI-P3
 _gamuts, _hdr, _paper = {9: "BT.2020", 11: "DCI-P3", 12: "Display P3"}, {16: "PQ", 18: "HLG"}, 203.
@@ -66,24 +69,31 @@ def _ordinary(pixels:np.ndarray, gamut:int, transfer:int)->np.ndarray: # uint16 
     return np.round(255*np.clip(light, 0, 1)**np.float32(1/2.4)).astype(np.uint8)
 
 # %% ../../nbs/see/15_decode.ipynb #ebaa9b46
-_tags = {3: "reserved", 8: "YCgCo", 10: "BT.2020 constant luminance", 11: "SMPTE 2085", 12: "chroma-derived", 13: "chroma-derived constant luminance", 14: "ICtCp"}
+_tags = {3: "reserved", 8: "YCgCo", 10: "BT.2020 constant luminance", 11: "SMPTE 2085", 12: "chroma-derived",
+         13: "chroma-derived constant luminance", 14: "ICtCp"}
 _known = (0, 1, 2, 4, 5, 6, 7, 9) # matrices that FFmpeg converts; 2: not said
 
 class Unwritten(ValueError): "A frame that could not be converted; the message is part of a sentence."
 
-def _rgb(frame, reformatter:VideoReformatter, say)->tuple[np.ndarray, int, int]: # uint8 or uint16 (H, W, 3), gamut and transfer still to be undone
+# uint8 or uint16 (H, W, 3), gamut and transfer still to be undone
+def _rgb(frame, reformatter:VideoReformatter, say)->tuple[np.ndarray, int, int]:
     if frame.colorspace not in _known:
-        say(f"Its colours are tagged as {_tags.get(frame.colorspace, f'number {frame.colorspace}')}, which cannot be converted; they were taken for those of ordinary video.")
+        say(f"Its colours are tagged as {_tags.get(frame.colorspace, f'number {frame.colorspace}')}, which cannot be "
+            "converted; they were taken for those of ordinary video.")
         frame.colorspace = 9 if frame.colorspace == 10 else 2
     gamut, transfer = frame.color_primaries, frame.color_trc
     special = gamut in _wide or transfer in _hdr
     frame.color_primaries = frame.color_trc = 2 # not said: they are undone here, and some of them FFmpeg refuses
-    try: picture = reformatter.reformat(frame, format="rgb48le" if special else "rgb24", interpolation="BICUBIC", threads=1)
-    except (av.FFmpegError, ValueError, MemoryError) as error: raise Unwritten(f"its pictures of the kind {frame.format.name} cannot be converted ({_short(error)})") from error
+    try:
+        picture = reformatter.reformat(frame, format="rgb48le" if special else "rgb24",
+                                       interpolation="BICUBIC", threads=1)
+    except (av.FFmpegError, ValueError, MemoryError) as error:
+        raise Unwritten(f"its pictures of the kind {frame.format.name} cannot be converted ({_short(error)})") from error
     finally: frame.color_primaries, frame.color_trc = gamut, transfer
     if special:
         light = f"HDR ({_hdr[transfer]})" if transfer in _hdr else "Wide colours"
-        say(f"{light}{f', {_gamuts[gamut]}' if gamut in _wide else ''}: brought to the range of ordinary video, so that its light is not exactly that of the film.")
+        say(f"{light}{f', {_gamuts[gamut]}' if gamut in _wide else ''}: brought to the range of ordinary video, so "
+            "that its light is not exactly that of the film.")
     return picture.to_ndarray(), gamut if special else 1, transfer if special else 1
 
 def _short(error)->str: return (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:120]
@@ -137,8 +147,10 @@ class Pictures:
         "Say how a frame differs from a plain one."
         matrix, stored = orientation(frame), frame.height if orientation(frame)[1] else frame.width
         for note in _turn_note(matrix): self.say(note)
-        if self.ratio != 1: self.say(f"Its pixels are not square: {stored} pixels of width became {self.size(frame)[0]}.")
-        if frame.interlaced_frame: self.say("Its pictures are interlaced (each is woven from two half pictures); they were de-interlaced.")
+        if self.ratio != 1:
+            self.say(f"Its pixels are not square: {stored} pixels of width became {self.size(frame)[0]}.")
+        if frame.interlaced_frame:
+            self.say("Its pictures are interlaced (each is woven from two half pictures); they were de-interlaced.")
 
 # %% ../../nbs/see/15_decode.ipynb #96a47580
 def picture(self:Pictures,
@@ -147,14 +159,16 @@ def picture(self:Pictures,
     after=None, # The one after it
 )->np.ndarray: # uint8 (H, W, 3) RGB, contiguous; raises `Unwritten`
     "The picture of a frame."
-    if frame.width*frame.height > self.max_pixels: raise Unwritten(f"a picture of {frame.width} x {frame.height} pixels")
+    if frame.width*frame.height > self.max_pixels:
+        raise Unwritten(f"a picture of {frame.width} x {frame.height} pixels")
     self.describe(frame)
     (width, height), matrix = self.size(frame), orientation(frame)
     scale = min(1., self.max_side/max(width, height))
     width, height = max(1, round(width*scale)), max(1, round(height*scale))
     if frame.interlaced_frame:
         try: frame = deinterlace(before, frame, after)
-        except (av.FFmpegError, ValueError) as error: raise Unwritten(f"its interlaced pictures cannot be taken apart ({_short(error)})") from error
+        except (av.FFmpegError, ValueError) as error:
+            raise Unwritten(f"its interlaced pictures cannot be taken apart ({_short(error)})") from error
     pixels, gamut, transfer = _rgb(frame, self._reformatter, self.say)
     pixels = _resize(pixels, (height, width) if matrix[1] else (width, height))
     if pixels.dtype != np.uint8: pixels = _ordinary(pixels, gamut, transfer)

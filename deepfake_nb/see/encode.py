@@ -26,7 +26,8 @@ class FilmWriter:
         quick:bool=False, # Take less time for each picture, and more room?
     ): # Raises `ValueError` for another ending
         self.path, self.fps, self.quick, self.size, self.frames = Path(path), fps, quick, None, 0
-        if self.path.suffix.lower() != ".mp4": raise ValueError(f"{self.path.name!r} cannot be written; accepted: a name that ends in .mp4")
+        if self.path.suffix.lower() != ".mp4":
+            raise ValueError(f"{self.path.name!r} cannot be written; accepted: a name that ends in .mp4")
         self._files, self._container, self._thread = ExitStack(), None, ThreadPoolExecutor(1)
 
     def _open(self, width:int, height:int):
@@ -36,7 +37,8 @@ class FilmWriter:
         self._stream = _add_stream(self._container, width, height, self.fps, self.quick)
 
     def add(self,
-        picture:np.ndarray, # uint8 (H, W, 3) RGB, as large as the first one; an odd side is made even by repeating its edge
+        # uint8 (H, W, 3) RGB, as large as the first one; an odd side is made even by repeating its edge
+        picture:np.ndarray,
     )->None: # Raises `MediaError`, or `OSError` for a full disk
         "Write the next picture."
         try: self._thread.submit(self._write, picture).result()
@@ -45,8 +47,10 @@ class FilmWriter:
     def _write(self, picture:np.ndarray):
         height, width = picture.shape[:2]
         if self._container is None: self.size = width, height; self._open(width + width%2, height + height%2)
-        if (width, height) != self.size: raise ValueError(f"a picture of {width} x {height} pixels; accepted here: {self.size[0]} x {self.size[1]}")
-        frame = av.VideoFrame.from_ndarray(np.pad(picture, ((0, height%2), (0, width%2), (0, 0)), "edge"), format="rgb24")
+        if (width, height) != self.size:
+            raise ValueError(f"a picture of {width} x {height} pixels; accepted here: {self.size[0]} x {self.size[1]}")
+        frame = av.VideoFrame.from_ndarray(np.pad(picture, ((0, height%2), (0, width%2), (0, 0)), "edge"),
+                                           format="rgb24")
         frame.pts = self.frames
         for packet in self._stream.encode(frame): self._container.mux(packet)
         self.frames += 1
@@ -62,13 +66,16 @@ def _add_stream(container, width:int, height:int, fps:float, quick:bool):
 
 def _give_up(self:FilmWriter, error:BaseException): # nothing stays; raises the error, naming the file
     container, self._container, self._files, files = self._container, None, ExitStack(), self._files
-    if isinstance(error, av.FFmpegError): error = MediaError(self.path, f"cannot be written ({error.strerror or error})", "a place with room, and pictures of one size")
+    if isinstance(error, av.FFmpegError):
+        error = MediaError(self.path, f"cannot be written ({error.strerror or error})",
+                           "a place with room, and pictures of one size")
     self._end_thread()
     with files:
         if container is not None:
             with suppress(OSError, av.FFmpegError): container.close() # the first error is the one to tell
         raise error
 
+# %% ../../nbs/see/25_encode.ipynb #126d9393
 def close(self:FilmWriter)->None: # no picture: no file; raises `MediaError`, or `OSError` for a full disk
     "Finish the film, read it back, and give it its name."
     if self._thread is None: return
@@ -87,7 +94,8 @@ def _finish(self:FilmWriter)->None: # after whatever was still being written
     self._container.close()
     self._file.close() # what is still in Python's buffer
     found = _count_frames(self._temporary)
-    if found != self.frames: raise MediaError(self.path, f"{found} of {self.frames} frames were written", "a disk with room for all of them")
+    if found != self.frames:
+        raise MediaError(self.path, f"{found} of {self.frames} frames were written", "a disk with room for all of them")
     self._container = None
 
 def _exit(self:FilmWriter, kind, error, trace)->None:
@@ -102,7 +110,8 @@ def _count_frames(path:Path)->int: # in a film that was written just now; 0: it 
     try:
         with open_container(path) as container:
             stream, decoded, packets = film_streams(container)[0], 0, 0
-            for packet in container.demux(stream): # the last packet is empty and asks the decoder for what it still holds
+            # the last packet is empty and asks the decoder for what it still holds
+            for packet in container.demux(stream):
                 packets += packet.size > 0
                 if not decoded: decoded += len(packet.decode())
             return packets if decoded else 0
@@ -116,7 +125,8 @@ def write_video(
     "Write frames as an MP4, read back before it gets its name."
     path, frames = Path(path), list(frames)
     if not frames or len({o.shape for o in frames}) > 1 or frames[0].ndim != 3 or frames[0].dtype != np.uint8:
-        raise ValueError(f"{len(frames)} frames of shapes {sorted({o.shape for o in frames})}; accepted: one or more uint8 (H, W, 3) of one shape")
+        raise ValueError(f"{len(frames)} frames of shapes {sorted({o.shape for o in frames})}; accepted: one or more "
+                         "uint8 (H, W, 3) of one shape")
     with FilmWriter(path, fps) as film:
         for frame in frames: film.add(frame)
     return path

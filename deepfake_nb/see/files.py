@@ -52,7 +52,8 @@ class Media:
 
     def summary(self)->dict: # Plain values for the JSON of a prediction
         "The facts without the frames."
-        return dict(width=self.width, height=self.height, duration=round(self.duration, 3), frame_count=self.frame_count,
+        return dict(width=self.width, height=self.height, duration=round(self.duration, 3),
+                    frame_count=self.frame_count,
                     frames=len(self.frames), format=self.format, scale=round(self.scale, 4))
 
     def _repr_html_(self)->str:
@@ -61,23 +62,30 @@ class Media:
         return f"<b>{html.escape(self.path)}</b> ({self.kind})<table>{rows}</table><ul>{notes}</ul>"
 
 # %% ../../nbs/see/10_files.ipynb #95ac8dca
-def _set_looked_at(media:Media, streams:int=1, streams_in_file:int=1): # sets `looked_at` from times, frame_count and duration
+# sets `looked_at` from times, frame_count and duration
+def _set_looked_at(media:Media, streams:int=1, streams_in_file:int=1):
     times, last = media.times, max([media.duration, *media.times])
     edges = [0., *times, last]
     gap = max(b - a for a, b in zip(edges, edges[1:])) if len(times) < media.frame_count else 0.
-    media.looked_at = dict(frames=len(times), frames_in_file=max(media.frame_count, len(times)), seconds=round(times[-1] - times[0], 3) if times else 0.,
-                           seconds_in_file=round(last, 3), longest_gap=round(gap, 3), streams=streams, streams_in_file=streams_in_file)
+    media.looked_at = dict(frames=len(times), frames_in_file=max(media.frame_count, len(times)),
+                           seconds=round(times[-1] - times[0], 3) if times else 0.,
+                           seconds_in_file=round(last, 3), longest_gap=round(gap, 3), streams=streams,
+                           streams_in_file=streams_in_file)
 
 # %% ../../nbs/see/10_files.ipynb #72f6458c
 _magic = [(0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG\r\n\x1a\n", "PNG"), (0, b"GIF87a", "GIF"), (0, b"GIF89a", "GIF"),
     (0, b"BM", "BMP"), (0, b"II*\0", "TIFF"), (0, b"MM\0*", "TIFF"), (8, b"WEBP", "WEBP"), (8, b"AVI ", "AVI"),
     (0, b"\x1aE\xdf\xa3", "Matroska/WebM"), (0, b"FLV\1", "FLV"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMV"),
     (0, b"OggS", "Ogg"), (0, b"\0\0\1\xba", "MPEG"), (4, b"moov", "MP4"), (4, b"mdat", "MP4"), (4, b"wide", "MP4")]
-_brands = dict(heic="HEIF", heix="HEIF", hevc="HEIF", heim="HEIF", heis="HEIF", mif1="HEIF", msf1="HEIF", avif="AVIF", avis="AVIF")
-_others = [(0, b"%PDF", "a PDF document"), (0, b"PK\3\4", "a ZIP archive"), (8, b"WAVE", "WAV audio"), (0, b"ID3", "MP3 audio"),
+_brands = dict(heic="HEIF", heix="HEIF", hevc="HEIF", heim="HEIF", heis="HEIF", mif1="HEIF", msf1="HEIF",
+               avif="AVIF", avis="AVIF")
+_others = [(0, b"%PDF", "a PDF document"), (0, b"PK\3\4", "a ZIP archive"), (8, b"WAVE", "WAV audio"),
+    (0, b"ID3", "MP3 audio"),
     (0, b"fLaC", "FLAC audio"), (0, b"\x7fELF", "a program")]
-FILM_FORMATS = {"mov": "MP4", "matroska": "Matroska/WebM", "avi": "AVI", "mpegts": "MPEG-TS", "mpeg": "MPEG", "mpegvideo": "MPEG", "flv": "FLV", "asf": "WMV",
-    "ogg": "Ogg", "mxf": "MXF", "dv": "DV", "ivf": "IVF", "h264": "H.264", "hevc": "HEVC"} # FFmpeg's name of a format and ours
+# FFmpeg's name of a format and ours
+FILM_FORMATS = {"mov": "MP4", "matroska": "Matroska/WebM", "avi": "AVI", "mpegts": "MPEG-TS", "mpeg": "MPEG",
+    "mpegvideo": "MPEG", "flv": "FLV", "asf": "WMV",
+    "ogg": "Ogg", "mxf": "MXF", "dv": "DV", "ivf": "IVF", "h264": "H.264", "hevc": "HEVC"}
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")
 ACCEPTED = "images (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) and videos (MP4, MOV, MKV, WebM, AVI, MPEG, FLV, WMV, Ogg)"
 
@@ -85,7 +93,8 @@ def _find_format(head:bytes)->str|None: # from the first bytes of a file; None: 
     if head[4:8] == b"ftyp":
         known = [_brands[o] for o in (head[i:i+4].decode("latin1") for i in (8, *range(16, 32, 4))) if o in _brands]
         return "AVIF" if "AVIF" in known[:2] else known[0] if known else "MP4"
-    if any(set(head[i:i+2*step+1:step]) == {0x47} and len(head) > i + 2*step for i, step in ((0, 188), (4, 192))): return "MPEG-TS"
+    if any(set(head[i:i+2*step+1:step]) == {0x47} and len(head) > i + 2*step for i, step in ((0, 188), (4, 192))):
+        return "MPEG-TS"
     return next((name for at, magic, name in _magic if head[at:at+len(magic)] == magic), None)
 
 def _describe(head:bytes)->str: # what a file of no use is, in words
@@ -148,7 +157,8 @@ def sniff_format(
         if not stat.S_ISREG(info.st_mode): raise MediaError(path, "not a regular file", ACCEPTED)
         with open(path, "rb") as f: head = f.read(512)
     except FileNotFoundError: raise MediaError(path, "there is no such file", ACCEPTED) from None
-    except (OSError, ValueError) as error: raise MediaError(path, f"cannot be opened ({getattr(error, 'strerror', error)})", ACCEPTED) from None
+    except (OSError, ValueError) as error:
+        raise MediaError(path, f"cannot be opened ({getattr(error, 'strerror', error)})", ACCEPTED) from None
     if not head: raise MediaError(path, "an empty file", ACCEPTED)
     if info.st_size > limits.max_bytes:
         raise MediaError(path, f"a file of {info.st_size:,} bytes", f"at most {limits.max_bytes:,} bytes")
@@ -166,12 +176,14 @@ def sniff_kind(
 
 # %% ../../nbs/see/10_files.ipynb #60fa2015
 _endings = dict(image=".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .heic .heif .gif .webp .avif".split(),
-    video=".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .vob .ts .m2ts .mts .flv .f4v .wmv .asf .ogv .3gp .3g2 .mxf .dv".split())
+    video=".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .vob .ts .m2ts .mts .flv .f4v .wmv .asf .ogv .3gp .3g2 "
+          ".mxf .dv".split())
 
 def _name_notes(path:str|Path, kind:str, found:str)->list[str]: # a sentence where the name promises the other kind
     ending = Path(path).suffix.lower()
     claim = next((o for o, endings in _endings.items() if ending in endings), kind)
-    honest = claim == kind or (claim == "image" and found in IMAGE_FORMATS) # an animation is a video whose name says image
+    # an animation is a video whose name says image
+    honest = claim == kind or (claim == "image" and found in IMAGE_FORMATS)
     return [] if honest else [f"The file's name says {claim}, its content is {_a(found)} {kind}."]
 
 def _a(name:str)->str: # with its article: 'an MP4', 'a WMV'
@@ -180,12 +192,14 @@ def _a(name:str)->str: # with its article: 'an MP4', 'a WMV'
 def _set_scale(media:Media, max_side:int): # sets `scale`, and says so where it is below 1
     media.scale = min(1., max_side/max(media.width, media.height))
     width, height = _frame_size(media)
-    if media.scale < 1: media.notes.append(f"Scaled down from {media.width} x {media.height} to {width} x {height} pixels.")
+    if media.scale < 1:
+        media.notes.append(f"Scaled down from {media.width} x {media.height} to {width} x {height} pixels.")
 
 def _frame_size(media:Media)->tuple[int, int]: # width, height of its frames
     return max(1, round(media.width*media.scale)), max(1, round(media.height*media.scale))
 
-def _resize(frame:np.ndarray, size:tuple[int, int])->np.ndarray: # by area: no aliasing that looks like a forgery's trace
+# by area: no aliasing that looks like a forgery's trace
+def _resize(frame:np.ndarray, size:tuple[int, int])->np.ndarray:
     return frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 # %% ../../nbs/see/10_files.ipynb #8cd75965

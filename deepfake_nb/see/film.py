@@ -16,7 +16,8 @@ import av, numpy as np
 from ..core import MediaError, available_cores
 from .decode import Pictures, Unwritten
 from .encode import write_video
-from deepfake_nb.see.files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale, evenly_spaced, film_streams, open_container,
+from deepfake_nb.see.files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale,
+    evenly_spaced, film_streams, open_container,
     sniff_format)
 
 # %% auto #0
@@ -81,7 +82,8 @@ def _tracks(container, limits:Limits)->dict[int, _Track]:
     for o in film_streams(container):
         rate, ratio = (float(v) if v else 0. for v in (o.average_rate, o.sample_aspect_ratio))
         stamped = container.format.name not in ("avi", "h264", "hevc", "mpegvideo")
-        found[o.index] = _Track(o.index, float(o.time_base), rate if 1 <= rate <= 1000 else 25., ratio, _announced(container, o), stamped)
+        found[o.index] = _Track(o.index, float(o.time_base), rate if 1 <= rate <= 1000 else 25., ratio,
+                                _announced(container, o), stamped)
     return found
 
 def _announced(container, stream)->float: # seconds of the stream by the header; 0.0 where there is none that says so
@@ -103,7 +105,8 @@ def _count(container, limits:Limits)->tuple[list[_Track], bool]: # tracks that h
         if track.first is None and len(track.pts) <= _look: track.first = first(track, packet)
         if number%256 == 255 and (perf_counter() > stop or number > 1000*limits.max_duration): whole = False; break
     for track in tracks.values():
-        if track.first is None and 0 < len(track.pts) <= _look: track.first = first(track, None) # a decoder that waited for more
+        if track.first is None and 0 < len(track.pts) <= _look: # a decoder that waited for more
+            track.first = first(track, None)
     return [o for o in tracks.values() if len(o.pts)], whole
 
 # %% ../../nbs/see/30_film.ipynb #4e525905
@@ -113,11 +116,13 @@ def _arrange(track:_Track, notes:list): # sets places, times and duration from t
     kept = np.array([i for i in range(len(track.pts)) if i not in track.hidden], int)
     pts, dts = (np.frombuffer(o, np.int64)[kept].astype(float) for o in (track.pts, track.dts))
     missing = (pts == _unknown) | (not track.stamped)
-    stamps = np.where(missing, dts, pts) if (dts == _unknown).any() or not missing.any() else dts.copy() # not half of the one and half of the other
+    # not half of the one and half of the other
+    stamps = np.where(missing, dts, pts) if (dts == _unknown).any() or not missing.any() else dts.copy()
     if (stamps == _unknown).any(): stamps = np.arange(len(kept))/track.rate/track.tick # none at all: a raw stream
     ordered = (dts != _unknown).all() # in the order of decoding, which never goes back
     steps = np.diff(dts if ordered else stamps)
-    cuts = [0, *(np.flatnonzero((steps < (0 if ordered else -1/track.tick)) | (steps > _jump/track.tick)) + 1), len(kept)]
+    cuts = [0, *(np.flatnonzero((steps < (0 if ordered else -1/track.tick)) | (steps > _jump/track.tick)) + 1),
+            len(kept)]
     step = np.median(positive) if len(positive := [o for o in np.diff(np.unique(stamps)) if o > 0]) else track.last or 1/track.rate/track.tick
     track.start, end = max(0., stamps[:cuts[1]].min(initial=np.inf)*track.tick) if len(kept) else 0., 0.
     for a, b in zip(cuts, cuts[1:]):
@@ -130,7 +135,9 @@ def _arrange(track:_Track, notes:list): # sets places, times and duration from t
     track.times, repeated = _rising(stamps[order]*track.tick, step*track.tick)
     last = track.last if 0 < track.last < 10*step else step
     track.duration, track.shown = float(track.times[-1] + last*track.tick) if len(kept) else 0., range(len(kept))
-    if len(cuts) > 2: notes.append(f"Its time stamps jump{f' at {len(cuts) - 2} places' * (len(cuts) > 3)}; the pieces were put one after the other.")
+    if len(cuts) > 2:
+        notes.append(f"Its time stamps jump{f' at {len(cuts) - 2} places' * (len(cuts) > 3)}; the pieces were put one "
+                     "after the other.")
     if repeated: notes.append(f"{repeated} of its {len(kept)} time stamps repeat; they were moved apart.")
 
 def _rising(times:np.ndarray, step:float)->tuple[np.ndarray, int]: # rising times, number of those that were moved
@@ -145,7 +152,8 @@ def _why_closed(path:str|Path, found:str)->str: # why a video does not open
     if found == "MP4":
         with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if (index := data.find(b"moov")) < 0: return "a truncated MP4: its index (moov) is missing"
-            if index - 4 + int.from_bytes(data[max(0, index - 4):index], "big") > len(data): return "a truncated MP4: its index (moov) is cut off"
+            if index - 4 + int.from_bytes(data[max(0, index - 4):index], "big") > len(data):
+                return "a truncated MP4: its index (moov) is cut off"
             if data.find(b"vide", index) < 0: return "an MP4 without a video stream (sound only?)"
     return f"{_a(found)} file without a video stream that can be decoded (sound only, damaged, or an unknown codec)"
 
@@ -175,30 +183,37 @@ def open_video(
     if found in IMAGE_FORMATS: raise MediaError(path, f"an image ({found})", "a video here; `read_media` takes both")
     try:
         with open_container(path, limits.max_seconds) as container:
-            covers = [o for o in container.streams.video if o.codec_context is not None and o not in film_streams(container)]
+            covers = [o for o in container.streams.video if o.codec_context is not None
+                      and o not in film_streams(container)]
             streams = film_streams(container)
             if not streams: raise MediaError(path, _why_empty(path, found, container), "a complete video")
             for o in streams: _check_size(path, o.width, o.height, limits)
             tracks, whole = _count(container, limits)
             present = len(container.streams.video) - len(covers)
     except (av.FFmpegError, OSError) as error:
-        if isinstance(error, av.FFmpegError): raise MediaError(path, _why_closed(path, found), "a complete video") from error
+        if isinstance(error, av.FFmpegError):
+            raise MediaError(path, _why_closed(path, found), "a complete video") from error
         raise MediaError(path, f"cannot be read ({error.strerror or error})", "a complete video") from error
-    media = _Film(str(path), "video", [], [], 0, 0, 0., 0, found, _name_notes(path, "video", found), tracks=tracks[:_most_tracks], present=present, whole=whole)
+    media = _Film(str(path), "video", [], [], 0, 0, 0., 0, found, _name_notes(path, "video", found),
+                  tracks=tracks[:_most_tracks], present=present, whole=whole)
     _measure(media, limits)
     return media
 
 def _check_size(path, width:int, height:int, limits:Limits):
-    if width*height > limits.max_video_pixels: raise MediaError(path, f"a video of {width} x {height} pixels", f"at most {limits.max_video_pixels:,} pixels")
+    if width*height > limits.max_video_pixels:
+        raise MediaError(path, f"a video of {width} x {height} pixels", f"at most {limits.max_video_pixels:,} pixels")
 
 # %% ../../nbs/see/30_film.ipynb #63689532
 def _measure(media:_Film, limits:Limits): # sizes, times and notes of a film whose packets were counted
     for track in media.tracks: _arrange(track, media.notes)
     media.tracks = [o for o in media.tracks if o.first is not None and len(o.shown)]
-    if not media.tracks: raise MediaError(media.path, f"{_a(media.format)} video of which no frame can be decoded", "a complete video in a codec that FFmpeg decodes")
+    if not media.tracks:
+        raise MediaError(media.path, f"{_a(media.format)} video of which no frame can be decoded",
+                         "a complete video in a codec that FFmpeg decodes")
     media.duration, media.frame_count = sum(o.duration for o in media.tracks), sum(len(o.shown) for o in media.tracks)
     if media.duration > limits.max_duration*len(media.tracks):
-        raise MediaError(media.path, f"a video of {media.duration/60:.1f} minutes", f"at most {limits.max_duration/60:.1f} minutes")
+        raise MediaError(media.path, f"a video of {media.duration/60:.1f} minutes",
+                         f"at most {limits.max_duration/60:.1f} minutes")
     for i, track in enumerate(media.tracks):
         pictures = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, media.notes)
         pictures.describe(track.first)
@@ -206,9 +221,12 @@ def _measure(media:_Film, limits:Limits): # sizes, times and notes of a film who
     _set_scale(media, limits.max_frame_side)
     announced, there = media.tracks[0].announced, media.tracks[0].duration
     if media.whole and announced > 1.05*(there + media.tracks[0].start) + .5:
-        media.notes.append(f"The container announces {announced:.1f} s, {there:.1f} s of it are there: the file is truncated or its header wrong.")
+        media.notes.append(f"The container announces {announced:.1f} s, {there:.1f} s of it are there: the file is "
+                           "truncated or its header wrong.")
     if media.present > 1: media.notes.append(_streams_note(media))
-    if not media.whole: media.notes.append(f"It is too large to be counted in {limits.max_seconds:g} s: only its first {media.duration:.1f} s are known.")
+    if not media.whole:
+        media.notes.append(f"It is too large to be counted in {limits.max_seconds:g} s: only its first "
+                           f"{media.duration:.1f} s are known.")
 
 def _streams_note(media:_Film)->str:
     seen, starts = len(media.tracks), np.cumsum([o.duration for o in media.tracks])[:-1]
@@ -240,7 +258,8 @@ def _wanted_piece(track:_Track, edges:np.ndarray, i:int, wanted:Collection)->boo
 # %% ../../nbs/see/30_film.ipynb #9e3dec8d
 _skipping = ("h264", "hevc", "mpeg2video", "mpeg1video") # decoders that can be told from packet to packet
 
-def _decoded(path, track:_Track, limits:Limits, budget:_Budget, wanted:Collection|None=None)->Iterator[tuple[int, object]]:
+def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
+             wanted:Collection|None=None)->Iterator[tuple[int, object]]:
     "Place and frame, in the order of showing; where places are `wanted`, only those and what they are made from."
     with open_container(path) as container:
         stream, number, shown = container.streams[track.index], 0, 0
@@ -271,7 +290,8 @@ def _decoded(path, track:_Track, limits:Limits, budget:_Budget, wanted:Collectio
 # %% ../../nbs/see/30_film.ipynb #c036deb1
 _probe = 100 # frames after which the speed of decoding is known
 
-def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget, skip:bool)->Iterator[tuple[int, float, np.ndarray]]:
+def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget,
+            skip:bool)->Iterator[tuple[int, float, np.ndarray]]:
     "Place, time and picture of `n` evenly spaced frames of a track; what was missed is left in `track.missed`."
     targets = [track.shown[i] for i in evenly_spaced(len(track.shown), n)][::-1] # the next target stands last
     wanted, track.missed, shortened = set(targets) if skip else None, len(targets), None
@@ -281,7 +301,8 @@ def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget, ski
         if waiting: yield from _finished(media, track, pictures, *waiting, frame, budget); waiting = None
         if shortened is None and place >= _probe:
             reach = int(.8*budget.seconds*place/max(budget.spent, 1e-9))
-            if shortened := reach < track.shown[-1]: targets = [o for o in evenly_spaced(max(reach, place + 1), n)[::-1] if o >= place]
+            if shortened := reach < track.shown[-1]:
+                targets = [o for o in evenly_spaced(max(reach, place + 1), n)[::-1] if o >= place]
             if shortened and wanted is not None: wanted.update(targets)
         if targets and place >= targets[-1] and not frame.is_corrupt:
             while targets and targets[-1] <= place: track.missed -= targets.pop() == place
@@ -292,7 +313,8 @@ def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget, ski
     if waiting: yield from _finished(media, track, pictures, *waiting, None, budget)
     budget.stopped = budget.stopped or bool(shortened)
 
-def _finished(media, track, pictures:Pictures, place:int, frame, before, after, budget:_Budget)->Iterator[tuple[int, float, np.ndarray]]:
+def _finished(media, track, pictures:Pictures, place:int, frame, before, after,
+              budget:_Budget)->Iterator[tuple[int, float, np.ndarray]]:
     try:
         with budget: picture = pictures.picture(frame, before, after)
     except Unwritten as error:
@@ -300,7 +322,9 @@ def _finished(media, track, pictures:Pictures, place:int, frame, before, after, 
         pictures.say(f"{str(error)[:1].upper()}{str(error)[1:]}; such frames were left out.")
     else:
         (width, height), (first_width, first_height) = pictures.size(frame), pictures.size(track.first)
-        if (width, height) != (first_width, first_height): pictures.say(f"The picture changes its size in the film, from {first_width} x {first_height} to {width} x {height} pixels.")
+        if (width, height) != (first_width, first_height):
+            pictures.say(f"The picture changes its size in the film, from {first_width} x {first_height} to {width} x "
+                         f"{height} pixels.")
         track.judged = True
         yield place, float(track.times[min(place, len(track.times) - 1)]), picture
 
@@ -318,7 +342,9 @@ def _pass(media:_Film, n:int, limits:Limits, seconds:float, skip:bool=True)->Ite
                 yield offset + place, start + moment, picture
         finally: media.spent, stopped = media.spent + budget.spent, stopped or budget.stopped
         offset, start = offset + len(track.times), start + track.duration
-        if budget.stopped: media.notes.append(f"Decoding was stopped at a limit: only the first {track.reached:.1f} s of {track.duration:.1f} s were looked at.")
+        if budget.stopped:
+            media.notes.append(f"Decoding was stopped at a limit: only the first {track.reached:.1f} s of "
+                               f"{track.duration:.1f} s were looked at.")
     media.stopped = stopped
 
 # %% ../../nbs/see/30_film.ipynb #a86ca716
@@ -335,9 +361,11 @@ def iter_frames(
 # %% ../../nbs/see/30_film.ipynb #a1fc35eb
 def _see_what_decodes(media:_Film, track:_Track, limits:Limits, seconds:float)->float: # sets `shown`; seconds spent
     budget = _Budget(seconds)
-    places = sorted({place for place, frame in _decoded(media.path, track, limits, budget) if place >= 0 and not frame.is_corrupt})
+    places = sorted({place for place, frame in _decoded(media.path, track, limits, budget) if place >= 0
+                     and not frame.is_corrupt})
     fields = 2*len(places) - len(track.shown) in (-1, 0, 1) # two packets a frame
-    if len(places) < .98*len(track.shown) - 2 and not fields: media.notes.append(f"Only {len(places)} of its {len(track.shown)} frames can be decoded.")
+    if len(places) < .98*len(track.shown) - 2 and not fields:
+        media.notes.append(f"Only {len(places)} of its {len(track.shown)} frames can be decoded.")
     if places and (more := places[-1] + 1 - len(track.times)) > 0:
         step = track.duration/len(track.times)
         track.times = np.append(track.times, track.times[-1] + step*np.arange(1, more + 1))
@@ -360,7 +388,8 @@ def read_video(
         taken = list(through(_pass(media, frames, limits, left, skip=False)))
     if not taken:
         why = f"no wanted frame was reached in {limits.max_seconds:g} s" if media.stopped else "no frame can be decoded"
-        raise MediaError(path, f"{_a(media.format)} video of which {why}", "a complete video in a codec that FFmpeg decodes")
+        raise MediaError(path, f"{_a(media.format)} video of which {why}",
+                         "a complete video in a codec that FFmpeg decodes")
     media.indices, media.times, media.frames = map(list, zip(*taken))
     media.frame_count = sum(len(o.shown) for o in media.tracks)
     _set_looked_at(media, sum(o.judged for o in media.tracks), media.present)

@@ -24,7 +24,8 @@ __all__ = ['read_image', 'verify_image']
 def _image_reader(path:str|Path, found:str): # Pillow's reader of one format
     if found == "HEIF":
         if importlib.util.find_spec("pillow_heif") is None:
-            raise MediaError(path, "a HEIC image, and no plugin that reads it", f"{ACCEPTED}; for HEIC, `pip install pillow-heif`")
+            raise MediaError(path, "a HEIC image, and no plugin that reads it",
+                             f"{ACCEPTED}; for HEIC, `pip install pillow-heif`")
         import pillow_heif
         pillow_heif.register_heif_opener()
     Image.init()
@@ -37,13 +38,15 @@ def _upright(image:Image.Image, notes:list[str])->Image.Image: # turned as its E
     except Exception: # a broken EXIF block does not make the picture unreadable
         notes.append("Its EXIF block is damaged, so that it may not be upright.")
         return image
-    if turned is not image and orientation in range(2, 9): notes.append(f"Turned upright (EXIF orientation {orientation}).")
+    if turned is not image and orientation in range(2, 9):
+        notes.append(f"Turned upright (EXIF orientation {orientation}).")
     return turned
 
 # %% ../../nbs/see/20_image.ipynb #688a1428
 _tiff_tags = dict(kind=254, width=256, height=257, orientation=274, below=330, jpeg=513, jpeg_length=514, dng=50706)
 
-def _tiff_pages(file:BinaryIO)->Iterator[dict]: # the tags above of each page, and where it is; `level` 0: of the file, 1 and more: below a page
+# the tags above of each page, and where it is; `level` 0: of the file, 1 and more: below a page
+def _tiff_pages(file:BinaryIO)->Iterator[dict]:
     file.seek(0)
     head, names = file.read(8), {number: name for name, number in _tiff_tags.items()}
     number = lambda data: int.from_bytes(data, "little" if head[:1] == b"I" else "big")
@@ -68,17 +71,21 @@ def _tiff_pages(file:BinaryIO)->Iterator[dict]: # the tags above of each page, a
 def _raw_pages(file:BinaryIO)->list[dict]: # what could be the photo, largest first; empty: the first page is it
     pages = list(_tiff_pages(file))
     pixels = lambda o: o["width"]*o["height"]
-    if not pages or not (pages[0]["dng"] or pages[0]["kind"] & 1 or any(o["level"] and pixels(o) > pixels(pages[0]) for o in pages)): return []
+    if not pages or not (pages[0]["dng"] or pages[0]["kind"] & 1
+                         or any(o["level"] and pixels(o) > pixels(pages[0]) for o in pages)):
+        return []
     pages = [o | dict(orientation=o["orientation"] or pages[0]["orientation"]) for o in pages]
     return sorted(pages, key=pixels, reverse=True)
 
 # %% ../../nbs/see/20_image.ipynb #6ab52389
-def _page_readers(file:BinaryIO, pages:list[dict])->Iterator: # for each page Pillow's view of it, and of the JPEG that it names
+# for each page Pillow's view of it, and of the JPEG that it names
+def _page_readers(file:BinaryIO, pages:list[dict])->Iterator:
     file.seek(0)
     data = file.read(_whole_in_memory + 1)
     for page in pages if len(data) <= _whole_in_memory else ():
         order = "little" if data[:1] == b"I" else "big"
-        yield page, Image.OPEN["TIFF"][0], data[:4] + page["at"].to_bytes(4, order) + data[8:] # the file with this page in front
+        # the file with this page in front
+        yield page, Image.OPEN["TIFF"][0], data[:4] + page["at"].to_bytes(4, order) + data[8:]
         if page["jpeg"]: yield page, Image.OPEN["JPEG"][0], data[page["jpeg"]:page["jpeg"] + page["jpeg_length"]]
 
 @contextmanager
@@ -88,17 +95,20 @@ def _raw_photo(path:str|Path, file:BinaryIO, pages:list[dict], limits:Limits)->I
     for page, reader, data in _page_readers(file, pages):
         try:
             image = reader(io.BytesIO(data))
-            if image.width*image.height < .8*width*height or image.width*image.height > limits.max_pixels: continue # a preview
+            if image.width*image.height < .8*width*height or image.width*image.height > limits.max_pixels: # a preview
+                continue
             _load(image)
         except Exception: continue # decoders raise whatever they like; the next one may do
         image.getexif()[0x0112] = page["orientation"] or 1
         with image: yield image
         return
-    raise MediaError(path, f"a raw photo of {width} x {height} pixels that cannot be decoded here (there is only a smaller preview)",
+    raise MediaError(path, f"a raw photo of {width} x {height} pixels that cannot be decoded here (there is only a "
+                           "smaller preview)",
                      "the photo developed to JPEG, PNG or TIFF")
 
 # %% ../../nbs/see/20_image.ipynb #8064cc04
-def _blocks(file:BinaryIO, at:int, order:str)->Iterator[tuple[bytes, int]]: # name and place of the content of each block: PNG 'big', WebP 'little'
+# name and place of the content of each block: PNG 'big', WebP 'little'
+def _blocks(file:BinaryIO, at:int, order:str)->Iterator[tuple[bytes, int]]:
     for _ in range(100_000): # more blocks than that are not looked at
         file.seek(at)
         if len(head := file.read(8)) < 8: return
@@ -120,14 +130,16 @@ def _colour_numbers(file:BinaryIO, found:str, image:Image.Image)->dict: # for `t
     if found in ("AVIF", "HEIF"):
         file.seek(0)
         data = file.read(1 << 16)
-        if (at := data.find(b"colrnclx")) >= 0: return dict(cicp=(data[at + 9], data[at + 11])) if len(data) > at + 11 and "icc_profile" not in image.info else {}
+        if (at := data.find(b"colrnclx")) >= 0:
+            return dict(cicp=(data[at + 9], data[at + 11])) if len(data) > at + 11 and "icc_profile" not in image.info else {}
     return dict(adobe_rgb=True) if found == "JPEG" and _adobe_rgb(image) else {}
 
 # %% ../../nbs/see/20_image.ipynb #c83cf2db
 _whole_in_memory = 1 << 29 # bytes of a file that Pillow reads as a whole
 
 def _check_size(path:str|Path, size:tuple[int, int], most:int, what:str="an image"): # before anything is decoded
-    if size[0]*size[1] > most: raise MediaError(path, f"{what} of {size[0]} x {size[1]} pixels", f"at most {most:,} pixels")
+    if size[0]*size[1] > most:
+        raise MediaError(path, f"{what} of {size[0]} x {size[1]} pixels", f"at most {most:,} pixels")
 
 def _webp_size(head:bytes)->tuple[int, int]: # width and height by the first 30 bytes
     number = lambda at, n: int.from_bytes(head[at:at+n], "little")
@@ -136,7 +148,8 @@ def _webp_size(head:bytes)->tuple[int, int]: # width and height by the first 30 
     return number(26, 2) & 0x3fff, number(28, 2) & 0x3fff
 
 @contextmanager
-def _open_image(path:str|Path, found:str, limits:Limits)->Iterator[ImageFile.ImageFile]: # its header is read, its pixels are not
+# its header is read, its pixels are not
+def _open_image(path:str|Path, found:str, limits:Limits)->Iterator[ImageFile.ImageFile]:
     reader = _image_reader(path, found)
     with open(path, "rb") as file:
         if found == "TIFF" and (pages := _raw_pages(file)):
@@ -174,17 +187,20 @@ class _StrictDecoder(ImageFile.PyDecoder):
 
 def _load(image:ImageFile.ImageFile, notes:list[str]|None=None): # decodes its pixels, all of them or none
     Image.register_decoder("deepfake_nb_strict", _StrictDecoder)
-    if notes is not None and any(";16" in str(o.args) for o in image.tile): notes.append("16 bits per colour were reduced to 8.")
+    if notes is not None and any(";16" in str(o.args) for o in image.tile):
+        notes.append("16 bits per colour were reduced to 8.")
     if not getattr(image, "use_load_libtiff", False): # libtiff has no such switch
         image.tile = [o._replace(codec_name="deepfake_nb_strict", args=(o.codec_name, o.args)) for o in image.tile]
-    if image.format in ("JPEG", "MPO"): image.load_read = lambda size: image.fp.read(size) # Pillow's would invent an end
+    if image.format in ("JPEG", "MPO"): # Pillow's would invent an end
+        image.load_read = lambda size: image.fp.read(size)
     image.load()
 
 # %% ../../nbs/see/20_image.ipynb #fcd0f664
 _after_scan, _film_head = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]"), re.compile(rb"\0\0\0[\x08-\x80]ftyp")
 _most_scans = 200
 
-def _jpeg_end(data:bytes, at:int)->tuple[int, int]: # where the JPEG that begins at `at` ends, and in how many scans it comes
+# where the JPEG that begins at `at` ends, and in how many scans it comes
+def _jpeg_end(data:bytes, at:int)->tuple[int, int]:
     at, scans = at + 2, 0
     while 0 <= at < len(data) - 1:
         kind = data[at + 1]
@@ -204,7 +220,8 @@ def _behind_jpeg(file:BinaryIO)->list[str]: # notes; raises `ValueError` for too
     data = file.read(_whole_in_memory)
     end, scans = _jpeg_end(data, 0)
     if scans > _most_scans: raise ValueError(f"{scans} scans, at most {_most_scans} are decoded")
-    if _film_head.search(data, end): return ["A film lies behind the picture in this file (a motion photo): it was not looked at."]
+    if _film_head.search(data, end):
+        return ["A film lies behind the picture in this file (a motion photo): it was not looked at."]
     more, at = 0, end
     while data[at:at+3] == b"\xff\xd8\xff" and more < 10_000: more, at = more + 1, _jpeg_end(data, at)[0]
     if not more or b"MPF\0" in data[:end]: return []
@@ -221,12 +238,15 @@ def _finished(image:Image.Image, notes:list[str])->np.ndarray: # uint8 (H, W, 3)
 def _sentences(path:str|Path, found:str)->Iterator[None]: # decoders raise whatever they like
     try: yield
     except MediaError: raise
-    except Exception as error: raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error
+    except Exception as error:
+        raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error
 
-def _decode(path:str|Path, image:ImageFile.ImageFile, side:int, limits:Limits, notes:list[str])->tuple[int, int]: # its size; decodes it
+# its size; decodes it
+def _decode(path:str|Path, image:ImageFile.ImageFile, side:int, limits:Limits, notes:list[str])->tuple[int, int]:
     size, sequential = image.size, image.format in ("JPEG", "MPO") and not image.info.get("progressive")
     _check_size(path, size, limits.max_pixels*(3 if sequential else 1))
-    if sequential and max(size) > side: image.draft(None, tuple(max(1, round(o*side/max(size))) for o in size)) # never below that
+    if sequential and max(size) > side: # never below that
+        image.draft(None, tuple(max(1, round(o*side/max(size))) for o in size))
     _load(image, notes)
     return size
 
@@ -237,11 +257,13 @@ def read_image(
 )->Media: # One upright RGB frame at 0.0 s; raises `MediaError`
     "Read an image as it should be looked at."
     found = sniff_format(path, limits)
-    if found not in IMAGE_FORMATS: raise MediaError(path, f"a video ({found})", "an image here; `read_media` takes both")
+    if found not in IMAGE_FORMATS:
+        raise MediaError(path, f"a video ({found})", "an image here; `read_media` takes both")
     notes = _name_notes(path, "image", found)
     with _sentences(path, found), _open_image(path, found, limits) as image:
         if getattr(image, "is_animated", False) and image.format != "MPO": # MPO: a photo with previews behind it
-            notes.append("Only the first of its pages was looked at." if found == "TIFF" else "An animation: only its first frame was looked at.")
+            notes.append("Only the first of its pages was looked at." if found == "TIFF"
+                         else "An animation: only its first frame was looked at.")
         size = _decode(path, image, limits.max_image_side, limits, notes)
         notes += image.info.get("behind", [])
         decoded, frame = image.size, _finished(image, notes)

@@ -52,5 +52,6 @@ def contact_sheet(
     for i, frame in enumerate(media.frames):
         y, x = i//columns*(height + 14), i%columns*(width + 2)
         sheet[y:y+height, x:x+width] = _resize(frame, (width, height))
-        cv2.putText(sheet, f"{media.times[i]:.2f} s", (x + 2, y + height + 11), cv2.FONT_HERSHEY_SIMPLEX, .35, (60, 60, 60), 1, cv2.LINE_AA)
+        cv2.putText(sheet, f"{media.times[i]:.2f} s", (x + 2, y + height + 11), cv2.FONT_HERSHEY_SIMPLEX, .35,
+                    (60, 60, 60), 1, cv2.LINE_AA)
     return Image.fromarray(sheet)
