@@ -15,8 +15,8 @@ from .shell import UsageError, call_parse, command, make_detector, print_json, r
 
 # %% auto #0
 __all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'deepfake_train', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan',
-           'deepfake_stream', 'deepfake_export']
+           'deepfake_train', 'evaluation_source', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app',
+           'deepfake_scan', 'deepfake_stream', 'deepfake_export']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _beside(result:Prediction, what:str, work): # what `work` gives; None where it fails, which costs a note and not the verdict
@@ -97,6 +97,8 @@ def deepfake_predict(
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
     engine:str="torch", # What runs the network: torch, or on a processor onnx or openvino (pip install 'deepfake_nb[onnx]')
+    scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
+    calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
     demo:bool=False, # Judge a real and a forged portrait and a video of each, made on the spot
 )->int: # Exit code
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
@@ -105,10 +107,10 @@ def deepfake_predict(
     if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
-    detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine)
+    detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine, scorer=scorer, calibration=calibration)
     from deepfake_nb.forge.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
-    return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=weights) if report else None) else 0
+    return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=None if scorer else weights) if report else None) else 0
 
 # %% ../nbs/99_cli.ipynb #aa9aac3b
 @call_parse
@@ -207,7 +209,11 @@ def deepfake_train(
     print(train(own or told, out, recipe, workers, say=say, labelled=told if own else None, validate_on=chosen))
 
 # %% ../nbs/99_cli.ipynb #c675d431
-def _evaluation_source(sources:tuple, split:str|None): # one manifest of all sources; says what a reader of the figures should know
+def evaluation_source(
+    sources:tuple, # As given
+    split:str|None, # As given
+): # One manifest of all sources; says what a reader of the figures should know
+    "The material to measure by."
     from deepfake_nb.data.splits import join_manifests, read_manifest
     manifests = [read_manifest(o) for o in sources]
     manifest = manifests[0] if len(manifests) == 1 else join_manifests(*manifests)
@@ -240,6 +246,8 @@ def deepfake_evaluate(
     robustness:bool=False, # Score again under JPEG, H.264, resizing, blur, noise and brightness? Some 24 times the work
     limit:int=None, # Items to take for --robustness, drawn at random; by default all
     before:str=None, # Folder of an earlier evaluation to compare with
+    scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
+    calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
     scores:str=None, # Measure the scores of another program in place of a detector: a table with the columns path and probability
 )->int: # Exit code
     "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read or has no score, 2: wrong usage."
@@ -247,9 +255,9 @@ def deepfake_evaluate(
     check_usage(sources, False, threshold, frames, out)
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
     from deepfake_nb.measure.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
-    earlier, manifest = read_evaluation(before) if before else None, _evaluation_source(sources, split)
+    earlier, manifest = read_evaluation(before) if before else None, evaluation_source(sources, split)
     if scores: return _evaluate_scores(scores, manifest, threshold, out, earlier, before)
-    detector, resume = make_detector(weights, device, frames=frames, threshold=threshold), Path(out)/".scored.jsonl"
+    detector, resume = make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration), Path(out)/".scored.jsonl"
     evaluation = evaluate(detector, manifest, resume=resume)
     grid = None
     if robustness:
@@ -319,6 +327,8 @@ def deepfake_scan(
     address:str=None, # Of a Ray cluster, for instance auto on one of its machines, or ray://head:10001
     gpus:float=0., # With ray: share of a GPU for each worker, for instance 0.25
     part_size:int=10_000, # Rows of a Parquet partition
+    scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
+    calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
     restart:bool=False, # Delete the rows of an earlier scan in the folder
 )->int: # Exit code
     "Judge any number of files. Prints a summary; exit code 0: every file has its row, 1: the scan could not begin or go on, 2: wrong usage, 130: stopped by Ctrl-C."
@@ -327,7 +337,7 @@ def deepfake_scan(
     if engine not in (None, "processes", "ray") or (engine == "processes" and address): raise UsageError("accepted: --engine processes, or --engine ray, with or without --address")
     need("pandas", "pyarrow", task="scan")
     from deepfake_nb.serve.scan import scan
-    settings = dict(frames=frames, threshold=threshold, face_detector=face_detector, device=device)
+    settings = dict(frames=frames, threshold=threshold, face_detector=face_detector, device=device, scorer=scorer, calibration=calibration)
     print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
     say(f"rows: {Path(out)/'rows'}, summary: {Path(out)/'summary.html'}")
 

@@ -187,11 +187,17 @@ def make_detector(
     "The detector that a command line asks for."
     from deepfake_nb.core import WeightsError
     from deepfake_nb.model.export import ExportError
+    from deepfake_nb.model.weightsfile import ScorerError
     from deepfake_nb.judge.predict import Detector
     from deepfake_nb.judge.scoring import DeviceError
+    settings, asked = {k: v for k, v in settings.items() if v is not None or k not in ("scorer", "calibration")}, settings.get("scorer")
     try: return Detector(weights, device, **settings)
+    except ScorerError as e:
+        if not asked: raise
+        raise UsageError(f"--scorer: {e}") from e
     except DeviceError as e: raise UsageError(f"--device: {e}") from e
     except ExportError as e: raise UsageError(f"--engine: {e}") from e
     except WeightsError as e:
+        if e.path == settings.get("calibration"): raise UsageError(f"--calibration: {e}") from e
         if weights is None: raise
         raise UsageError(f"--weights: {e}") from e

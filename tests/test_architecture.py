@@ -6,7 +6,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
-GROUND, ROOF = "core extras figure".split(), "shell cli".split()  # beside the rooms: everybody stands on the first, nobody on the others
+GROUND, ROOF = "core extras figure".split(), "shell cli workbench".split()  # beside the rooms: everybody stands on the first, nobody on the others
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
@@ -48,6 +48,7 @@ STANDS_ON = dict(
     pretrained="core weightsfile",
     scorer="core weightsfile pretrained",
     export="extras scorer",
+    foreign="core weightsfile scorer",
     # measure
     metrics="core",
     figures="core metrics",
@@ -57,11 +58,13 @@ STANDS_ON = dict(
     scored="core journal tables",
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
+    calibrationfile="core weightsfile calibrate",
+    recalibrate="core calibrationfile metrics pooling scored",
     # judge
     hidden="",
     verdict="core",
-    scoring="scorer export calibrate",
-    predict="media faces pipeline scorer scoring calibrate unchanged hidden verdict",
+    scoring="scorer foreign export calibrate",
+    predict="media faces pipeline scorer foreign scoring calibrate unchanged hidden verdict calibrationfile",
     explain="scorer predict",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
@@ -91,6 +94,7 @@ STANDS_ON = dict(
     # the commands
     shell="core extras predict",
     cli="*",
+    workbench="*",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "learner")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000

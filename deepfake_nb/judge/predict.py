@@ -20,11 +20,13 @@ from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScor
 from ..see.media import Limits, Media, evenly_spaced
 from ..see.faces import FaceClip, extract_clips, load_face_detector
 from ..see.pipeline import film_detector, read_and_look
+from ..model.foreign import ForeignScorer, load_foreign
 from ..model.scorer import Scorer, load_scorer
 from .scoring import CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device, choose_precision, keep_memory, score_clips, start_engine
 from .hidden import hidden_reason, look_at_face
 from .verdict import UNSEEN, WEAK, coverage_sentences, frames_looked_at, judge, missed_words, people_looked_at, power_of, segment_sentences
 from ..measure.calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
+from ..measure.calibrationfile import calibrated
 from ..see.unchanged import read_unchanged
 
 # %% auto #0
@@ -98,7 +100,14 @@ def _figures(self)->tuple: # what was measured for this threshold: false-positiv
     tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector", "yunet")
     if rate and finder != self.face_detector.name:
         return None, tests, f"No false-positive rate is known with the face detector {self.face_detector.name}: it was measured with {finder}."
+    if self.foreign and not rate:
+        return rate, tests, f"The scorer {self.scorer.config.name} is not calibrated: its threshold {self.threshold:g} was not chosen on real faces, and its probabilities are no frequencies. deepfake-calibrate gives it both."
     return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
+
+# %% ../../nbs/judge/20_predict.ipynb #b5d06156
+def _get_scorer(weights, scorer, calibration)->Scorer|ForeignScorer: # raises `WeightsError`, `ScorerError`
+    found = weights if isinstance(weights, (Scorer, ForeignScorer)) else load_scorer(weights) if scorer is None else load_foreign(scorer, weights)
+    return found if calibration is None else calibrated(found, calibration)
 
 # %% ../../nbs/judge/20_predict.ipynb #68c0a78f
 MAX_PEOPLE = 64 # judged in one file: a school class on its photo
@@ -106,7 +115,7 @@ MAX_PEOPLE = 64 # judged in one file: a school class on its photo
 class Detector:
     "Judges images and videos."
     def __init__(self,
-        weights:str|Path|Scorer|None=None, # A weights file, or a scorer in memory (put in evaluation mode); None: the default weights
+        weights:str|Path|Scorer|ForeignScorer|None=None, # A weights file, or a scorer in memory (put in evaluation mode); None: the default weights
         device:str|None=None, # 'cpu', 'cuda', 'mps'; None: the fastest one here
         frames:int=32, # Frames to look at in a video, evenly spaced
         threshold:float|None=None, # P(fake) in [0, 1] from which on a person is FAKE; None: that of the weights file
@@ -119,16 +128,19 @@ class Detector:
         abstention:AbstentionRule|None=None, # When not to judge; None: the rule in the weights file
         limits:Limits|None=None, # What files to accept; None: `Limits()`
         engine:str="torch", # What runs the backbone: 'torch', or on a processor 'onnx' or 'openvino'
+    scorer=None, # Somebody else's network in place of weights, as `load_foreign` takes it; with `weights`, its factory is called with that path
+        calibration=None, # A file of deepfake-calibrate, or a `CalibrationFile`, in place of what the weights say; None: what they say
     ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
         self._given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name, value in dict(frames=frames, max_people=max_people, batch_size=batch_size).items():
             if value < 1: raise ValueError(f"{name} is {value}; accepted: 1 or more")
         if threshold is not None and not 0 <= threshold <= 1: raise ValueError(f"threshold is {threshold}; accepted: a probability in [0, 1]")
         self.device = choose_device(device if engine == "torch" else device or "cpu")
-        self.dtype, self.precision = choose_precision(precision, self.device), precision
+        choose_precision(precision, self.device)
         calm_after_fork()
-        with as_found(): self.scorer = weights if isinstance(weights, Scorer) else load_scorer(weights)
-        self.scorer.eval().to(self.device, torch.float32, memory_format=torch.channels_last)
+        with as_found(): self.scorer = _get_scorer(weights, scorer, calibration)
+        self.scorer.eval().to(self.device, torch.float32, **{} if self.foreign else dict(memory_format=torch.channels_last)) # theirs as they are
+        self.dtype, self.precision = choose_precision("float32" if self.foreign and precision == "auto" else precision, self.device), precision
         if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu": keep_memory()
         self.engine = engine # None: PyTorch
         self.calibration, rule, self.familiar = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
@@ -137,6 +149,8 @@ class Detector:
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
         self.flip, self.recheck = flip, recheck
+
+    foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")
 
     def __repr__(self):
         return f"Detector({self.scorer.config.name or self.scorer.config.arch!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
@@ -163,7 +177,7 @@ def settings(self:Detector)->dict:
     return dict(frames=self.frames, max_people=self.max_people, flip=self.flip, recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."),
                 device=self.device.type, engine=self.engine.name if self.engine else "torch", arch=config.arch, temporal=config.temporal, clip_length=config.clip_length,
                 image_size=config.image_size, margin=config.margin, temperature=config.temperature,
-                abstention=self.abstention.to_dict())
+                abstention=self.abstention.to_dict()) | (dict(scorer=self.scorer.origin) if self.foreign else {}) | (dict(calibration=self.scorer.calibration_record) if hasattr(self.scorer, "calibration_record") else {})
 
 # %% ../../nbs/judge/20_predict.ipynb #3efaafdd
 def _scores(self:Detector, crops:list[np.ndarray])->list[ClipScore]: # crops of each person
@@ -214,6 +228,7 @@ def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list
     notes += sorted({o["text"] for o in dropped} - set(REASONS.values())) + coverage_sentences(looked_at)
     if looked_at["people_judged"] > 1: notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious credible one.")
     if self.unknown_rate: notes.append(self.unknown_rate)
+    if self.foreign and not self.scorer.sha256: notes.append(f"The scorer {self.scorer.config.name} has no weights whose hash could be written down: nobody can check that it is the same one later.")
     return notes
 
 # %% ../../nbs/judge/20_predict.ipynb #506f01a2
