@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from fastcore.script import parse_cli
-from .core import DeepfakeError, Prediction, atomic_write, cache_folder, clean_text
+from .core import DeepfakeError, Prediction, atomic_write, available_cores, cache_folder, clean_text
 from .extras import MissingExtra, how_to_install
 
 # %% auto #0
@@ -77,8 +77,14 @@ def _ensure_home()->None: # libraries look for a home in many places, and some f
     try: Path.home()
     except RuntimeError: os.environ["HOME"] = str(cache_folder())
 
+def _share_cores()->None: # threads that wait shall sleep, and be no more than a container gives cores; what the user has set stays
+    waits = dict(OMP_WAIT_POLICY="PASSIVE", OPENCV_THREAD_POOL_ACTIVE_WAIT_WORKER="0", OPENCV_THREAD_POOL_ACTIVE_WAIT_MAIN="0")
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), str(available_cores()))
+    for name, value in (waits | counts).items(): os.environ.setdefault(name, value) # read when the libraries are loaded
+
 def _run_from_shell(function)->int: # reads the arguments; argparse ends with exit code 2 where they are wrong
     _ensure_home()
+    _share_cores()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
     try: args, kwargs, _ = parse_cli(function)

@@ -7,7 +7,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/predict.html.md"""
 # %% ../../nbs/judge/20_predict.ipynb #a5d26d95
 from __future__ import annotations
 import dataclasses, logging
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,9 +18,9 @@ from fastcore.basics import patch
 from tqdm import tqdm
 import deepfake_nb
 from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Segment, Unreadable,
-                              WeightsError)
+                              WeightsError, available_cores)
 from ..see.media import Limits, Media, evenly_spaced
-from ..see.faces import FaceClip, extract_clips, load_face_detector
+from ..see.faces import FaceClip, FaceDetector, extract_clips, load_face_detector
 from ..see.pipeline import film_detector, read_and_look
 from ..model.foreign import ForeignScorer, load_foreign
 from ..model.scorer import Scorer, load_scorer
@@ -30,8 +32,8 @@ from ..measure.calibrationfile import calibrated
 from ..see.unchanged import read_unchanged
 
 # %% auto #0
-__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SMALLEST', 'logger', 'person_verdict', 'segments_of', 'Evidence', 'keep_evidence',
-           'Detector']
+__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SMALLEST', 'logger', 'BESIDE', 'person_verdict', 'segments_of', 'Evidence',
+           'keep_evidence', 'Detector']
 
 # %% ../../nbs/judge/20_predict.ipynb #fe12e618
 def person_verdict(
@@ -274,13 +276,35 @@ def _predict_or_say_why(detector:Detector, path)->Prediction|Unreadable:
         logger.exception("unexpected error at %s", path)
         return Unreadable(str(path), f"{path}: unexpected {type(e).__name__} ({e}). Accepted: an image or a video with faces.")
 
+BESIDE = 2 # files of a list that are judged at the same time, where there are cores for it
+
+def _one_by_one(detector:Detector, paths)->bool: # nothing is gained by two at a time, or somebody else's code might not bear it
+    if not isinstance(paths, (list, tuple)) or len(paths) < 2 or available_cores() < 2: return True # a list is at hand; of others, the next path may be long in coming
+    return detector.foreign or not isinstance(detector.face_detector, FaceDetector) or calm_after_fork()
+
+def _results(detector:Detector, paths)->Iterator[Prediction|Unreadable]: # in the order of the paths
+    if _one_by_one(detector, paths):
+        for path in paths: yield _predict_or_say_why(detector, path)
+        return
+    threads, waiting = torch.get_num_threads(), deque()
+    pool = ThreadPoolExecutor(BESIDE, initializer=torch.set_num_threads, initargs=(max(1, threads//BESIDE),))
+    try:
+        for path in paths:
+            waiting.append(pool.submit(_predict_or_say_why, detector, path))
+            if len(waiting) == BESIDE: yield waiting.popleft().result()
+        while waiting: yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(threads) # for threads that are still to come
+
 @patch
 def predict_each(self:Detector,
     paths:Iterable[str|Path], # Images and videos
     progress:bool=True, # Show a progress bar on standard error?
 )->Iterator[Prediction|Unreadable]: # One per path, in the same order, as soon as it is there
-    "The verdicts on many files, one after the other."
-    for path in tqdm(paths, unit="file", disable=not progress): yield _predict_or_say_why(self, path)
+    "The verdicts on many files; while one is handed over, the next is under way."
+    total = len(paths) if hasattr(paths, "__len__") else None
+    yield from tqdm(_results(self, paths), total=total, unit="file", disable=not progress)
 
 @patch
 def predict_many(self:Detector,
