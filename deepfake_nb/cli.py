@@ -196,7 +196,7 @@ def deepfake_train(
     arch_args:str="{}", # Further arguments of the architecture, as JSON
     mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
     std:float=None, # Likewise
-    workers:int=1, # Processes that make batches
+    workers:int=None, # Processes that make batches, or film beside a graphics card; by default one, or all cores but two beside a graphics card
     seed:int=0, # Of everything drawn at random
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."

@@ -38,15 +38,17 @@ STANDS_ON = dict(
     splits="core figure media manifest datasets",
     extract="media faces splits",
     # forge
-    augment="core",
-    selfblend="core augment",
+    filming="core",
+    augment="core filming",
+    selfblend="core filming augment",
     redraw="core augment selfblend",
     swaps="core",
     demo="media faces selfblend",
     # model
     weightsfile="core",
     pretrained="core weightsfile",
-    scorer="core weightsfile pretrained",
+    heads="weightsfile",
+    scorer="core heads weightsfile pretrained",
     export="extras scorer",
     foreign="core weightsfile scorer",
     # measure
@@ -69,11 +71,15 @@ STANDS_ON = dict(
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
     # learn
-    batches="core files image augment selfblend",
-    loaders="batches selfblend",
-    learner="loaders scorer metrics",
+    crops="core files image selfblend",
+    canvases="crops augment selfblend",
+    batches="canvases filming",
+    loaders="batches canvases",
+    pace="core",
+    learner="loaders pace scorer metrics",
     recipe="figure splits extract redraw loaders learner scorer pretrained calibrate",
     training="core pretrained recipe",
+    head="crops canvases pace calibrate metrics heads scorer",
     mining="batches extract evaluate",
     finetune="mining splits learner recipe evaluate",
     # tell
@@ -96,7 +102,7 @@ STANDS_ON = dict(
     cli="*",
     workbench="*",
 )
-ONLY_LEARNERS = "fastai", ("loaders", "learner")  # wraps batches and the training loop; everything else works without it
+ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
 by_module = pytest.mark.parametrize("module", list(modules()))
@@ -157,7 +163,7 @@ def test_imports_are_those_of_the_design(module):
 
 
 @by_module
-def test_only_loaders_and_learner_import_fastai(module):
+def test_only_loaders_pace_and_learner_import_fastai(module):
     found = {o for o in imports(source(module)) if o.split(".")[0] == ONLY_LEARNERS[0]}
     assert module in ONLY_LEARNERS[1] or not found, f"{module} imports {found}"
 

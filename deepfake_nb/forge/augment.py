@@ -6,15 +6,45 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/forge/augment.html.md"""
 
 # %% ../../nbs/forge/05_augment.ipynb #7db0d9a7
 from __future__ import annotations
-import functools, io, math
+import functools, math
 from typing import Callable
 import numpy as np, torch
 from torch import Tensor
+from .filming import film_clip, h264_clip
 
 # %% auto #0
-__all__ = ['DEGRADATIONS', 'per_clip', 'brightness', 'contrast', 'saturation', 'gamma', 'colour_cast', 'blur', 'sharpen',
-           'resize', 'resample', 'noise', 'denoise', 'jpeg', 'small_jpeg', 'h264', 'degrade', 'uniform', 'sometimes',
-           'degrade_in_the_wild']
+__all__ = ['DEGRADATIONS', 'constant', 'onto', 'grain', 'per_clip', 'brightness', 'contrast', 'saturation', 'gamma',
+           'colour_cast', 'blur', 'sharpen', 'resize', 'resample', 'noise', 'denoise', 'jpeg', 'small_jpeg', 'to_bytes',
+           'from_bytes', 'h264', 'film', 'degrade', 'uniform', 'sometimes', 'degrade_in_the_wild']
+
+# %% ../../nbs/forge/05_augment.ipynb #2935fa49
+@functools.lru_cache(256)
+def constant(
+    values:tuple, # Numbers, or rows of them
+    device:torch.device, # Where they are needed
+)->Tensor: # float32, not to be changed
+    "Numbers that are sent to a device once."
+    with torch.inference_mode(False): return torch.tensor(values, dtype=torch.float32).to(device)
+
+def onto(
+    values:Tensor, # On the processor, or there already
+    device:torch.device, # Where they are needed
+)->Tensor: # The same values there
+    "Send numbers to a device without waiting for it."
+    pinned = values.pin_memory() if device.type == "cuda" and values.device.type == "cpu" else values
+    return pinned.to(device, non_blocking=True)
+
+def _generator_on(device:torch.device, seed:int)->torch.Generator: return torch.Generator(device).manual_seed(seed)
+
+def grain(
+    shape:tuple, # Of what is drawn
+    like:Tensor, # On its device, and of its kind
+    generator:torch.Generator|None=None, # For results that can be repeated; one of another device gives no more than a seed
+)->Tensor: # Of that shape, mean 0 and standard deviation 1
+    "Random numbers for pixels, drawn where the pixels are."
+    if generator is not None and generator.device.type != like.device.type:
+        generator = _generator_on(like.device, int(torch.randint(1 << 62, (), generator=generator)))
+    return torch.randn(shape, generator=generator, device=like.device).to(like.dtype)
 
 # %% ../../nbs/forge/05_augment.ipynb #f944c553
 def per_clip(
@@ -23,7 +53,7 @@ def per_clip(
 )->Tensor: # `(B, 1, 1, 1, 1)` on the device of `x`
     "A strength as a tensor that broadcasts over clips; raises `ValueError` for a wrong length or shape."
     if x.ndim != 5 or x.shape[2] != 3: raise ValueError(f"expected clips (B, T, 3, H, W), got {tuple(x.shape)}")
-    s = torch.as_tensor(strength, dtype=torch.float32, device=x.device).flatten()
+    s = onto(strength.float().flatten(), x.device) if isinstance(strength, Tensor) else torch.full((1,), float(strength), device=x.device)
     if len(s) not in (1, len(x)): raise ValueError(f"expected 1 strength or {len(x)}, one per clip, got {len(s)}")
     return s.expand(len(x)).reshape(-1, 1, 1, 1, 1)
 
@@ -48,7 +78,7 @@ def saturation(
     strength:float|Tensor, # Factor on the distance from grey, 0 or more; 1 changes nothing, 0 is grey
 )->Tensor: # Same shape
     "Stronger or weaker colours (grey by the luma of ITU-R BT.601)."
-    grey = (x*x.new_tensor([.299, .587, .114]).reshape(3, 1, 1)).sum(2, keepdim=True)
+    grey = (x*constant((.299, .587, .114), x.device).reshape(3, 1, 1)).sum(2, keepdim=True)
     return (grey + (x - grey)*per_clip(strength, x)).clamp(0, 1)
 
 def gamma(
@@ -63,7 +93,7 @@ def colour_cast(
     strength:float|Tensor, # -1 to 1: above 0 warmer (red up, blue down), below 0 colder
 )->Tensor: # Same shape
     "Another white balance."
-    gains = 1 + per_clip(strength, x)*x.new_tensor([.5, 0., -.5]).reshape(3, 1, 1)
+    gains = 1 + per_clip(strength, x)*constant((.5, 0., -.5), x.device).reshape(3, 1, 1)
     return (x*gains).clamp(0, 1)
 
 # %% ../../nbs/forge/05_augment.ipynb #a7c3cf8c
@@ -119,13 +149,16 @@ def resize(
     rows = _down_up_matrix(h, scale)
     return _separable(x, rows, rows if h == w else _down_up_matrix(w, scale))
 
+@functools.lru_cache(64)
+def _resampling(size:int, out:int, device:torch.device)->Tensor: # (1, out, size)
+    with torch.inference_mode(False): return _triangle_matrix(size, out, torch.full((1,), out/size, device=device))
+
 def resample(
     x:Tensor, # `(B, T, 3, H, W)` in [0, 1]
     size:int, # Height and width of the result in pixels
 )->Tensor: # `(B, T, 3, size, size)`
     "Another size for the whole batch, anti-aliased."
-    one = lambda n: _triangle_matrix(n, size, torch.tensor([size/n], device=x.device))
-    return _separable(x, one(x.shape[-2]), one(x.shape[-1]))
+    return _separable(x, *(_resampling(n, size, x.device) for n in x.shape[-2:]))
 
 # %% ../../nbs/forge/05_augment.ipynb #c18ffe95
 def noise(
@@ -134,8 +167,7 @@ def noise(
     generator:torch.Generator|None=None, # For results that can be repeated
 )->Tensor: # Same shape
     "Grain, fresh in each frame."
-    grain = torch.randn(x.shape, generator=generator, device=generator.device if generator else x.device).to(x)
-    return (x + per_clip(strength, x)*grain).clamp(0, 1)
+    return (x + per_clip(strength, x)*grain(x.shape, x, generator)).clamp(0, 1)
 
 # %% ../../nbs/forge/05_augment.ipynb #d31b7f60
 def denoise(
@@ -156,12 +188,12 @@ _luma_table = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 
 _chroma_table = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99""" + " 99"*32
 
 @functools.lru_cache
-def _jpeg_constants(device:str)->tuple[Tensor, Tensor, Tensor]: # DCT as (64, 64), tables (2, 64), RGB -> YCbCr (3, 3)
+def _jpeg_constants(device:torch.device)->tuple[Tensor, ...]: # DCT as (64, 64), tables (2, 64), RGB -> YCbCr (3, 3) and back
     k = torch.arange(8, dtype=torch.float64)
     dct = torch.cos((2*k + 1)*k[:, None]*math.pi/16)*torch.where(k[:, None] == 0, math.sqrt(1/8), .5)
     tables = torch.tensor([[float(o) for o in t.split()] for t in (_luma_table, _chroma_table)])
     colour = torch.tensor([[.299, .587, .114], [-.168736, -.331264, .5], [.5, -.418688, -.081312]])
-    return torch.kron(dct, dct).float().to(device), tables.to(device), colour.to(device)
+    return tuple(o.float().to(device) for o in (torch.kron(dct, dct), tables, colour, torch.linalg.inv(colour)))
 
 def _quantise(plane:Tensor, table:Tensor, dct:Tensor)->Tensor: # plane (B, N, H, W), H and W multiples of 8; table (B, 64)
     b, n, h, w = plane.shape
@@ -176,7 +208,7 @@ def jpeg(
 )->Tensor: # Same shape
     "The loss of JPEG compression with 4:2:0 chroma, without the file."
     quality, (b, t, _, h, w) = per_clip(strength, x).flatten().round().clamp(1, 100), x.shape
-    dct, tables, colour = _jpeg_constants(str(x.device))
+    dct, tables, colour, back = _jpeg_constants(x.device)
     scale = torch.where(quality < 50, 5000/quality, 200 - 2*quality)
     luma, chroma = (((tables[:, None]*scale[:, None] + 50)/100).floor().clamp(1, 255))
     pad = torch.nn.functional.pad(x.flatten(0, 1)*255, (0, -w%16, 0, -h%16), mode="replicate")
@@ -185,7 +217,7 @@ def jpeg(
     cc = torch.nn.functional.avg_pool2d(ycc[:, :, 1:].flatten(0, 1), 2).unflatten(0, (b, t)).flatten(1, 2)
     cc = torch.nn.functional.interpolate(_quantise(cc, chroma, dct), scale_factor=2, mode="bilinear", align_corners=False)
     ycc = torch.cat([y[:, :, None], cc.unflatten(1, (t, 2))], 2)
-    rgb = torch.einsum("ij,btjhw->btihw", torch.linalg.inv(colour), ycc)
+    rgb = torch.einsum("ij,btjhw->btihw", back, ycc)
     return (rgb[..., :h, :w].round()/255).clamp(0, 1)
 
 # %% ../../nbs/forge/05_augment.ipynb #d7d60b5c
@@ -195,35 +227,41 @@ def small_jpeg(
     scale:float=.5, # Share of the size at which it is compressed, above 0 to 1
 )->Tensor: # Same shape
     "Shrunk, compressed as JPEG, and enlarged again, as a small face is when it is cut out."
-    (h, w), ratio = x.shape[-2:], lambda a, b: torch.tensor([b/a], device=x.device)
+    h, w = x.shape[-2:]
     small = max(1, round(h*scale)), max(1, round(w*scale))
-    matrix = lambda a, b: _triangle_matrix(a, b, ratio(a, b)).expand(len(x), -1, -1)
+    matrix = lambda a, b: _resampling(a, b, x.device).expand(len(x), -1, -1)
     shrunk = jpeg(_separable(x, matrix(h, small[0]), matrix(w, small[1])), strength)
     return _separable(shrunk, matrix(small[0], h), matrix(small[1], w)).clamp(0, 1)
 
 # %% ../../nbs/forge/05_augment.ipynb #5dd1840b
+def to_bytes(
+    x:Tensor, # `(B, T, 3, S, S)` in [0, 1]
+)->Tensor: # `uint8 (B, T, S, S, 3)`, on the same device
+    "As a codec takes pictures."
+    return (x.clamp(0, 1)*255).round().byte().movedim(2, -1).contiguous()
+
+def from_bytes(
+    clips:Tensor, # `uint8 (B, T, S, S, 3)`
+)->Tensor: # `float32 (B, T, 3, S, S)` in [0, 1]
+    "And back."
+    return clips.movedim(-1, 2).float()/255
+
 def h264(
     x:Tensor, # `(B, T, 3, H, W)` in [0, 1], RGB
     strength:int, # Constant rate factor, 0 (lossless) to 51; 23 is usual, 40 is strong
     frame_rate:int=25, # Frames per second that the codec is told
 )->Tensor: # Same shape, on the same device
     "Each clip written as H.264 video in memory and read again; raises `ImportError` where PyAV is not installed."
-    import av
     per_clip(float(strength), x)
-    clips = (x.permute(0, 1, 3, 4, 2).clamp(0, 1)*255).round().byte().cpu().numpy()
-    return torch.stack([torch.from_numpy(_h264_clip(av, clip, int(strength), frame_rate)) for clip in clips]).permute(0, 1, 4, 2, 3).to(x)/255
+    return from_bytes(torch.from_numpy(np.stack([h264_clip(o, strength, frame_rate) for o in to_bytes(x).cpu().numpy()]))).to(x)
 
-def _h264_clip(av, clip:np.ndarray, crf:int, frame_rate:int)->np.ndarray: # (T, H, W, 3) uint8, in and out
-    t, h, w, _ = clip.shape
-    clip, file = np.pad(clip, ((0, 0), (0, h%2), (0, w%2), (0, 0)), mode="edge"), io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=frame_rate, options=dict(crf=str(crf), preset="veryfast"))
-        stream.width, stream.height, stream.pix_fmt, stream.thread_count = clip.shape[2], clip.shape[1], "yuv420p", 1
-        for frame in clip: container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        container.mux(stream.encode())
-    file.seek(0)
-    with av.open(file) as container: frames = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
-    return np.stack(frames)[:, :h, :w]
+def film(
+    x:Tensor, # `(B, T, 3, S, S)` in [0, 1]
+    rate:int, # Constant rate factor, 0 (lossless) to 51
+    scale:float=1., # Share of the size at which it is filmed, above 0 to 1
+)->Tensor: # Same shape; raises `ImportError` where PyAV is not installed
+    "Written as H.264 video, in which the face is smaller, and read again."
+    return from_bytes(torch.from_numpy(np.stack([film_clip(o, rate, round(x.shape[-1]*scale)) for o in to_bytes(x).cpu().numpy()]))).to(x)
 
 # %% ../../nbs/forge/05_augment.ipynb #af3aef5c
 DEGRADATIONS:dict[str, tuple[Callable, str, tuple]] = dict(
@@ -266,9 +304,9 @@ def sometimes(
     log:bool=False, # Spread strengths evenly over orders of magnitude?
 )->Tensor: # Same shape; the clips that were not drawn are the same values
     "Apply a function to some of the clips, each with a strength of its own."
-    chosen = (torch.rand(len(x), generator=generator) < chance).nonzero().flatten().to(x.device)
+    chosen = (torch.rand(len(x), generator=generator) < chance).nonzero().flatten()
     if not len(chosen): return x
-    strength = uniform(len(chosen), low, high, generator, log).to(x.device)
+    strength, chosen = (onto(o, x.device) for o in (uniform(len(chosen), low, high, generator, log), chosen))
     return x.index_copy(0, chosen, function(x[chosen], strength).to(x.dtype))
 
 # %% ../../nbs/forge/05_augment.ipynb #1f4292e0

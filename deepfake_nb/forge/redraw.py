@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors, save_file
 from torch import Tensor, nn
-from .augment import blur, uniform
+from .augment import blur, grain, onto, uniform
 from ..core import WeightsError, atomic_write
 from .selfblend import align_to, warp
 
@@ -39,7 +39,7 @@ def face_windows(
     size:int, # Side Z of the windows in pixels
 )->Tensor: # `(N, 3, Z, Z)`
     "The aligned faces."
-    window = (2*window_landmarks(size) + .5).to(x.device).expand(len(x), 5, 2) # pixel centres: the middle of two lies half a pixel on
+    window = onto(2*window_landmarks(size) + .5, x.device).expand(len(x), 5, 2) # pixel centres: the middle of two lies half a pixel on
     return F.avg_pool2d(warp(x, align_to(landmarks, window), 2*size), 2)
 
 # %% ../../nbs/forge/15_redraw.ipynb #4ebbe653
@@ -144,10 +144,12 @@ class Redraw:
     )->Tensor: # Same shape; the same values beyond the windows
         n, out = len(x), x.clone()
         sometimes = lambda share, low, high: uniform(n, low, high, generator)*(torch.rand(n, generator=generator) < share)
-        which = torch.randint(len(self.networks), (n,), generator=generator).to(x.device)
-        settings = torch.stack([sometimes(self.mixed, .2, 1.), sometimes(1., 0., .15), sometimes(self.detail, 0., .7)], 1).to(x)
+        which = torch.randint(len(self.networks), (n,), generator=generator)
+        settings = torch.stack([sometimes(self.mixed, .2, 1.), sometimes(1., 0., .15), sometimes(self.detail, 0., .7)], 1)
         for k, network in enumerate(self.networks):
-            if len(i := (which == k).nonzero().flatten()): out[i] = redraw_faces(network, x[i], landmarks[i], *settings[i].T, generator)
+            if not len(i := (which == k).nonzero().flatten()): continue
+            own, i = onto(settings[i], x.device), onto(i, x.device)
+            out[i] = redraw_faces(network, x[i], landmarks[i], *own.T, generator)
         return out
 
 # %% ../../nbs/forge/15_redraw.ipynb #e8d7ca17
@@ -165,12 +167,12 @@ def redraw_faces(
     seen = face_windows(x, landmarks, size)
     code = network.encode(seen)
     code = code + each(mix)*(code.roll(1, 0) - code)
-    code = code + each(shake)*code.std()*torch.randn(code.shape, generator=generator).to(x)
+    code = code + each(shake)*code.std()*grain(code.shape, code, generator)
     drawn = network.decode(code) + each(detail)*(seen - blur(seen[:, None], size/40)[:, 0])
     i = torch.linspace(0, 1, size, device=x.device)
     rim = (torch.minimum(i, 1 - i)*12).clamp(0, 1) # 0 at the border of the window
     drawn = torch.cat([drawn, (rim[:, None]*rim).expand(len(x), 1, size, size)], 1)
-    window = window_landmarks(size).to(x.device).expand(len(x), 5, 2)
+    window = onto(window_landmarks(size), x.device).expand(len(x), 5, 2)
     placed = warp(drawn, align_to(window, landmarks), x.shape[-1], beyond="zeros")
     return (x + placed[:, 3:]*(placed[:, :3] - x)).clamp(0, 1)
 
@@ -287,9 +289,8 @@ class LatentRedraw:
         scale = self.scales[int(torch.randint(len(self.scales), (), generator=generator))]
         size = max(16, 8*round(side*scale/8))
         fit = lambda o, size: o if o.shape[-1] == size else F.interpolate(o, (size, size), mode="bicubic", antialias=True)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=x.is_cuda):
+        with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda), torch.backends.cudnn.flags(enabled=True, benchmark=False): # batches of any number are not worth trying out kernels for
             code = self.network.encoder(fit(x, size).clamp(0, 1))
             amount = (torch.rand(n, generator=generator) < self.noisy)*torch.rand(n, generator=generator)*self.noise
-            grain = torch.randn(code.shape, generator=generator).to(code)
-            drawn = self.network.decoder(code + amount.to(code).reshape(-1, 1, 1, 1)*code.std()*grain)
+            drawn = self.network.decoder(code + onto(amount.to(code.dtype), x.device).reshape(-1, 1, 1, 1)*code.std()*grain(code.shape, code, generator))
         return fit(drawn.float().clamp(0, 1), side).clamp(0, 1)

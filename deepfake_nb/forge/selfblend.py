@@ -13,14 +13,14 @@ from typing import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from .augment import (brightness, blur, colour_cast, contrast, degrade_in_the_wild, denoise, gamma, h264, jpeg, noise, per_clip, resample, resize,
+from .augment import (blur, brightness, colour_cast, constant, contrast, degrade_in_the_wild, denoise, film, gamma, jpeg, noise, onto, per_clip, resize,
                                  saturation, sharpen, sometimes, uniform)
 
 # %% auto #0
 __all__ = ['AVERAGE_LANDMARKS', 'FAMILIES', 'FAMILY_WEIGHTS', 'KINDS', 'SUBJECT', 'landmarks_from_geometry', 'face_frame',
            'face_coordinates', 'MaskShape', 'draw_shapes', 'smooth_field', 'face_masks', 'alter', 'warp',
-           'small_motion', 'align_to', 'look_alikes', 'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'film',
-           'anew', 'masks', 'source', 'shallow_focus', 'uneven_light', 'motion_from_still']
+           'small_motion', 'align_to', 'look_alikes', 'match_colour', 'harmonise', 'Forged', 'SelfBlend', 'forge',
+           'meet', 'anew', 'masks', 'source', 'shallow_focus', 'uneven_light', 'motion_from_still']
 
 # %% ../../nbs/forge/10_selfblend.ipynb #f78aa65c
 # mean of right eye, left eye, nose, right and left mouth corner, as shares of a crop with margin 1.25
@@ -96,10 +96,13 @@ def smooth_field(
     size:int, # Height and width in pixels
     knots:int=5, # Random values along each side
     generator:torch.Generator|None=None, # For results that can be repeated
-)->Tensor: # `(N, size, size, 2)`, standard deviation about 1
+    device:torch.device=torch.device("cpu"), # Where the fields are needed
+)->Tensor: # `(N, size, size, 2)` there, standard deviation about 1
     "Smooth random displacement, by bicubic interpolation of a few random vectors."
-    coarse = torch.randn(count, 2, knots, knots, generator=generator)
+    coarse = onto(torch.randn(count, 2, knots, knots, generator=generator), device)
     return F.interpolate(coarse, (size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+
+def _sent(shape:MaskShape, device:torch.device)->MaskShape: return MaskShape(*(onto(o, device) for o in vars(shape).values()))
 
 def face_masks(
     coordinates:Tensor, # `(N, S, S, 2)` from `face_coordinates`, deformed or not
@@ -145,7 +148,7 @@ def warp(
 )->Tensor: # `(N, C, Z, Z)`
     "Move each picture by its own affine map."
     size, half = x.shape[-1], (side or x.shape[-1])/2
-    to_pixels = torch.tensor([[half, 0, half - .5], [0, half, half - .5], [0, 0, 1.]], device=x.device)
+    to_pixels = constant(((half, 0, half - .5), (0, half, half - .5), (0, 0, 1.)), x.device)
     linear = matrix[:, :, :2] @ to_pixels[:2]
     linear[:, :, 2] += matrix[:, :, 2]
     theta = linear*2/size
@@ -239,58 +242,57 @@ class SelfBlend:
     severity: float = 1. # of that degradation
     video: float = .45 # share of pairs that are written as H.264 video, many of them smaller, and read again, where PyAV is installed
 
-    def __call__(self, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
-        b, t, _, size, _ = x.shape
-        x = x.float()/255 if x.dtype == torch.uint8 else x
-        landmarks = (landmarks_from_geometry(b, size) if landmarks is None else landmarks).to(x.device)
-        mask = self.masks(landmarks, t, size, generator)
-        source = self.source(x, landmarks, mask, generator)
-        inside = (torch.rand(b, generator=generator) < .5).to(x.device).reshape(-1, 1, 1, 1, 1) # which side is altered
-        soften = torch.where(inside.flatten(), 1., self.soft_outside).cpu()
-        altered = alter(torch.where(inside, source, x), generator, self.strength, soften)
-        source, target = torch.where(inside, altered, source), torch.where(inside, x, altered)
-        fake = (target + mask*(source - target)).clamp(0, 1)
-        fake, mask, kind = self.anew(x, fake, mask, generator)
-        real = sometimes(x, self.alter_real, lambda c, _: alter(c, generator, self.strength), 0., 1., generator)
-        if self.degrade: real, fake = self._degrade(real, fake, generator)
-        return Forged(real, fake, mask, kind)
+# %% ../../nbs/forge/10_selfblend.ipynb #524cc81a
+def __call__(self:SelfBlend, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
+    "Forge, degrade and film a batch of clips."
+    forged = self.forge(x, landmarks, generator)
+    if not self.degrade: return forged
+    both, clips, rates, scales = self.meet(torch.cat([forged.real, forged.fake], 1), generator)
+    for i, rate, scale in zip(clips.tolist(), rates, scales): # each by itself: a codec must not predict the forgery from the original
+        both[i] = torch.cat([film(o[None], rate, scale)[0] for o in both[i].chunk(2)])
+    return replace(forged, real=both[:, :x.shape[1]], fake=both[:, x.shape[1]:])
+
+def forge(self:SelfBlend, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
+    "Real clips and forgeries as they leave the forger's hands."
+    b, t, _, size, _ = x.shape
+    x = x.float()/255 if x.dtype == torch.uint8 else x
+    landmarks = onto(landmarks_from_geometry(b, size) if landmarks is None else landmarks, x.device)
+    mask = self.masks(landmarks, t, size, generator)
+    source = self.source(x, landmarks, mask, generator)
+    inside = torch.rand(b, generator=generator) < .5 # which side is altered
+    soften, inside = torch.where(inside, 1., self.soft_outside), onto(inside, x.device).reshape(-1, 1, 1, 1, 1)
+    altered = alter(torch.where(inside, source, x), generator, self.strength, soften)
+    source, target = torch.where(inside, altered, source), torch.where(inside, x, altered)
+    fake = (target + mask*(source - target)).clamp(0, 1)
+    fake, mask, kind = self.anew(x, fake, mask, generator)
+    real = sometimes(x, self.alter_real, lambda c, _: alter(c, generator, self.strength), 0., 1., generator)
+    return Forged(real, fake, mask, kind)
+
+SelfBlend.__call__, SelfBlend.forge = __call__, forge
 
 # %% ../../nbs/forge/10_selfblend.ipynb #b81d6f02
-def film(
-    x:Tensor, # `(B, T, 3, S, S)` in [0, 1]
-    rate:int, # Constant rate factor, 0 (lossless) to 51
-    scale:float=1., # Share of the size at which it is filmed, above 0 to 1
-)->Tensor: # Same shape; raises `ImportError` where PyAV is not installed
-    "Written as H.264 video, in which the face is smaller, and read again."
-    small = 2*max(8, round(x.shape[-1]*scale/2))
-    return resample(h264(resample(x, small).clamp(0, 1), rate), x.shape[-1]).clamp(0, 1)
-
-def _degrade(self:SelfBlend, real:Tensor, fake:Tensor, generator)->tuple[Tensor, Tensor]: # both along the frames, so that each pair meets the same
-    both = torch.cat([real, fake], 1)
-    share = self.video*self.severity if find_spec("av") else 0.
-    filmed = torch.rand(len(both), generator=generator) < share
-    out = torch.empty_like(both)
+def meet(self:SelfBlend, both:Tensor, generator=None)->tuple[Tensor, Tensor, list, list]: # (B, 2T, 3, S, S); which are to be filmed, at which rates and scales
+    "Pairs along the frames after what both of them meet, and which of them is to be filmed: that takes time, and can be done meanwhile."
+    filmed = torch.rand(len(both), generator=generator) < (self.video*self.severity if find_spec("av") else 0.)
     for part, severity in ((~filmed, self.severity), (filmed, self.severity/2)): # a video is seldom ruined twice
-        if part.any(): out[part] = degrade_in_the_wild(both[part], generator, severity)
-    real, fake = out.chunk(2, 1)
-    n = int(filmed.sum())
-    for i, rate, scale in zip(filmed.nonzero().flatten().tolist(), uniform(n, 18, 34, generator).tolist(), uniform(n, .4, 1.2, generator).tolist()):
-        for o in (real, fake): o[i:i+1] = film(o[i:i+1], int(rate), min(scale, 1.)) # each by itself: a codec must not predict the forgery from the original
-    return real, fake
+        if len(i := onto(part.nonzero().flatten(), both.device)): both = both.index_copy(0, i, degrade_in_the_wild(both[i], generator, severity))
+    rates, scales = (uniform(int(filmed.sum()), *o, generator) for o in ((18, 34), (.4, 1.2)))
+    return both, filmed.nonzero().flatten(), rates.int().tolist(), scales.clamp(max=1).tolist()
 
-SelfBlend._degrade = _degrade
+SelfBlend.meet = meet
 
+# %% ../../nbs/forge/10_selfblend.ipynb #536b5ee1
 def anew(self:SelfBlend, x:Tensor, fake:Tensor, mask:Tensor, generator=None)->tuple[Tensor, Tensor, Tensor]:
     "Some forgeries and their masks replaced by what `latent` draws of the originals, and the kind of each."
     kind, t = torch.zeros(len(x), dtype=torch.long), x.shape[1]
     if self.latent is None: return fake, mask, kind
     drawn = torch.rand(len(x), generator=generator)
     kind = (drawn < self.inside + self.whole).long() + (drawn < self.whole).long()
-    i = kind.nonzero().flatten().to(x.device)
+    i = onto(kind.nonzero().flatten(), x.device)
     if not len(i): return fake, mask, kind
     seen, part = x[i].flatten(0, 1), mask[i].flatten(0, 1)
     new = self.latent(seen, generator)
-    whole = (kind[kind > 0] == KINDS.index("redrawn whole")).to(x.device).repeat_interleave(t, 0).reshape(-1, 1, 1, 1)
+    whole = onto(kind[kind > 0] == KINDS.index("redrawn whole"), x.device).repeat_interleave(t, 0).reshape(-1, 1, 1, 1)
     new = torch.where(whole, new, (seen + part*(match_colour(new, seen, part) - seen)).clamp(0, 1))
     back = lambda o: o.unflatten(0, (len(i), t))
     return fake.index_copy(0, i, back(new)), mask.index_copy(0, i, back(torch.where(whole, torch.ones_like(part), part))), kind
@@ -306,13 +308,13 @@ def masks(self:SelfBlend, landmarks:Tensor, frames:int, size:int, generator=None
     shape = MaskShape(*(each(o) for o in vars(shape).values()))
     wobble = self.flicker if frames > 1 else 0.
     shape.feather = shape.feather*torch.exp(.5*wobble*torch.randn(b*frames, 1, 1, generator=generator))
-    field = each(smooth_field(b, size//4, generator=generator)) + .5*wobble*smooth_field(b*frames, size//4, 3, generator)
+    bend = lambda count, knots: smooth_field(count, size//4, knots, generator, landmarks.device)
+    field = each(bend(b, 5)) + .5*wobble*bend(b*frames, 3)
     field = F.interpolate(field.permute(0, 3, 1, 2), (size, size), mode="bilinear").permute(0, 2, 3, 1)
-    coordinates = face_coordinates(each(landmarks), size) + self.deformation*field.to(landmarks.device)
-    shape = MaskShape(*(o.to(landmarks.device) for o in vars(shape).values()))
+    coordinates = face_coordinates(each(landmarks), size) + self.deformation*field
     ratio = torch.tensor([.5, .75, 1., 1., 1., 1.])[torch.randint(6, (b,), generator=generator)]
-    ratio = (each(ratio)*(1 - .3*wobble*torch.rand(b*frames, generator=generator))).to(landmarks.device)
-    return (face_masks(coordinates, shape)*ratio.reshape(-1, 1, 1, 1)).unflatten(0, (b, frames))
+    ratio = onto(each(ratio)*(1 - .3*wobble*torch.rand(b*frames, generator=generator)), landmarks.device)
+    return (face_masks(coordinates, _sent(shape, landmarks.device))*ratio.reshape(-1, 1, 1, 1)).unflatten(0, (b, frames))
 
 def source(self:SelfBlend, x:Tensor, landmarks:Tensor, mask:Tensor, generator=None)->Tensor:
     "What is pasted, `(B, T, 3, S, S)`: the face itself moved a little, or another face laid over it and matched in colour."
@@ -320,21 +322,22 @@ def source(self:SelfBlend, x:Tensor, landmarks:Tensor, mask:Tensor, generator=No
     draw = lambda *shape: (2*torch.rand(*shape, generator=generator) - 1)
     wobble = (1 + (self.flicker*draw(b, t) if t > 1 else torch.zeros(b, t))).flatten()
     angle, scale, shift = (o.repeat_interleave(t, 0) for o in (3*draw(b), .05*draw(b), .02*draw(b, 2)))
-    move = [o.to(x.device) for o in (angle*wobble, 1 + scale*wobble, shift*wobble[:, None])]
+    move = [onto(o, x.device) for o in (angle*wobble, 1 + scale*wobble, shift*wobble[:, None])]
     to_self = small_motion(face_frame(landmarks)[0].repeat_interleave(t, 0), size, *move)
-    swapped = (torch.rand(b, generator=generator) < (self.swap if b > 1 else 0)).to(x.device).repeat_interleave(t, 0)
+    some = lambda share: (torch.rand(b, generator=generator) < share).repeat_interleave(t, 0)
+    where = some(self.swap if b > 1 else 0)
+    swapped, where = onto(where, x.device), onto(where.nonzero().flatten(), x.device)
     other = look_alikes(landmarks)
     to_other = align_to(landmarks[other], landmarks).repeat_interleave(t, 0)
     matrix = torch.where(swapped[:, None, None], to_other, to_self)
     raw = torch.where(swapped[:, None, None, None], x[other].flatten(0, 1), x.flatten(0, 1))
     if self.redraw is not None:
-        anew = (torch.rand(b, generator=generator) < self.redrawn).to(x.device).repeat_interleave(t, 0).nonzero().flatten()
+        anew = onto(some(self.redrawn).nonzero().flatten(), x.device)
         points = torch.where(swapped[:, None, None], landmarks[other].repeat_interleave(t, 0), landmarks.repeat_interleave(t, 0))
         if len(anew): raw = raw.index_copy(0, anew, self.redraw(raw[anew], points[anew], generator))
     moved = warp(raw, matrix)
-    where = swapped.nonzero().flatten()
     if len(where): moved[where] = match_colour(moved[where], x.flatten(0, 1)[where], mask.flatten(0, 1)[where])
-    seamless = (torch.rand(b, generator=generator) < .2).to(x.device).repeat_interleave(t, 0).nonzero().flatten()
+    seamless = onto(some(.2).nonzero().flatten(), x.device)
     if len(seamless): moved[seamless] = harmonise(moved[seamless], x.flatten(0, 1)[seamless], mask.flatten(0, 1)[seamless])
     return moved.unflatten(0, (b, t))
 
@@ -353,9 +356,9 @@ def shallow_focus(
 )->Tensor: # Same shape
     "Put what is behind head and shoulders out of focus."
     coordinates = face_coordinates(landmarks, x.shape[-1])
-    coordinates = coordinates + .12*smooth_field(len(x), x.shape[-1], 7, generator).to(x.device)
+    coordinates = coordinates + .12*smooth_field(len(x), x.shape[-1], 7, generator, x.device)
     shapes = [_shapes_within(torch.tensor(o).expand(len(x), 5, 2), .1, 1.2, generator) for o in SUBJECT]
-    near = torch.stack([face_masks(coordinates, MaskShape(*(v.to(x.device) for v in vars(o).values()))) for o in shapes]).amax(0)[:, None]
+    near = torch.stack([face_masks(coordinates, _sent(o, x.device)) for o in shapes]).amax(0)[:, None]
     far = blur(x*(1 - near), sigma)/blur((1 - near).expand(-1, -1, 3, -1, -1), sigma).clamp(min=1e-5)
     return near*x + (1 - near)*far.clamp(0, 1)
 
@@ -366,10 +369,14 @@ def uneven_light(
 )->Tensor: # Same shape
     "Light that differs smoothly from place to place, and a little in colour."
     light = torch.randn(len(x), 1, 3, 3, generator=generator) + .25*torch.randn(len(x), 3, 3, 3, generator=generator)
-    light = F.interpolate(light, x.shape[-2:], mode="bicubic", align_corners=True).to(x.device)[:, None]
+    light = F.interpolate(onto(light, x.device), x.shape[-2:], mode="bicubic", align_corners=True)[:, None]
     return (x*torch.exp(per_clip(strength, x)*light)).clamp(0, 1)
 
 # %% ../../nbs/forge/10_selfblend.ipynb #4ecd033a
+def _inverse(o:Tensor)->Tensor: # of (N, 2, 2); torch's own waits for the device, to see that there is one
+    (a, b), (c, d) = (row.unbind(-1) for row in o.unbind(1))
+    return torch.stack([d, -b, -c, a], -1).unflatten(-1, (2, 2))/(a*d - b*c)[:, None, None]
+
 def motion_from_still(
     x:Tensor, # `(B, 1, 3, S, S)` in [0, 1]
     landmarks:Tensor, # `(B, 5, 2)` in pixels
@@ -382,7 +389,7 @@ def motion_from_still(
     draw = lambda scale, k=1: ((2*torch.rand(b, 1, k, generator=generator) - 1)*time[:, None] + .08*torch.randn(b, frames, k, generator=generator))*scale
     angle, zoom, shift = draw(4.)[..., 0].flatten(), 1 + draw(.1)[..., 0].flatten(), draw(.06, 2).flatten(0, 1)
     centre = torch.full((b*frames, 2), (size - 1)/2)
-    matrix = small_motion(centre, size, angle, zoom, shift).to(x.device)
+    matrix = onto(small_motion(centre, size, angle, zoom, shift), x.device)
     clips = warp(x.expand(b, frames, c, size, size).flatten(0, 1), matrix).unflatten(0, (b, frames))
-    points = landmarks.to(x.device).repeat_interleave(frames, 0) - matrix[:, None, :, 2]
-    return clips, (points @ torch.linalg.inv(matrix[:, :, :2]).transpose(1, 2)).unflatten(0, (b, frames))
+    points = onto(landmarks, x.device).repeat_interleave(frames, 0) - matrix[:, None, :, 2]
+    return clips, (points @ _inverse(matrix[:, :, :2]).transpose(1, 2)).unflatten(0, (b, frames))

@@ -1,4 +1,4 @@
-"""From a table of faces to batches: crops cut anew each time, forged or degraded, and balanced.
+"""From faces to batches: forged or degraded on the device, and balanced.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/learn/batches.html.md"""
 
@@ -6,162 +6,25 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/batches.html.md"""
 
 # %% ../../nbs/learn/05_batches.ipynb #7915769e
 from __future__ import annotations
-import functools, hashlib, json, math, random
+import functools
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-import cv2, numpy as np, pandas as pd, torch
+from typing import Callable
+import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from torch import Tensor
-from ..forge.augment import contrast, degrade_in_the_wild, gamma, resample, sometimes, uniform
-from ..core import FAKE, LABELS, REAL, DeepfakeError, ManifestError, MediaError, sha256_file
-from ..see.files import Limits
-from ..see.image import read_image
-from ..forge.selfblend import KINDS, SelfBlend, landmarks_from_geometry, motion_from_still, shallow_focus, uneven_light
+from ..core import FAKE, LABELS, REAL, DeepfakeError, ManifestError
+from ..forge.filming import Camera
+from ..forge.augment import contrast, degrade_in_the_wild, from_bytes, gamma, onto, resample, sometimes, to_bytes, uniform
+from .canvases import Canvases, Items, stack_items
+from .crops import Faces
+from .crops import BOX, CLIP_COLUMNS, LANDMARKS, CropJitter, check_pictures # for those who look for them here
+from ..forge.selfblend import KINDS, SelfBlend, motion_from_still, shallow_focus, uneven_light
 
 # %% auto #0
-__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'WHOLE', 'ROLES', 'LABELLED', 'CHOSEN', 'CropJitter', 'crop_matrix', 'crop',
-           'move_landmarks', 'Faces', 'image', 'fits', 'cut', 'check_pictures', 'scramble', 'role_of', 'source_of',
-           'halves', 'ForgedBatch', 'LabelledBatch', 'Teachers', 'draw_couples', 'TeacherBatch', 'BalanceError',
-           'balance_keys', 'balance_weights', 'effective_counts']
-
-# %% ../../nbs/learn/05_batches.ipynb #fa587242
-LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"]
-BOX = ["face_x", "face_y", "face_w", "face_h"]
-CLIP_COLUMNS = ["source_path", "person"] # rows that agree in these are the frames of one clip
-
-@dataclass
-class CropJitter:
-    "How far the crop of a face may differ from the canonical one."
-    margin: float = .2 # larger or smaller by up to this share
-    shift: float = .05 # to any side, share of the crop
-    angle: float = 12. # degrees
-    mirror: bool = True # left and right may be exchanged
-    inside: float = .8 # chance that a crop that reaches beyond the picture is made smaller, down to 3/4, until it does so no more
-
-    def draw(self, rng:random.Random, fits:float=math.inf)->tuple[float, float, float, float, bool]: # scale, right, down, angle, mirrored?
-        "Numbers for `crop_matrix`; `fits` is the largest scale at which the crop lies within its picture."
-        one = lambda bound: rng.uniform(-bound, bound)
-        scale = 1 + one(self.margin)
-        if fits < scale and rng.random() < self.inside: scale = min(scale, max(fits*(1 + one(self.margin)/4), .75))
-        return scale, one(self.shift), one(self.shift), one(self.angle), self.mirror and rng.random() < .5
-
-def crop_matrix(
-    box:tuple[float, float, float, float], # x, y, width, height of the face in pixels
-    size:int, # Side of the crop in pixels
-    margin:float=1.25, # Side of the crop / longer side of the box
-    jitter:tuple=(1., 0., 0., 0., False), # What `CropJitter.draw` gives
-)->np.ndarray: # `(2, 3)`: from pixels of the picture to pixels of the crop
-    "The similarity that cuts a face out."
-    (x, y, w, h), (scale, right, down, angle, mirrored) = box, jitter
-    k = size/(max(w, h)*margin*scale)
-    a = math.radians(angle)
-    linear = k*np.array([[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]])
-    if mirrored: linear[0] *= -1
-    offset = np.array([.5 + right, .5 + down])*size - .5 - linear @ [x + w/2 - .5, y + h/2 - .5]
-    return np.c_[linear, offset]
-
-# %% ../../nbs/learn/05_batches.ipynb #54c6f4b8
-def crop(
-    image:np.ndarray, # `uint8 (H, W, 3)`
-    matrix:np.ndarray, # `(2, 3)` from `crop_matrix`
-    size:int, # Side of the crop in pixels
-)->np.ndarray: # `uint8 (size, size, 3)`; beyond the border the picture is mirrored
-    "Cut a face out, averaging where it shrinks."
-    shrink = 1/np.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    if shrink > 1.5: # `warpAffine` samples points: halve first, so that nothing aliases
-        k = 2**math.floor(math.log2(shrink) + .4)
-        image = cv2.resize(image, (max(1, image.shape[1]//k), max(1, image.shape[0]//k)), interpolation=cv2.INTER_AREA)
-        matrix = np.c_[matrix[:, :2]*k, matrix[:, 2] + matrix[:, :2] @ np.full(2, (k - 1)/2)]
-    return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-
-def move_landmarks(
-    points:np.ndarray, # `(5, 2)` in pixels of the picture
-    matrix:np.ndarray, # `(2, 3)` from `crop_matrix`
-)->np.ndarray: # `(5, 2)` in pixels of the crop; left and right are exchanged where the crop is mirrored
-    "Landmarks in the crop."
-    moved = points @ matrix[:, :2].T + matrix[:, 2]
-    return moved[[1, 0, 2, 4, 3]] if np.linalg.det(matrix[:, :2]) < 0 else moved
-
-# %% ../../nbs/learn/05_batches.ipynb #fbbb038b
-class Faces:
-    "Clips of face crops, read and cut when asked for."
-    def __init__(self,
-        manifest:pd.DataFrame, # At least `path` and `label`; optionally face box, landmarks, `time` and what names a clip
-        size:int, # Side of the crops in pixels
-        clip_length:int=1, # Frames T of a clip, evenly spaced; shorter clips repeat their last frame
-        margin:float=1.25, # Side of the crop / longer side of the face box
-        jitter:CropJitter|None=None, # None: the canonical crop
-        root:str|Path|None=None, # Folder that relative paths start from; by default `manifest.attrs['root']`
-    ):
-        self.size, self.clip_length, self.margin, self.jitter = size, clip_length, margin, jitter
-        self.root = Path(root or manifest.attrs.get("root", "."))
-        if missing := {"path", "label"} - set(manifest.columns): raise ManifestError(self.root, f"a table without {sorted(missing)}", "columns path and label")
-        if not len(manifest): raise ManifestError(self.root, "a table without rows", "at least one face")
-        rows = (manifest.sort_values("time", kind="stable") if "time" in manifest else manifest).reset_index(drop=True)
-        numbers = rows.groupby([o for o in CLIP_COLUMNS if o in rows], sort=False, dropna=False).indices.values() if CLIP_COLUMNS[0] in rows else [[i] for i in range(len(rows))]
-        records = rows.to_dict("records")
-        self.clips = [[records[i] for i in clip] for clip in numbers]
-        self.labels = np.array([c[0]["label"] for c in self.clips], dtype=np.int64)
-
-    def __len__(self): return len(self.clips)
-
-    def __getitem__(self, i:int)->tuple[Tensor, Tensor, int]: # uint8 (T, 3, S, S), landmarks (5, 2), label
-        frames = self.clips[i]
-        picks = [frames[j] for j in np.linspace(0, len(frames) - 1, self.clip_length).round().astype(int)] if len(frames) > 1 else frames[:1]
-        images = [self.image(o) for o in picks]
-        fits = min(self.fits(o, image) for o, image in zip(picks, images))
-        jitter = self.jitter.draw(random.Random(torch.randint(1 << 31, ()).item()), fits) if self.jitter else (1., 0., 0., 0., False)
-        crops, points = zip(*(self.cut(o, image, jitter) for o, image in zip(picks, images)))
-        clip = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-        return clip, torch.from_numpy(np.mean(points, 0)).float(), int(self.labels[i])
-
-# %% ../../nbs/learn/05_batches.ipynb #ea42c56e
-WHOLE = Limits(max_image_side=1 << 20) # boxes are in pixels of the file: it is not shrunk
-
-def image(self:Faces, row:dict)->np.ndarray:
-    "The whole picture of one row, `uint8 (H, W, 3)` in RGB; raises `MediaError` for one that is missing or damaged."
-    return read_image(self.root/row["path"], WHOLE).frames[0]
-
-def _boxed(row): return not pd.isna(row.get(BOX[0], math.nan))
-
-def fits(self:Faces, row:dict, image:np.ndarray)->float:
-    "The largest scale of the canonical crop at which it lies within the picture; infinite for a picture that is a crop already."
-    if not _boxed(row): return math.inf
-    (x, y, w, h), (height, width) = [row[o] for o in BOX], image.shape[:2]
-    return 2*min(x + w/2, y + h/2, width - x - w/2, height - y - h/2)/(max(w, h)*self.margin)
-
-def cut(self:Faces, row:dict, image:np.ndarray, jitter:tuple)->tuple[np.ndarray, np.ndarray]:
-    "The face of one row: crop `uint8 (S, S, 3)` and landmarks `(5, 2)`."
-    boxed, (height, width) = _boxed(row), image.shape[:2]
-    box, margin = ([row[o] for o in BOX], self.margin) if boxed else ((0, 0, width, height), 1.)
-    matrix = crop_matrix(box, self.size, margin, jitter)
-    if not pd.isna(row.get(LANDMARKS[0], math.nan)): points = np.array([row[o] for o in LANDMARKS], float).reshape(5, 2)
-    else: points = landmarks_from_geometry(1, max(box[2:]), 1. if boxed else self.margin)[0].numpy() + np.array(box[:2])
-    return crop(image, matrix, self.size), move_landmarks(points, matrix)
-Faces.image, Faces.fits, Faces.cut = image, fits, cut
-
-# %% ../../nbs/learn/05_batches.ipynb #76604806
-def check_pictures(
-    manifest:pd.DataFrame, # Faces; relative paths start at `root`
-    root:str|Path|None=None, # Folder; by default `manifest.attrs['root']`
-    progress:bool=False, # Show a bar?
-)->str: # 64 hexadecimal digits that change with any picture, label, split, box or landmark; raises `ManifestError`
-    "Read every picture once, whole, and say which data this is."
-    from tqdm.auto import tqdm
-    root, columns = Path(root or manifest.attrs.get("root", ".")), ["label", "split", "group", "pair", *BOX, *LANDMARKS]
-    def look(path): # its hash, or what is wrong with it
-        try: read_image(root/path, WHOLE)
-        except MediaError as error: return error
-        return sha256_file(root/path)
-    paths = list(dict.fromkeys(manifest.path))
-    with ThreadPoolExecutor(4) as pool: found = dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress, leave=False)))
-    if faults := [o for o in found.values() if isinstance(o, MediaError)]:
-        others = f", and {len(faults) - 1} further pictures of the table cannot be read either" if len(faults) > 1 else ""
-        raise ManifestError(faults[0].path, faults[0].found + others, "whole pictures")
-    rows = [[found[o["path"]], *(str(o.get(c, "")) for c in columns)] for o in manifest.to_dict("records")]
-    return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()
+__all__ = ['ROLES', 'LABELLED', 'CHOSEN', 'scramble', 'role_of', 'source_of', 'halves', 'Filming', 'Begun', 'ForgedBatch',
+           'finish', 'LabelledBatch', 'Teachers', 'draw_couples', 'TeacherBatch', 'BalanceError', 'balance_keys',
+           'balance_weights', 'effective_counts']
 
 # %% ../../nbs/learn/05_batches.ipynb #db2b0fda
 def scramble(
@@ -169,16 +32,16 @@ def scramble(
     generator:torch.Generator|None=None, # For results that can be repeated
 )->list[Tensor]: # Same shapes
     "Some clips upside down, some with their colours exchanged, some as negatives; masks only turn."
-    stacks, drawn = [o.clone() for o in stacks], lambda chance: (torch.rand(len(stacks[0]), generator=generator) < chance).nonzero().flatten().tolist()
-    for i in drawn(.15):
-        for o in stacks: o[i] = o[i].flip(-2)
-    colours = [o for o in stacks if o.shape[2] == 3]
-    for i in drawn(.25):
-        order = torch.randperm(3, generator=generator)
-        for o in colours: o[i] = o[i][:, order]
-    for i in drawn(.06):
-        for o in colours: o[i] = 1 - o[i]
-    return stacks
+    n, device = len(stacks[0]), stacks[0].device
+    drawn = lambda chance: onto((torch.rand(n, generator=generator) < chance).nonzero().flatten(), device)
+    turned, mixed, negative = map(drawn, (.15, .25, .06))
+    order = onto(torch.rand(len(mixed), 3, generator=generator).argsort(1), device)[:, None, :, None, None]
+    def change(o):
+        o = o.index_copy(0, turned, o[turned].flip(-2))
+        if o.shape[2] != 3: return o
+        o = o.index_copy(0, mixed, torch.take_along_dim(o[mixed], order, 2))
+        return o.index_copy(0, negative, 1 - o[negative])
+    return [change(o) for o in stacks]
 
 # %% ../../nbs/learn/05_batches.ipynb #a10510d7
 ROLES = ("real", *KINDS, "labelled", "chosen by") # what an item is; the last is only looked at, to choose by it
@@ -202,16 +65,45 @@ def halves(
 )->list[Tensor]: # `(2B, ...)`: two halves of B items
     "Two halves of a batch, in neither of which anybody stands beside his own forgery."
     a, b = order[:len(order)//2], order[len(order)//2:]
-    return [torch.cat([o[a, 0], o[b, 1], o[b, 0], o[a, 1]]) for o in pairs]
+    def divide(o):
+        first, second = onto(a, o.device), onto(b, o.device)
+        return torch.cat([o[first, 0], o[second, 1], o[second, 0], o[first, 1]])
+    return [divide(o) for o in pairs]
 
-def _generator(x:Tensor, repeatable:bool)->torch.Generator: # from the items themselves where their batch must be the same each time
-    seed = int(x[:, 0, :, ::16, ::16].double().sum()*1e6) % (1 << 31) if repeatable else torch.randint(1 << 31, ()).item()
-    return torch.Generator().manual_seed(seed)
+def _generator(items:Items, repeatable:bool)->torch.Generator: # from the items themselves where their batch must be the same each time
+    return torch.Generator().manual_seed(items.seed if repeatable else torch.randint(1 << 31, ()).item())
+
+# %% ../../nbs/learn/05_batches.ipynb #6cbd0b9f
+class Filming:
+    "Clips on their way from a device to a film and back."
+    def __init__(self, clips:Tensor, rates:list, scales:list, camera:Camera): # clips (N, T, 3, S, S)
+        self.device, self.camera, self.films = clips.device, camera, None
+        self.rates, self.sides = rates, [round(clips.shape[-1]*o) for o in scales]
+        sent, self.event = to_bytes(clips), None
+        if clips.is_cuda:
+            self.here = torch.empty(sent.shape, dtype=torch.uint8, pin_memory=True).copy_(sent, non_blocking=True)
+            self.event = torch.cuda.Event(); self.event.record()
+        else: self.here = sent
+
+    def hand_out(self): # to the camera, once the clips have arrived
+        if self.films is not None: return
+        if self.event: self.event.synchronize()
+        self.films = self.camera.begin(self.here.numpy(), self.rates, self.sides)
+
+    def result(self)->Tensor: # (N, T, 3, S, S), on the device
+        self.hand_out()
+        return from_bytes(onto(torch.from_numpy(self.films.result()), self.device))
+
+@dataclass
+class Begun:
+    "A batch that is being made."
+    finish: Callable # gives it, as a tuple of tensors
+    hand_out: Callable = lambda: None # lets the camera begin
 
 # %% ../../nbs/learn/05_batches.ipynb #a3aa10e1
 @dataclass
 class ForgedBatch:
-    "Real clips in; real and forged clips, labels, origins and masks out. For a loader's `create_batch`."
+    "Real clips in; real and forged clips, labels, origins and masks out."
     size: int # side of the clips that come out, in pixels
     selfblend: SelfBlend # the forger
     frames: int = 1 # clips of this length are made from stills
@@ -221,56 +113,84 @@ class ForgedBatch:
     light: float = .45 # share of pairs that are unevenly lit, likewise
     tone: float = .2 # share of pairs with hard contrast, and of those with another tone curve, likewise
     scrambled: bool = True # some pairs upside down, in other colours? Never where batches are repeatable
+    camera: Camera = field(default_factory=Camera) # films some of the pairs
 
     def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor, Tensor]: # (2B, T, 3, S, S), (2B,), (2B,), (2B*T, 1, s, s)
-        x, points = torch.stack([o[0] for o in samples]).float()/255, torch.stack([o[1] for o in samples])
-        source = torch.tensor([source_of(o[3]) if len(o) > 3 else 0 for o in samples])
-        generator = _generator(x, self.repeatable)
+        return self.start(stack_items(samples)).finish()
+
+    @torch.no_grad()
+    def start(self, items:Items)->Begun: # everything but the films' way back
+        x, points, generator = items.x.float()/255 if items.x.dtype == torch.uint8 else items.x, items.points, _generator(items, self.repeatable)
         if self.frames > x.shape[1] == 1:
             x, moved = motion_from_still(x, points, self.frames, generator)
             points = moved.mean(1)
-        forged = self.selfblend(self.photograph(x, points, generator), points, generator)
-        real, fake = resample(forged.real, self.size).clamp(0, 1), resample(forged.fake, self.size).clamp(0, 1)
-        mask = resample(forged.mask, self.size)
-        if self.scrambled and not self.repeatable: # both at once, so that each pair is treated alike
-            real, fake, mask = scramble(real, fake, mask, generator=generator)
-        mask = F.adaptive_avg_pool2d(mask.flatten(0, 1), self.size//self.mask_stride).unflatten(0, mask.shape[:2])
-        origin = len(ROLES)*source[:, None] + torch.stack([torch.zeros_like(forged.kind), 1 + forged.kind], 1)
-        label = torch.tensor([REAL, FAKE]).float().expand(len(x), 2)
-        pairs = torch.stack([real, fake], 1), label, origin, torch.stack([torch.zeros_like(mask), mask], 1)
-        if self.repeatable: x, label, origin, mask = (o.transpose(0, 1).flatten(0, 1) for o in pairs)
-        else: x, label, origin, mask = halves(*pairs, order=torch.randperm(len(x), generator=generator))
-        return x, label, origin, mask.flatten(0, 1)
+        forged, films = self.selfblend.forge(self.photograph(x, points, generator), points, generator), None
+        both = torch.cat([forged.real, forged.fake], 1)
+        if self.selfblend.degrade:
+            both, filmed, rates, scales = self.selfblend.meet(both, generator)
+            filmed = onto(filmed, x.device)
+            if len(filmed): films = Filming(torch.cat(both[filmed].chunk(2, 1)), 2*rates, 2*scales, self.camera) # each by itself: a codec must not predict the forgery from the original
+        return Begun(lambda: self.finish(both, films and (filmed, films), forged, source_of(items.origin), generator), films.hand_out if films else lambda: None)
 
     def photograph(self, x:Tensor, points:Tensor, generator:torch.Generator)->Tensor: # what a camera does to some of the clips
         chosen = (torch.rand(len(x), generator=generator) < self.focus).nonzero().flatten()
-        sigma = uniform(len(chosen), .0025, .025, generator, log=True)*x.shape[-1]
+        sigma, chosen = (onto(o, x.device) for o in (uniform(len(chosen), .0025, .025, generator, log=True)*x.shape[-1], chosen))
         if len(chosen): x = x.index_copy(0, chosen, shallow_focus(x[chosen], sigma, points[chosen], generator))
         x = sometimes(x, self.light, lambda c, s: uneven_light(c, s, generator), .05, .45, generator)
         x = sometimes(x, self.tone, contrast, 1., 1.6, generator)
         return sometimes(x, self.tone, gamma, .6, 1.8, generator, log=True)
 
+# %% ../../nbs/learn/05_batches.ipynb #be583d09
+@torch.no_grad()
+def finish(self:ForgedBatch, both:Tensor, films:tuple|None, forged, source:Tensor, generator:torch.Generator)->tuple:
+    "Films put in their places, sizes and halves made."
+    if films: both = both.index_copy(0, films[0], torch.cat(films[1].result().chunk(2), 1))
+    real, fake, mask = (resample(o, self.size) for o in (*both.chunk(2, 1), forged.mask))
+    real, fake = real.clamp(0, 1), fake.clamp(0, 1)
+    if self.scrambled and not self.repeatable: # both at once, so that each pair is treated alike
+        real, fake, mask = scramble(real, fake, mask, generator=generator)
+    mask = F.adaptive_avg_pool2d(mask.flatten(0, 1), self.size//self.mask_stride).unflatten(0, mask.shape[:2])
+    origin = len(ROLES)*source[:, None] + torch.stack([torch.zeros_like(forged.kind), 1 + forged.kind], 1)
+    label = torch.tensor([REAL, FAKE]).float().expand(len(real), 2)
+    pairs = torch.stack([real, fake], 1), onto(label, real.device), onto(origin, real.device), torch.stack([torch.zeros_like(mask), mask], 1)
+    if self.repeatable: x, label, origin, mask = (o.transpose(0, 1).flatten(0, 1) for o in pairs)
+    else: x, label, origin, mask = halves(*pairs, order=torch.randperm(len(real), generator=generator))
+    return x, label, origin, mask.flatten(0, 1)
+
+ForgedBatch.finish = finish
+
 # %% ../../nbs/learn/05_batches.ipynb #a1e57b1d
 @dataclass
 class LabelledBatch:
-    "Labelled clips in, degraded clips, labels and origins out. For a loader's `create_batch`."
+    "Labelled clips in, degraded clips, labels and origins out."
     size: int # side of the clips that come out, in pixels
     severity: float = 1. # of the degradations, 0 for none
     repeatable: bool = False # the same degradations each time?
     paired: bool = False # clips come as original, forgery, original ... and go out as two `halves`
 
     def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor]: # (B, T, 3, S, S) in [0, 1], (B,), (B,)
-        x, label = torch.stack([o[0] for o in samples]).float()/255, torch.tensor([float(o[2]) for o in samples])
-        origin = torch.tensor([o[3] if len(o) > 3 else LABELLED for o in samples])
-        generator, frames = _generator(x, self.repeatable), x.shape[1]
+        return self.start(stack_items(samples, LABELLED)).finish()
+
+    @torch.no_grad()
+    def start(self, items:Items)->Begun: # all of it
+        x, generator, frames = items.x.float()/255 if items.x.dtype == torch.uint8 else items.x, _generator(items, self.repeatable), items.x.shape[1]
+        label, origin = onto(items.label, x.device), onto(items.origin, x.device)
         if self.paired: x = x.unflatten(0, (-1, 2)).flatten(1, 2) # both of a pair as one clip
         if self.severity:
-            wild = (role_of(origin) != CHOSEN).nonzero().flatten() if not self.paired else torch.arange(len(x)) # what is to be chosen by stays as it is
+            wild = onto((role_of(items.origin) != CHOSEN).nonzero().flatten() if not self.paired else torch.arange(len(x)), x.device) # what is to be chosen by stays as it is
             if len(wild): x = x.index_copy(0, wild, degrade_in_the_wild(x[wild], generator, self.severity))
         x = resample(x, self.size).clamp(0, 1) if x.shape[-1] != self.size else x
-        if not self.paired: return x, label, origin
+        if not self.paired: return Begun(lambda: (x, label, origin))
         pairs = x.unflatten(1, (2, frames)), label.unflatten(0, (-1, 2)), origin.unflatten(0, (-1, 2))
-        return tuple(halves(*pairs, order=torch.randperm(len(x), generator=generator)))
+        pairs = tuple(halves(*pairs, order=torch.randperm(len(x), generator=generator)))
+        return Begun(lambda: pairs)
+
+# %% ../../nbs/learn/05_batches.ipynb #e85f0f26
+def _joined(parts:list[Items])->Items|None: # in one
+    if len(parts) < 2: return parts[0] if parts else None
+    x, *rest = ([getattr(o, k) for o in parts] for k in ("x", "points", "label", "origin"))
+    x = x if len({o.dtype for o in x}) == 1 else [o.float()/255 if o.dtype == torch.uint8 else o for o in x]
+    return Items(torch.cat(x), *map(torch.cat, rest), sum(o.seed for o in parts) % (1 << 31))
 
 # %% ../../nbs/learn/05_batches.ipynb #49b19c4c
 class Teachers:
@@ -286,6 +206,7 @@ class Teachers:
         number = {n: i for i, n in enumerate(self.sources)}
         self.origin = np.concatenate([[role + len(ROLES)*number[n] for n in named(o)] for role, o in self.parts]).astype(np.int64)
         self.labels = np.concatenate([o.labels for _, o in self.parts])
+        self.canvases = None # of each part, where they are kept
         self.weights = np.array([max(0., float(c[0].get("weight", 1.))) for c in own.clips]) if own is not None else np.ones(0)
 
     @functools.cached_property
@@ -300,6 +221,18 @@ class Teachers:
             if j < len(part): return *part[j], int(self.origin[i])
             j -= len(part)
         raise IndexError(i)
+
+    def keep(self, canvases:list[Canvases]): self.canvases = canvases # in place of reading: one for each part
+
+    def items(self, drawn:list)->list[Items|None]: # numbers where there are canvases, else samples: those to forge from, and the others
+        if self.canvases is None:
+            parts = [[o for o in drawn if (role_of(o[3]) > 0) == told] for told in (False, True)]
+            return [stack_items(o) if o else None for o in parts]
+        out, first = {False: [], True: []}, 0
+        for (role, part), canvas in zip(self.parts, self.canvases):
+            if mine := [i - first for i in drawn if first <= i < first + len(part)]: out[role > 0].append(canvas.items(mine, self.origin[first:first + len(part)]))
+            first += len(part)
+        return [_joined(o) for o in out.values()]
 
 # %% ../../nbs/learn/05_batches.ipynb #3d18937e
 def _couples(faces:Faces, first:int)->list[tuple[np.ndarray, np.ndarray]]: # numbers of originals and forgeries, counted from `first`; raises `ManifestError`
@@ -328,12 +261,16 @@ class TeacherBatch:
     labelled: LabelledBatch # for the others; they have no mask
 
     def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor, Tensor]: # as from `ForgedBatch`
-        own, others = [o for o in samples if role_of(o[3]) == 0], [o for o in samples if role_of(o[3])]
-        parts = [self.forged(own)] if own else []
-        if others:
-            x, label, origin = self.labelled(others)
-            cells = self.forged.size//self.forged.mask_stride
-            parts.append((x, label, origin, torch.zeros(x.shape[0]*x.shape[1], 1, cells, cells)))
+        parts = [[o for o in samples if (role_of(o[3]) > 0) == told] for told in (False, True)]
+        return self.start(*(stack_items(o) if o else None for o in parts)).finish()
+
+    def start(self, own:Items|None, others:Items|None)->Begun:
+        begun = [batch.start(o) for batch, o in ((self.forged, own), (self.labelled, others)) if o is not None]
+        return Begun(lambda: self.join([o.finish() for o in begun]), lambda: [o.hand_out() for o in begun])
+
+    def join(self, parts:list)->tuple: # one batch
+        cells = self.forged.size//self.forged.mask_stride
+        parts = [o if len(o) > 3 else (*o, o[0].new_zeros(o[0].shape[0]*o[0].shape[1], 1, cells, cells)) for o in parts]
         if self.forged.repeatable: return tuple(torch.cat(o) for o in zip(*parts))
         first, second = ([[o[:len(o)//2], o[len(o)//2:]][i] for part in parts for o in part] for i in (0, 1))
         return tuple(torch.cat([*first[k::4], *second[k::4]]) for k in range(4))

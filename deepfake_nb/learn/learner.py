@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from ..core import DeepfakeError, atomic_write, sha256_file
 from .batches import LABELLED, Teachers, role_of
 from .loaders import BatchLoader, TeacherLoader, figures, forged_loaders, labelled_loaders, world # some for those who look for them here
+from .pace import FiniteLoss, HalfPrecision, SmoothLoss, SparingProgress, adamw, has_fast_bfloat16, memory_told
 from ..measure.metrics import auc
 from ..model.scorer import Scorer, ScorerError, create_scorer, load_scorer, save_scorer, splitter
 
 # %% auto #0
 __all__ = ['TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare', 'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint',
-           'FiniteLoss', 'frozen_parameters', 'FrozenStages', 'GradualUnfreezing', 'FrozenStatistics',
-           'has_fast_bfloat16', 'HalfPrecision', 'training_splitter', 'adamw', 'face_learner', 'Distributed',
-           'join_processes', 'leave_processes', 'fit']
+           'frozen_parameters', 'FrozenStages', 'GradualUnfreezing', 'FrozenStatistics', 'training_splitter',
+           'face_learner', 'Distributed', 'join_processes', 'leave_processes', 'fit']
 
 # %% ../../nbs/learn/15_learner.ipynb #d496d58c
 class TrainingScorer(nn.Module):
@@ -43,6 +43,12 @@ class TrainingScorer(nn.Module):
         super().__init__()
         self.scorer, self.stride, self.halves = scorer, stride, halves
         self.mask_head = nn.Conv2d(scorer.map_channels(stride), 1, 1) if stride else None
+        kept = scorer.mask_head.get(stride) if stride else None # what an earlier training has learnt
+        if kept and kept["weight"].shape == self.mask_head.weight.shape: self.mask_head.load_state_dict(kept)
+
+    def kept(self)->Scorer: # the scorer, with the mask's head for whoever trains on
+        if self.mask_head is not None: self.scorer.mask_head = {self.stride: {k: v.detach().clone() for k, v in self.mask_head.state_dict().items()}}
+        return self.scorer
 
     def forward(self, x:Tensor)->tuple[Tensor, Tensor, Tensor|None]: # logits (B,), frame logits (B, T), mask logits (B*T, 1, h, w)
         if not (self.halves and self.training): return self.whole(x)
@@ -87,11 +93,11 @@ class ClipAUC(Metric):
     def reset(self): self.scores, self.labels, self.origins = [], [], []
     def accumulate(self, learn):
         origin = learn.yb[1] if len(learn.yb) > 1 else torch.zeros_like(learn.yb[0], dtype=torch.long)
-        for kept, o in ((self.scores, learn.pred[0].float()), (self.labels, learn.yb[0]), (self.origins, origin)): kept.append(o.detach().cpu())
+        for kept, o in ((self.scores, learn.pred[0].float()), (self.labels, learn.yb[0]), (self.origins, origin)): kept.append(o.detach())
     @property
     def value(self):
         if not self.scores: return math.nan
-        labels, scores, origin = (torch.cat(o) for o in (self.labels, self.scores, self.origins))
+        labels, scores, origin = (torch.cat(o).cpu() for o in (self.labels, self.scores, self.origins))
         own = torch.where(role_of(origin) < LABELLED, -1, origin) # all that is forged here is one part
         parts = [self.which(origin)] if self.which else [own == o for o in own.unique()]
         values = [_auc(labels[o].numpy(), torch.sigmoid(scores[o]).numpy()) for o in parts]
@@ -115,9 +121,11 @@ class WeightAveraging(Callback):
         if not self.training: return
         self.steps += 1
         keep = min(self.decay, self.steps/(self.steps + 10)) # a short memory at first
-        for k, v in bare(self.learn.model).state_dict().items():
-            if v.is_floating_point(): self.average[k].lerp_(v.detach(), 1 - keep)
-            else: self.average[k].copy_(v)
+        with torch.no_grad():
+            pairs = [(self.average[k], v) for k, v in bare(self.learn.model).state_dict().items()]
+            torch._foreach_lerp_(*map(list, zip(*(o for o in pairs if o[1].is_floating_point()))), 1 - keep)
+            for kept, v in pairs:
+                if not v.is_floating_point(): kept.copy_(v)
     def before_validate(self):
         self.current = copy.deepcopy(bare(self.learn.model).state_dict())
         bare(self.learn.model).load_state_dict(self.average)
@@ -140,7 +148,7 @@ class KeepBest(Callback):
         if hasattr(self.learn, "weight_averaging"): model.load_state_dict(self.learn.weight_averaging.average)
         model.scorer.config.metrics = dict(validation_auc=round(self.best, 4), epoch=self.epoch)
         model.scorer.config.training = self.training
-        self.saved = sha256_file(save_scorer(model.scorer, self.path))
+        self.saved = sha256_file(save_scorer(model.kept(), self.path))
 
     def result(self)->Path: # the best weights of this training; raises `DeepfakeError` where there are none
         if not self.saved: raise DeepfakeError(f"{self.path}: no epoch of this training had a validation AUC, so that nothing was kept. Accepted: validation clips of both classes")
@@ -173,7 +181,7 @@ class Checkpoint(Callback):
     def __init__(self, path:str|Path): self.path, self.done = Path(path), 0
     def after_epoch(self):
         if world()[0] or self.epoch < self.done: return # fastai walks through the epochs that are done
-        state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()), torch_rng=torch.get_rng_state(), drawn=self.dls.train.epoch)
+        state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()), torch_rng=torch.get_rng_state(), device_rng=torch.cuda.get_rng_state() if torch.cuda.is_available() else None, drawn=self.dls.train.epoch)
         for o in self.learn.cbs: # what callbacks remember from epoch to epoch
             state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait", "saved") if k in vars(o)}
         with atomic_write(self.path) as temporary: torch.save(state, temporary)
@@ -187,6 +195,7 @@ class Checkpoint(Callback):
             if learn.opt is None: learn.create_opt()
             learn.opt.load_state_dict(state["opt"])
             torch.set_rng_state(state["torch_rng"].cpu())
+            if torch.cuda.is_available() and state.get("device_rng") is not None: torch.cuda.set_rng_state(state["device_rng"].cpu())
         except Exception as error: # a torn file provokes anything
             told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
             raise DeepfakeError(f"{self.path}: a checkpoint that cannot be continued ({told}). Accepted: the one that this training wrote; without that file it begins anew") from error
@@ -194,15 +203,6 @@ class Checkpoint(Callback):
             for k, v in state.get(o.name, {}).items(): setattr(o, k, v)
         self.done, learn.dls.train.epoch = state["epoch"], state.get("drawn", state["epoch"]) # the loader counts how often it was drawn from
         return state["epoch"]
-
-class FiniteLoss(Callback):
-    "End the training in a sentence where a loss is not a number, before anything of that epoch is kept."
-    order = 55
-    def before_train(self): self.broken = 0
-    def after_loss(self):
-        if self.training: self.broken = self.broken + (~self.learn.loss_grad.detach().isfinite()).int() # counted where it is: no waiting for the device
-    def after_train(self):
-        if int(self.broken): raise DeepfakeError(f"epoch {self.epoch}: the loss of {int(self.broken)} of {self.n_iter} batches is not a number, so that the training ends. Accepted: a smaller learning rate, or other data")
 
 # %% ../../nbs/learn/15_learner.ipynb #7bbd86af
 def frozen_parameters(
@@ -245,40 +245,11 @@ class FrozenStatistics(Callback):
         for o in self.learn.model.modules():
             if isinstance(o, nn.modules.batchnorm._BatchNorm): o.eval()
 
-def has_fast_bfloat16(
-    device:str|torch.device="cpu", # Where to train
-)->bool: # Is bfloat16 faster than float32 there?
-    "Whether a device has instructions for bfloat16 that a network gains by."
-    if torch.device(device).type == "cuda": return torch.cuda.is_bf16_supported()
-    return torch.device(device).type == "cpu" and any(getattr(torch.cpu, f"_is_{o}_supported", lambda: False)() for o in ("amx_tile", "avx512_bf16"))
-
-class HalfPrecision(Callback):
-    "Forward passes in bfloat16; losses and weights stay in float32."
-    order = 10
-    def before_batch(self):
-        self.context = torch.autocast(next(self.learn.model.parameters()).device.type, torch.bfloat16)
-        self.context.__enter__()
-    def after_pred(self): self.leave()
-    def after_cancel_batch(self): self.leave()
-    def leave(self):
-        if self.context: self.context.__exit__(None, None, None)
-        self.context = None
-
 # %% ../../nbs/learn/15_learner.ipynb #90ce1c9f
 def training_splitter(model:TrainingScorer)->list: # early layers, late layers, heads
     "Parameter groups for discriminative learning rates."
     early, late, head = splitter(bare(model).scorer)
     return [early, late, head + (list(bare(model).mask_head.parameters()) if bare(model).mask_head else [])]
-
-def adamw(
-    params, # Parameter groups
-    lr:float, # Learning rate
-    weight_decay:float=.05, # Share of each weight that is taken away per step, times the learning rate
-    **kwargs, # What fastai passes on and this optimiser does not need
-): # A fastai optimiser
-    "Adam with decoupled weight decay (Loshchilov and Hutter, ICLR 2019)."
-    from fastai.optimizer import Adam
-    return Adam(params, lr, wd=weight_decay, mom=.9, sqr_mom=.999, eps=1e-8)
 
 # %% ../../nbs/learn/15_learner.ipynb #6076b554
 def face_learner(
@@ -310,11 +281,14 @@ def face_learner(
     for o in frozen_parameters(scorer, freeze).values(): o.requires_grad_(False) # before processes agree on what learns
     mine = [FiniteLoss()] + [FrozenStages(freeze)]*bool(freeze) + [WeightAveraging(decay)]*bool(decay) + [GradualUnfreezing(frozen_epochs)]*bool(frozen_epochs)
     if frozen_statistics: mine.append(FrozenStatistics())
-    if has_fast_bfloat16(dls.device or "cpu") if half is None else half: mine.append(HalfPrecision())
+    if has_fast_bfloat16(device) if half is None else half: mine.append(HalfPrecision())
     mine += [EarlyStoppingCallback("auc", patience=patience)]*bool(patience) + ([EpochLog(log)] if log and not world()[0] else [])
     shown = figures(dls.valid.dataset) if isinstance(dls.valid.dataset, Teachers) else {}
-    return Learner(dls, model, loss_func=ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight), opt_func=functools.partial(adamw, weight_decay=weight_decay),
+    learn = Learner(dls, model, loss_func=ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight), opt_func=functools.partial(adamw, weight_decay=weight_decay),
                    splitter=training_splitter, metrics=[ClipAUC(), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
+    learn.recorder.smooth_loss = SmoothLoss()
+    if hasattr(learn, "progress"): learn.remove_cb(learn.progress).add_cb(SparingProgress())
+    return learn
 
 # %% ../../nbs/learn/15_learner.ipynb #ac5375f8
 class Distributed(DistributedTrainer):
@@ -341,12 +315,16 @@ def leave_processes()->int: # rank that this process had; 0 where it is alone
         torch.distributed.destroy_process_group()
     return rank
 
+# %% ../../nbs/learn/15_learner.ipynb #afcca37b
 @contextmanager
 def _plainly(): # a sentence of this library stays one: fastai puts the name of the callback before it
     try: yield
     except DeepfakeError as error:
         error.args = (str(error).rpartition("`:\n\t")[2],)
         raise
+
+def _tuned(): # a context: kernels are tried out where all batches are alike
+    return torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=4) if torch.cuda.is_available() else nullcontext()
 
 def fit(
     learn:Learner, # From `face_learner`, with a `Checkpoint` if it shall be possible to continue
@@ -360,4 +338,5 @@ def fit(
     done = learn.checkpoint.resume(learn) if hasattr(learn, "checkpoint") else 0
     show = progress and not world()[0]
     with _plainly(), nullcontext() if show else learn.no_bar(), nullcontext() if show else learn.no_logging():
-        if done < epochs: learn.fit_one_cycle(epochs, np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate, start_epoch=done)
+        if done < epochs:
+            with memory_told(learn), _tuned(): learn.fit_one_cycle(epochs, np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate, start_epoch=done)

@@ -1,4 +1,4 @@
-"""Whole batches, made by other processes, shared among those that train together, and counted.
+"""Whole batches, made while the network is busy with the one before, shared among those that train together, and counted.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/learn/loaders.html.md"""
 
@@ -6,18 +6,57 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/loaders.html.md"""
 
 # %% ../../nbs/learn/10_loaders.ipynb #1d502628
 from __future__ import annotations
-import math, re, shutil
+import functools, math, os, re, shutil, weakref
+from collections import deque
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Callable
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.basics import DataLoader, DataLoaders
+from ..forge.filming import Camera
+from .canvases import Canvases, Items, room_for, stack_items
 from .batches import CHOSEN, CLIP_COLUMNS, LABELLED, ROLES, CropJitter, Faces, ForgedBatch, LabelledBatch, TeacherBatch, Teachers, balance_weights, draw_couples, role_of, source_of
 from ..core import LABELS, REAL, DeepfakeError
 from ..forge.selfblend import SelfBlend
 
 # %% auto #0
-__all__ = ['world', 'BatchLoader', 'TeacherLoader', 'figures', 'forged_loaders', 'labelled_loaders']
+__all__ = ['made_ahead', 'world', 'BatchLoader', 'TeacherLoader', 'figures', 'forged_loaders', 'labelled_loaders']
+
+# %% ../../nbs/learn/10_loaders.ipynb #b94473ee
+@functools.lru_cache
+def _stream(device:torch.device): # one for all that is made on a graphics card
+    return torch.cuda.Stream(device)
+
+def _beside(device:torch.device): # a context: on a graphics card, beside what it does otherwise
+    return torch.cuda.stream(_stream(device)) if device.type == "cuda" else nullcontext()
+
+def _items(dataset, drawn:list)->list: # `Items`, as the makers of batches take them
+    if isinstance(dataset, Teachers): return dataset.items(drawn)
+    if dataset.canvases is None: return [stack_items(drawn, LABELLED)]
+    return [dataset.canvases.items(drawn, np.full(len(dataset), LABELLED))]
+
+def made_ahead(
+    drawn, # An iterable of lists of `Items` or None
+    batch, # `ForgedBatch`, `LabelledBatch` or `TeacherBatch`
+    device:torch.device, # Where the batches are made
+): # An iterator of batches, as tuples of tensors there
+    "Make batches in this process: two are under way while one is looked at."
+    begun = deque()
+    def last(): # the oldest one, for whoever asked
+        with _beside(device): made = begun.popleft().finish()
+        if device.type == "cuda":
+            torch.cuda.current_stream(device).wait_stream(_stream(device))
+            for o in made: o.record_stream(torch.cuda.current_stream(device))
+        return made
+    for items in drawn:
+        if isinstance(items, DeepfakeError): raise items
+        with _beside(device): begun.append(batch.start(*(o if o is None else o.to(device) for o in items)))
+        if len(begun) > 1: begun[-2].hand_out() # what it is to film has arrived meanwhile
+        if len(begun) > 2: yield last()
+    while begun:
+        begun[0].hand_out()
+        yield last()
 
 # %% ../../nbs/learn/10_loaders.ipynb #6b4ce8c3
 def world()->tuple[int, int]: # rank of this process, number of processes
@@ -35,12 +74,20 @@ def _lost(loader, count:int)->DeepfakeError: # what to say of batches that never
 # %% ../../nbs/learn/10_loaders.ipynb #294bb371
 class BatchLoader(DataLoader):
     "A fastai loader over `Faces` whose draws can be weighted, repeated and shared among processes."
-    def __init__(self, dataset, bs, weights=None, seed=0, **kwargs):
+    def __init__(self, dataset, bs, weights=None, seed=0, batch=None, device=None, **kwargs): # batch: makes one of `Items`; device: where, in this process; None: in the workers
+        self.batch, self.where = batch, None if device is None else torch.device(device)
+        if self.where is not None and self.where.type == "cuda" and kwargs.get("num_workers"): kwargs["pin_memory"] = True
         self.weights, self.seed, self.epoch, self.n_inp = weights, seed, 0, 1 # of each batch, one thing goes in; the rest is to be found
         (rank, size) = world()
         if bs % size: raise ValueError(f"{bs} clips cannot be shared by {size} processes; accepted: multiples of {size}")
         self.total, self.clips, self.rank, self.size = bs, bs, rank, size # clips: of a batch, over all processes, as the network sees it
         super().__init__(dataset, bs=bs//size if kwargs.get("shuffle") else bs, **kwargs)
+
+    def create_item(self, i): return super().create_item(i) if self.dataset.canvases is None else i
+    def do_batch(self, drawn):
+        if self.batch is None: return super().do_batch(drawn)
+        items = _items(self.dataset, drawn)
+        return items if self.where is not None else self.batch.start(*items).finish()
 
     def create_batches(self, samples): # in a worker
         try: yield from super().create_batches(samples)
@@ -49,7 +96,8 @@ class BatchLoader(DataLoader):
     def __iter__(self): # raises `DeepfakeError` where a batch is missing
         count = 0
         try:
-            for batch in super().__iter__():
+            drawn = super().__iter__()
+            for batch in drawn if self.where is None else made_ahead(drawn, self.batch, self.where):
                 if isinstance(batch, DeepfakeError): raise batch
                 count += 1
                 yield batch
@@ -115,6 +163,21 @@ def figures(
         shown |= {f"{word}:{name(i)}": (lambda o, i=i, role=role: (role_of(o) == role) & (source_of(o) == i)) for i in by_role[role]}
     return shown
 
+# %% ../../nbs/learn/10_loaders.ipynb #96884209
+def _keep(datasets:list, device:torch.device|None, say:Callable)->bool: # faces as canvases, if they fit; else they are read ahead
+    parts = [[part for _, part in o.parts] if isinstance(o, Teachers) else [o] for o in datasets]
+    sides, told = room_for(sum(parts, []), device or "cpu", .5 if device is not None and device.type == "cuda" else .25)
+    if told: say(told)
+    for dataset, own in zip(datasets, parts) if sides else ():
+        kept = [Canvases(o, sides.pop(0), device or "cpu") for o in own]
+        dataset.canvases = kept if isinstance(dataset, Teachers) else kept[0]
+    return bool(sides is not None)
+
+def _place(device, workers:int|None)->tuple[torch.device|None, int]: # where batches are made, None for in the workers; and how many workers
+    if device is None and torch.cuda.is_available(): device = torch.device("cuda", torch.cuda.current_device())
+    if workers is None: workers = 1 if device is None else max(1, (os.cpu_count() or 2) - 2)
+    return None if device is None else torch.device(device), workers
+
 # %% ../../nbs/learn/10_loaders.ipynb #7dbcfcce
 def forged_loaders(
     manifest:pd.DataFrame|None=None, # Real faces with a `split` of 'train' and 'val'; rows labelled FAKE are left out. None: labelled pairs alone
@@ -125,12 +188,14 @@ def forged_loaders(
     margin:float=1.25, # Side of the crop / longer side of the face box
     selfblend:SelfBlend|None=None, # The forger, for training and validation alike
     repeats:int=2, # Each validation face is forged so many times
-    workers:int=1, # Processes that make batches
+    workers:int|None=1, # Processes that make batches; beside a graphics card they film and read. None: one, or all cores but two beside a graphics card
     root:str|Path|None=None, # Folder that relative paths start from
     seed:int=0, # Of the order
     labelled:pd.DataFrame|None=None, # Labelled faces with a `split`, and a `pair` where original and forgery are known to belong together
     couples:int=0, # Pairs of them in a batch
     chosen:pd.DataFrame|None=None, # Labelled faces to choose by, whatever their split: validation shows them as they are
+    device:torch.device|str|None=None, # Where this process makes batches; None: on a graphics card, and where there is none the workers do
+    say:Callable=lambda line: None, # Takes what people should know
 )->DataLoaders: # Batches: clips `(2*(pairs + couples), T, 3, S, S)`, labels, origins, masks
     "Loaders that forge what they read, with labelled pairs beside. Batches are smaller where there are fewer faces."
     work_size, forger = work_size or round(size*1.25), selfblend or SelfBlend()
@@ -145,10 +210,15 @@ def forged_loaders(
         return Faces(part, work_size, frames, margin, jitter, root or part.attrs.get("root") or (manifest if manifest is not None else labelled).attrs.get("root"))
     train, valid = (Teachers(*(faces(o, jitter) for o in both[s])) for s, jitter in (("train", CropJitter()), ("val", None)))
     pairs, couples = _fitting(pairs, len(train.weights)) if manifest is not None else 0, _fitting(couples, len(train.couples)) if labelled is not None else 0
-    batch = TeacherBatch(ForgedBatch(size, forger, clip_length), LabelledBatch(size, .6*forger.severity*forger.degrade, paired=True))
+    (device, workers), camera = _place(device, workers), Camera()
+    kept = _keep([train, valid], device, say)
+    if device is not None: workers, camera = (0 if kept else workers), Camera(workers if forger.degrade else 0)
+    batch = TeacherBatch(ForgedBatch(size, forger, clip_length, camera=camera), LabelledBatch(size, .6*forger.severity*forger.degrade, paired=True))
     still = TeacherBatch(replace(batch.forged, repeatable=True), replace(batch.labelled, paired=False, repeatable=True))
-    return DataLoaders(TeacherLoader(train, pairs, couples, seed, create_batch=batch, num_workers=workers),
-                       BatchLoader(valid, max(pairs, 2*couples), create_batch=still, num_workers=workers))
+    dls = DataLoaders(TeacherLoader(train, pairs, couples, seed, batch=batch, device=device, num_workers=workers),
+                      BatchLoader(valid, max(pairs, 2*couples), batch=still, device=device, num_workers=workers))
+    weakref.finalize(dls, camera.close)
+    return dls
 
 # %% ../../nbs/learn/10_loaders.ipynb #8a634283
 def labelled_loaders(
@@ -159,9 +229,11 @@ def labelled_loaders(
     margin:float=1.25, # Side of the crop / longer side of the face box
     balance:str|None="class", # Oversampling by 'class', 'method' or 'dataset'; None for none
     severity:float=1., # Of the degradations, 0 for none
-    workers:int=1, # Processes that make batches
+    workers:int|None=1, # As for `forged_loaders`
     root:str|Path|None=None, # Folder that relative paths start from
     seed:int=0, # Of order and crops
+    device:torch.device|str|None=None, # As for `forged_loaders`
+    say:Callable=lambda line: None, # Takes what people should know
 )->DataLoaders: # Batches: clips `(B, T, 3, S, S)`, labels and origins `(B,)`
     "Loaders of labelled clips. Batches are smaller where there are fewer clips."
     parts, jitter = _parts(manifest), dict(train=CropJitter(), val=None)
@@ -169,7 +241,9 @@ def labelled_loaders(
     weights = balance_weights(faces["train"], balance) if balance else None
     for name, part in parts.items():
         if part.label.nunique() < 2: raise DeepfakeError(f"the {name} split has nothing but {len(part)} {LABELS[part.label.iloc[0]]} items. Accepted: both classes in train and in val")
+    device, workers = _place(device, workers)
+    if _keep(list(faces.values()), device, say) and device is not None: workers = 0
     train = BatchLoader(faces["train"], _fitting(batch_size, len(faces["train"])), weights, seed,
-                        shuffle=True, drop_last=True, create_batch=LabelledBatch(size, severity), num_workers=workers)
-    valid = BatchLoader(faces["val"], batch_size, create_batch=LabelledBatch(size, severity, repeatable=True), num_workers=workers)
+                        shuffle=True, drop_last=True, batch=LabelledBatch(size, severity), device=device, num_workers=workers)
+    valid = BatchLoader(faces["val"], batch_size, batch=LabelledBatch(size, severity, repeatable=True), device=device, num_workers=workers)
     return DataLoaders(train, valid)

@@ -68,15 +68,16 @@ class Recipe:
         return bool(self.pretrained or self.weights)
 
 # %% ../../nbs/learn/20_recipe.ipynb #e433f31d
-def loaders(self:Recipe, manifest:pd.DataFrame, workers:int=1): # fastai `DataLoaders` of a manifest of faces, with a column `role` where not all have the same
+def loaders(self:Recipe, manifest:pd.DataFrame, workers:int|None=1, say:Callable=lambda line: None): # fastai `DataLoaders` of a manifest of faces, with a column `role` where not all have the same
     roles = manifest.role if "role" in manifest else pd.Series("forge" if self.from_real_only else "labelled", manifest.index)
     own, labelled, chosen = (manifest[roles == o] if (roles == o).any() else None for o in ("forge", "labelled", "chosen"))
-    common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed)
+    common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed, say=say)
     paired = labelled is not None and "pair" in labelled and labelled.pair.fillna("").ne("").any()
     if own is None and chosen is None and not paired:
         return labelled_loaders(labelled, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
-    half, forger = max(1, self.batch_size//2), SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=load_redraw(self.redraw) if self.redraw else None,
-        latent=LatentRedraw(load_autoencoder(self.autoencoder)) if self.autoencoder else None, inside=self.inside, whole=self.whole)
+    half, device = max(1, self.batch_size//2), "cuda" if torch.cuda.is_available() else "cpu" # where batches are made
+    forger = SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=Redraw([o.to(device) for o in load_redraw(self.redraw).networks]) if self.redraw else None,
+        latent=LatentRedraw(load_autoencoder(self.autoencoder).to(device)) if self.autoencoder else None, inside=self.inside, whole=self.whole)
     couples = 0 if labelled is None else half if own is None else min(max(1, half - 1), max(1, round(half*self.labelled_share)))
     return forged_loaders(own, pairs=max(1, half - couples), selfblend=forger, labelled=labelled, couples=couples, chosen=chosen, **common)
 
@@ -166,7 +167,7 @@ def _differences(config, other, *more:str)->str: # in words, of what must be ali
     return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in keys if getattr(config, k) != getattr(other, k))
 
 def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises `DeepfakeError` where the recipe asks for another one
-    scorer = load_scorer(recipe.weights)
+    scorer = load_scorer(recipe.weights, mask_head=True)
     if differs := _differences(scorer.config, recipe): raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training starts from")
     scorer.config = replace(scorer.config, parent_sha256=scorer.sha256, name=name, **{k: getattr(recipe, k) for k in _crops})
     return scorer
@@ -176,7 +177,7 @@ def train(
     data:str|Path|pd.DataFrame|list|None, # What `read_manifest` reads, or a manifest of face crops, or several; with `from_real_only` real faces to forge from
     out:str|Path, # Weights file to write; what lies there before stays until the new weights are done
     recipe:Recipe|None=None, # How to train
-    workers:int=1, # Processes that cut out faces and make batches; 0: all in this one
+    workers:int|None=1, # Processes that cut out faces and make batches, or film beside a graphics card; 0: all in this one; None: as many as are of use
     scorer:Scorer|None=None, # A scorer to go on with
     progress:bool=True, # Show bars and the log?
     say:Callable[[str], None]|None=None, # Takes what people should know, a sentence at a time; None: it goes to standard error
@@ -194,7 +195,7 @@ def train(
     which = check_pictures(manifest, progress=progress)
     _meet(recipe, manifest)
     torch.manual_seed(recipe.seed)
-    dls = recipe.loaders(manifest, workers)
+    dls = recipe.loaders(manifest, workers, say)
     keep = KeepBest(work/"best.safetensors", dict(recipe=vars(recipe), **_counted(manifest), data_sha256=which))
     learn = recipe.learner(dls, scorer, out.stem, [keep, Checkpoint(work/"state.pth")], work/"log.csv")
     _settle(recipe, which, work, say)
@@ -266,7 +267,7 @@ def calibrate_weights(
     out:str|Path|None=None, # Weights file to write; None: the same one again
 )->None:
     "Put temperature, threshold and what it stands for, and what is familiar, into a weights file; one class alone leaves the former as they are."
-    scorer = load_scorer(path)
+    scorer = load_scorer(path, mask_head=True)
     features, logits, labels = clip_features(scorer, batches)
     config = scorer.config
     if len(set(labels)) == 2:
@@ -289,6 +290,8 @@ def _tell(recipe:Recipe, manifest:pd.DataFrame, clips:int, say:Callable): # what
     words = dict(forge="real faces to forge from", labelled="labelled faces", chosen="faces to choose by, never trained on")
     for role, rows in manifest[(manifest.split == "train") | (manifest.role == "chosen")].groupby("role"):
         say(f"{len(rows)} {words[role]}: " + ", ".join(f"{n} {d}" for d, n in rows.dataset.value_counts().items()) + ".")
+    sources = sorted(set(manifest.dataset[(manifest.split == "train") & (manifest.role == "forge")]))
+    if len(sources) == 1: say(f"All real faces come from one source, {sources[0] or 'without a name'}: how often those of others are taken for forgeries will not be seen.")
     if recipe.pretrained is True: say(f"{recipe.arch} starts from ImageNet's weights" + (f", from the package {PACKAGES[recipe.arch]}." if recipe.arch in PACKAGES else "."))
     if clips < recipe.batch_size//2*2: say(f"Batches of {clips} clips and not {recipe.batch_size}: there are no more to train on.")
 
@@ -335,6 +338,10 @@ def plot_log(
     return fig
 
 # %% ../../nbs/learn/20_recipe.ipynb #a7e3b102
+def _mean_heads(heads:list, shares:list)->dict: # of the same strides; none where not all have them
+    mean = lambda stride: {k: sum(s*o[stride][k] for o, s in zip(heads, shares)) for k in heads[0][stride]}
+    return {stride: mean(stride) for stride in heads[0]} if all(o.keys() == heads[0].keys() for o in heads) else {}
+
 def average_weights(
     files:list, # Two or more weights files of one network, trained from the same start; the first says how large crops are
     out:str|Path, # Weights file to write
@@ -344,11 +351,12 @@ def average_weights(
     if shares is None and files: shares = [1/len(files)]*len(files)
     if not 2 <= len(files) == len(shares) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise DeepfakeError(f"{len(files)} weights files with the shares {shares}. Accepted: two or more, and for each a share, together 1")
-    scorers = [load_scorer(o) for o in files]
+    scorers = [load_scorer(o, mask_head=True) for o in files]
     first = scorers[0]
     for path, o in zip(files, scorers):
         if differs := _differences(o.config, first.config, "arch_args", "temporal_args", "mean", "std"): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
     states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training) for o, s in zip(scorers, shares)]
     first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype) for k, v in first.state_dict().items()})
+    first.mask_head = _mean_heads([o.mask_head for o in scorers], shares)
     first.config = replace(first.config, name=Path(out).stem, parent_sha256="", training=dict(mean_of=told), metrics={}, familiar={}, temperature=1., threshold=.5, false_positive_rate=None, calibration={})
     return save_scorer(first, out)
