@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
-from .shell import UsageError, call_parse, command, make_detector, print_json, result_folder, say, write_result
+from .shell import UsageError, call_parse, check_usage, command, make_detector, print_json, result_folder, say, write_result
 
 # %% auto #0
-__all__ = ['judge_files', 'write_report', 'check_usage', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'deepfake_train', 'evaluation_source', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app',
-           'deepfake_scan', 'deepfake_stream', 'deepfake_export']
+__all__ = ['judge_files', 'write_report', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
+           'evaluation_source', 'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan',
+           'deepfake_stream', 'deepfake_export']
 
 # %% ../nbs/99_cli.ipynb #aef558f5
 def _beside(result:Prediction, what:str, work): # what `work` gives; None where it fails, which costs a note and not the verdict
@@ -68,21 +68,6 @@ def write_report(
     files = report.save(folder, **settings)
     for line in [f"report: {files['html']}", *report.notes]: say(f"  {line}")
 
-def check_usage(
-    paths:tuple, # As given
-    demo:bool, # As given
-    threshold:float|None, # As given
-    frames:int, # As given
-    out:str|None, # As given
-)->None: # Raises `UsageError`
-    "Say what is wrong with the arguments of `deepfake_predict`."
-    if not paths and not demo: raise UsageError("no file given. Accepted: one or more images or videos, or --demo")
-    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
-    if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
-    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()), None)
-    if not existing.is_dir(): raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
-    if out and not os.access(existing, os.W_OK | os.X_OK): raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
-
 # %% ../nbs/99_cli.ipynb #9f40d991
 @call_parse
 @command
@@ -97,6 +82,7 @@ def deepfake_predict(
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
     engine:str="torch", # What runs the network: torch, or on a processor onnx or openvino (pip install 'deepfake_nb[onnx]')
+    base:Annotated[str, dict(metavar="FILE")]=None, # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
     calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
     demo:bool=False, # Judge a real and a forged portrait and a video of each, made on the spot
@@ -107,7 +93,7 @@ def deepfake_predict(
     if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
-    detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine, scorer=scorer, calibration=calibration)
+    detector = make_detector(weights, device, frames=frames, max_people=max_people, threshold=threshold, engine=engine, scorer=scorer, calibration=calibration, base=base)
     from deepfake_nb.forge.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     return 1 if judge_files(detector, files, out, heatmap, functools.partial(write_report, weights=None if scorer else weights) if report else None) else 0
@@ -174,7 +160,7 @@ def deepfake_train(
     arch:str="tf_efficientnet_lite0", # Any timm architecture
     temporal:str="lstm", # lstm, mean or cnn_lstm
     clip_length:int=8, # Frames of a clip; 1 for single faces
-    image_size:int=224, # Side of the face crops in pixels
+    image_size:int=None, # Side of the face crops in pixels; by default 224, with --tune that of the architecture
     margin:float=1.25, # Side of the face crops, in longer sides of the face
     severity:float=1., # Of the degradations that faces meet, 0 (none) to 1
     epochs:int=20, # Length of the schedule
@@ -191,6 +177,8 @@ def deepfake_train(
     freeze:int=0, # Stages of the backbone that stay as they are; 4 of 7 make an EfficientNet about three times as fast on a processor
     average:float=.998, # Decay of the running average of the weights; 0 for none
     patience:int=0, # Stop after so many epochs without a better validation AUC; 0 for never
+    tune:str="all", # What of the backbone is trained and stored: all, its norm layers (norm), or nothing but the head (head)
+    uniformity:float=0., # Weight of alignment and uniformity of the features beside the loss; 0 for none
     weights:str="", # Weights of this library to go on with
     pretrained:str="auto", # Backbone: imagenet, none or a file; auto: ImageNet's where a package brings it (pip install 'deepfake_nb[pretrained]')
     arch_args:str="{}", # Further arguments of the architecture, as JSON
@@ -246,6 +234,7 @@ def deepfake_evaluate(
     robustness:bool=False, # Score again under JPEG, H.264, resizing, blur, noise and brightness? Some 24 times the work
     limit:int=None, # Items to take for --robustness, drawn at random; by default all
     before:str=None, # Folder of an earlier evaluation to compare with
+    base:Annotated[str, dict(metavar="FILE")]=None, # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
     calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
     scores:str=None, # Measure the scores of another program in place of a detector: a table with the columns path and probability
@@ -257,7 +246,7 @@ def deepfake_evaluate(
     from deepfake_nb.measure.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
     earlier, manifest = read_evaluation(before) if before else None, evaluation_source(sources, split)
     if scores: return _evaluate_scores(scores, manifest, threshold, out, earlier, before)
-    detector, resume = make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration), Path(out)/".scored.jsonl"
+    detector, resume = make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration, base=base), Path(out)/".scored.jsonl"
     evaluation = evaluate(detector, manifest, resume=resume)
     grid = None
     if robustness:

@@ -17,7 +17,7 @@ from .extras import MissingExtra, how_to_install
 
 # %% auto #0
 __all__ = ['UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'result_folder', 'write_result', 'print_json',
-           'say', 'make_detector']
+           'say', 'check_usage', 'make_detector']
 
 # %% ../nbs/98_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -184,10 +184,27 @@ def say(
     from tqdm import tqdm
     tqdm.write(line, file=sys.stderr)
 
+# %% ../nbs/98_shell.ipynb #c62cea08
+def check_usage(
+    paths:tuple, # As given
+    demo:bool, # As given
+    threshold:float|None, # As given
+    frames:int, # As given
+    out:str|None, # As given
+)->None: # Raises `UsageError`
+    "Say what is wrong with the arguments of `deepfake_predict`."
+    if not paths and not demo: raise UsageError("no file given. Accepted: one or more images or videos, or --demo")
+    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
+    if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
+    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()), None)
+    if not existing.is_dir(): raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
+    if out and not os.access(existing, os.W_OK | os.X_OK): raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
+
 # %% ../nbs/98_shell.ipynb #c73f2790
 def make_detector(
     weights:str|None, # As given
     device:str|None, # As given
+    base:str|None=None, # As given: the file on which weights were tuned
     **settings, # Of `Detector`
 ): # A `Detector`; raises `UsageError` for weights or a device that cannot be used
     "The detector that a command line asks for."
@@ -196,6 +213,7 @@ def make_detector(
     from deepfake_nb.model.weightsfile import ScorerError
     from deepfake_nb.judge.predict import Detector
     from deepfake_nb.judge.scoring import DeviceError
+    if base: os.environ["DEEPFAKE_NB_BASE"] = str(Path(base).absolute()) # for processes of this one too
     settings, asked = {k: v for k, v in settings.items() if v is not None or k not in ("scorer", "calibration")}, settings.get("scorer")
     try: return Detector(weights, device, **settings)
     except ScorerError as e:

@@ -8,9 +8,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/workbench.html.md"""
 from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
-from .cli import check_usage, evaluation_source
+from .cli import evaluation_source
 from .extras import need
-from .shell import UsageError, call_parse, command, make_detector, say
+from .shell import UsageError, call_parse, check_usage, command, make_detector, say
 
 # %% auto #0
 __all__ = ['deepfake_calibrate']

@@ -47,10 +47,11 @@ STANDS_ON = dict(
     # model
     weightsfile="core",
     pretrained="core weightsfile",
+    base="core weightsfile",
     heads="weightsfile",
-    scorer="core heads weightsfile pretrained",
+    scorer="core base heads weightsfile pretrained",
     export="extras scorer",
-    foreign="core weightsfile scorer",
+    foreign="core base heads weightsfile",
     # measure
     metrics="core",
     figures="core metrics",
@@ -77,8 +78,9 @@ STANDS_ON = dict(
     loaders="batches canvases",
     pace="core",
     learner="loaders pace scorer metrics",
-    recipe="figure splits extract redraw loaders learner scorer pretrained calibrate",
-    training="core pretrained recipe",
+    tune="core base scorer learner",
+    recipe="figure splits extract redraw loaders learner tune scorer pretrained calibrate",
+    training="core pretrained recipe tune",
     head="crops canvases pace calibrate metrics heads scorer",
     mining="batches extract evaluate",
     finetune="mining splits learner recipe evaluate",
@@ -102,7 +104,7 @@ STANDS_ON = dict(
     cli="*",
     workbench="*",
 )
-ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner")  # wraps batches and the training loop; everything else works without it
+ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner", "tune")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
 by_module = pytest.mark.parametrize("module", list(modules()))
