@@ -188,9 +188,8 @@ def deepfake_train(
     seed:int=0, # Of everything drawn at random
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
-    settings = dict(locals())
     from deepfake_nb.learn.training import SettingsError, plan_training
-    try: own, told, chosen, recipe, notes = plan_training(settings)
+    try: own, told, chosen, recipe, notes = plan_training(dict(locals()))
     except SettingsError as e: raise UsageError(str(e)) from e
     from deepfake_nb.learn.recipe import train
     for line in notes: say(line)

@@ -66,6 +66,12 @@ def _exit_code(function, args, kwargs)->int: # runs the body of a command; error
     if sentence: print(f"{name}: error: {clean_text(sentence)}", file=sys.stderr)
     return code
 
+# %% ../nbs/98_shell.ipynb #8a96309e
+def _share_cores()->None: # threads that wait shall sleep, and be no more than a container gives cores; what the user has set stays
+    waits = dict(OMP_WAIT_POLICY="PASSIVE", OPENCV_THREAD_POOL_ACTIVE_WAIT_WORKER="0", OPENCV_THREAD_POOL_ACTIVE_WAIT_MAIN="0")
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), str(available_cores()))
+    for name, value in (waits | counts).items(): os.environ.setdefault(name, value) # read when the libraries are loaded
+
 # %% ../nbs/98_shell.ipynb #2d860bce
 _from_shell = ContextVar("from_shell", default=False)
 
@@ -76,11 +82,6 @@ def _dash_hint(arguments:list[str])->str: # for files that look like options, ''
 def _ensure_home()->None: # libraries look for a home in many places, and some fail where there is none
     try: Path.home()
     except RuntimeError: os.environ["HOME"] = str(cache_folder())
-
-def _share_cores()->None: # threads that wait shall sleep, and be no more than a container gives cores; what the user has set stays
-    waits = dict(OMP_WAIT_POLICY="PASSIVE", OPENCV_THREAD_POOL_ACTIVE_WAIT_WORKER="0", OPENCV_THREAD_POOL_ACTIVE_WAIT_MAIN="0")
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), str(available_cores()))
-    for name, value in (waits | counts).items(): os.environ.setdefault(name, value) # read when the libraries are loaded
 
 def _run_from_shell(function)->int: # reads the arguments; argparse ends with exit code 2 where they are wrong
     _ensure_home()

@@ -38,7 +38,9 @@ def run(data, out, recipe): return train(str(data), out, recipe, workers=0, prog
 
 @pytest.fixture(scope="module")
 def tuned(base, data, tmp_path_factory):  # noqa: F811
-    return run(data, tmp_path_factory.mktemp("tuned") / "tuned.safetensors", recipe(base))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
+        return run(data, tmp_path_factory.mktemp("tuned") / "tuned.safetensors", recipe(base))
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +71,7 @@ def test_another_base_or_none_is_refused(base, tuned, tmp_path, monkeypatch):
     monkeypatch.setattr(bases, "_remembered", {})
     torch.manual_seed(1)
     save_file(timm.create_model(ARCH, num_classes=0, img_size=SIDE).state_dict(), tmp_path / "other.safetensors")
-    with pytest.raises(WeightsError, match="tuned on a base with sha256 .* --base FILE"): load_scorer(tuned, base=tmp_path / "other.safetensors")
+    with pytest.raises(WeightsError, match="tuned on a base with sha256 .*--base FILE"): load_scorer(tuned, base=tmp_path / "other.safetensors")
     real = timm.create_model
     def offline(*args, pretrained=False, **kwargs):
         if pretrained: raise OSError("no network")

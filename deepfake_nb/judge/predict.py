@@ -297,6 +297,7 @@ def _results(detector:Detector, paths)->Iterator[Prediction|Unreadable]: # in th
         pool.shutdown(wait=False, cancel_futures=True)
         torch.set_num_threads(threads) # for threads that are still to come
 
+# %% ../../nbs/judge/20_predict.ipynb #c7d7d39e
 @patch
 def predict_each(self:Detector,
     paths:Iterable[str|Path], # Images and videos

@@ -275,6 +275,7 @@ def _fill(path:Path, config:ScorerConfig, tensors:dict, device, base)->Scorer: #
     except (ScorerError, RuntimeError) as e: raise WeightsError(path, f"a scorer that cannot be built: {_line(e)}", ACCEPTED) from e
     return scorer.eval().to(device)
 
+# %% ../../nbs/model/15_scorer.ipynb #ca088ac9
 def load_scorer(
     path:str|Path|None=None, # A weights file; None: `default_weights()`
     device:str|torch.device="cpu", # Where the scorer shall live
