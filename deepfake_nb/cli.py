@@ -137,13 +137,14 @@ def deepfake_extract(
     face_detector:str=None, # YuNet's ONNX file, or 'haar'; by default the best one at hand
     format:str="jpg", # jpg, or without loss png or webp
     label_everybody:bool=False, # Give all people of a forged film its label? By default only those that a mask or a box names
+    fake_is:str=None, # In a table whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Cut the faces out of a data set. Prints the path of their table; what gave no face is in failures.csv. Exit code 1: nothing came out, 2: wrong usage."
     from deepfake_nb.data.splits import read_manifest
     from deepfake_nb.data.extract import ExtractSettings, extract
     try: ExtractSettings(size, margin, frames, format=format)
     except ValueError as e: raise UsageError(str(e)) from e
-    manifest = read_manifest(src, dataset)
+    manifest = read_manifest(src, dataset, fake_is)
     for line in manifest.attrs.get("notes", ()): say(line)
     for line in extract(manifest, out, size, margin, frames, workers, face_detector, format, label_everybody=label_everybody).attrs["notes"]: say(line)
     print(Path(out)/"manifest.csv")
@@ -186,23 +187,24 @@ def deepfake_train(
     std:float=None, # Likewise
     workers:int=None, # Processes that make batches, or film beside a graphics card; by default one, or all cores but two beside a graphics card
     seed:int=0, # Of everything drawn at random
+    protocol:str="", # Train as a protocol says, a TOML file or the name of one that comes with the library; data is then NAME=PATH for each of its sets
+    hold_out:str="", # What this round of the protocol holds out: a method, or a set
+    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
-    from deepfake_nb.learn.training import SettingsError, plan_training
-    try: own, told, chosen, recipe, notes = plan_training(dict(locals()))
+    from deepfake_nb.learn.bound import SettingsError, train_as_told
+    try: print(train_as_told(dict(locals()), say))
     except SettingsError as e: raise UsageError(str(e)) from e
-    from deepfake_nb.learn.recipe import train
-    for line in notes: say(line)
-    print(train(own or told, out, recipe, workers, say=say, labelled=told if own else None, validate_on=chosen))
 
 # %% ../nbs/99_cli.ipynb #c675d431
 def evaluation_source(
     sources:tuple, # As given
     split:str|None, # As given
+    fake_is:str|None=None, # As given
 ): # One manifest of all sources; says what a reader of the figures should know
     "The material to measure by."
     from deepfake_nb.data.splits import join_manifests, read_manifest
-    manifests = [read_manifest(o) for o in sources]
+    manifests = [read_manifest(o, fake_is=fake_is) for o in sources]
     manifest = manifests[0] if len(manifests) == 1 else join_manifests(*manifests)
     for line in manifest.attrs.get("notes", ()): say(line)
     if split is not None and split not in set(manifest.split): raise UsageError(f"--split {split}: no such items. Accepted: {', '.join(sorted(set(manifest.split) - {''})) or 'no --split'}")
@@ -237,13 +239,23 @@ def deepfake_evaluate(
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
     calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
     scores:str=None, # Measure the scores of another program in place of a detector: a table with the columns path and probability
+    protocol:str=None, # Measure what a protocol says: a TOML file, or the name of one that comes with the library
+    data:Annotated[str, dict(action="append", metavar="NAME=PATH")]=None, # Where a data set of the protocol lies; once for each
+    hold_out:str=None, # Only this round of a protocol that leaves one out: a method, or a set
+    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
-    "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read or has no score, 2: wrong usage."
-    if not sources: raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders")
-    check_usage(sources, False, threshold, frames, out)
+    "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read or has no score, or was trained on though the protocol holds it out, 2: wrong usage."
+    if not (sources or protocol): raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders, or --protocol")
+    data = [*sources, *([data] if isinstance(data, str) else data or ())] if protocol else data
+    if protocol and (split or before or robustness or any("=" not in o for o in data)) or not protocol and (data or hold_out): raise UsageError("accepted: --protocol with --data NAME=PATH and --hold-out, and without --split, --before and --robustness; or neither")
+    check_usage(sources or (protocol,), False, threshold, frames, out)
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
+    if protocol:
+        from deepfake_nb.measure.heldout import report_protocol
+        print(result := report_protocol(protocol, dict(o.split("=", 1) for o in data), out, lambda: make_detector(weights, device, frames=frames, threshold=threshold), hold_out, scores, threshold, fake_is))
+        return int(not (result.complete and result.sound))
     from deepfake_nb.measure.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
-    earlier, manifest = read_evaluation(before) if before else None, evaluation_source(sources, split)
+    earlier, manifest = read_evaluation(before) if before else None, evaluation_source(sources, split, fake_is)
     if scores: return _evaluate_scores(scores, manifest, threshold, out, earlier, before)
     detector, resume = make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration, base=base), Path(out)/".scored.jsonl"
     evaluation = evaluate(detector, manifest, resume=resume)
@@ -270,11 +282,13 @@ def deepfake_finetune(
     epochs:int=8, # At most
     learning_rate:float=2e-4, # Of the head; early layers take a tenth of it
     settings:str="{}", # Further settings as JSON, for instance '{"patience": 5, "held_out": 0.3}'
+    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Learn from failures, and say before and after on what was held out. Exit code 0: kept, 1: not kept, or refused because sets overlap, 2: wrong usage."
     if not (pool and replay and val and test): raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
     from deepfake_nb.learn.finetune import finetune, settings_from_json
-    result = finetune(weights, pool, replay, val, test, out, settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
+    from deepfake_nb.data.tables import fake_means
+    with fake_means(fake_is): result = finetune(weights, pool, replay, val, test, out, settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
     return print(result) or int(not result.kept)
 
 # %% ../nbs/99_cli.ipynb #816bb15a

@@ -6,7 +6,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
-GROUND, ROOF = "core extras figure".split(), "shell cli workbench".split()  # beside the rooms: everybody stands on the first, nobody on the others
+GROUND, ROOF = "core extras figure".split(), "shell cli service workbench".split()  # beside the rooms: everybody stands on the first, nobody on the others
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
@@ -28,6 +28,7 @@ STANDS_ON = dict(
     follow="faces",
     pipeline="media faces",
     capture="core files decode media",
+    regions="",
     # data
     tables="core",
     folders="core media",
@@ -35,7 +36,8 @@ STANDS_ON = dict(
     journal="core",
     manifest="core tables folders",
     datasets="core manifest",
-    splits="core figure media manifest datasets",
+    newsets="core folders tables manifest datasets",
+    splits="core figure media manifest datasets newsets",
     extract="media faces splits",
     # forge
     filming="core",
@@ -63,12 +65,15 @@ STANDS_ON = dict(
     scores="evaluate tables",
     calibrationfile="core weightsfile calibrate",
     recalibrate="core calibrationfile metrics pooling scored",
+    kinds="",
+    protocol="core manifest splits figures",
+    heldout="core scorer manifest tables scores protocol",
     # judge
     hidden="",
     verdict="core",
     scoring="scorer foreign export calibrate",
-    predict="media faces pipeline scorer foreign scoring calibrate unchanged hidden verdict calibrationfile",
-    explain="scorer predict",
+    predict="media faces pipeline scorer foreign scoring calibrate unchanged hidden verdict calibrationfile kinds",
+    explain="scorer predict regions",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
     # learn
@@ -84,6 +89,7 @@ STANDS_ON = dict(
     head="crops canvases pace calibrate metrics heads scorer",
     mining="batches extract evaluate",
     finetune="mining splits learner recipe evaluate",
+    bound="recipe training heldout",
     # tell
     wording="core verdict",
     provenance="files wording",
@@ -91,10 +97,16 @@ STANDS_ON = dict(
     report="media predict explain wording provenance page",
     verify="report",
     # serve
+    owned="",
     upload="core",
     engine="media pipeline predict explain wording page report unchanged",
-    app="upload verdict wording engine",
-    server="upload engine",
+    app="owned upload verdict wording engine",
+    server="owned engine",
+    jobs="wording engine server",
+    intake="wording",
+    api="wording engine jobs intake",
+    hosting="owned server jobs api",
+    client="core",
     stream="capture follow predict",
     live="encode stream explain",
     ledger="core wording tables journal",
@@ -103,6 +115,7 @@ STANDS_ON = dict(
     shell="core extras predict",
     cli="*",
     workbench="*",
+    service="extras shell api hosting",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner", "tune")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000

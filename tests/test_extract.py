@@ -160,7 +160,29 @@ def test_people_in_a_forged_film_are_not_labelled_by_guess(couple, tmp_path):
 def test_a_mask_names_the_forged_person(couple, tmp_path):
     found, table = cut(couple, tmp_path / "mask", "path,label,mask\nfake/two.mp4,fake,mask.mp4\nreal/two.mp4,real,\n")
     assert found == [("left", 0), ("right", 1)]
-    assert "mask" not in table
+    assert set(table.label[table["mask"] == ""]) == {0} and set(table.label[table["mask"] != ""]) == {1}  # nothing was changed in a real film
+
+
+def test_a_mask_is_cut_out_with_the_face(couple, tmp_path):
+    "Where the mask begins is where the right half of the film begins, in each crop."
+    _, table = cut(couple, tmp_path / "mask", "path,label,mask\nfake/two.mp4,fake,mask.mp4\n", margin=2.)
+    size = Image.open(table.path[0]).size
+    for o in table.itertuples():
+        mask = np.asarray(Image.open(o.mask))
+        assert mask.shape == size[::-1] and mask.dtype == np.uint8
+        side = 2.*max(o.source_w, o.source_h)
+        begins = (440 - (o.source_x + o.source_w/2 - side/2))*size[0]/side  # of the right half, in pixels of the crop
+        bright = np.nonzero(mask.max(0) > 128)[0]
+        if 4 < begins < size[0]: assert abs(bright.min() - begins) <= 4
+        else: assert bright.min() <= 8
+        assert mask[:, int(max(begins, 0)) + 8:].min() > 128
+    written = read_manifest(tmp_path / "mask")
+    assert list(written["mask"]) == list(table["mask"])
+    assert pd.read_csv(tmp_path / "mask" / "manifest.csv")["mask"].str.startswith("crops/").all()  # so that the folder can be moved
+    before = {o: o.stat().st_mtime_ns for o in (tmp_path / "mask").rglob("*.mask.png")}
+    next(iter(before)).write_bytes(b"")  # a mask that was lost is cut anew, with its film
+    cut(couple, tmp_path / "mask", "path,label,mask\nfake/two.mp4,fake,mask.mp4\n", margin=2.)
+    assert all(o.stat().st_size for o in before) and len(before) == len(table)
 
 
 def test_boxes_name_people_one_by_one(couple, tmp_path):

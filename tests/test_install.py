@@ -67,7 +67,7 @@ def test_everything_that_is_imported_is_required():
     known = {import_names.get(o, o.replace("-", "_")) for o in required} | set(sys.stdlib_module_names) | {"deepfake_nb"}
     optional = {"pillow_heif", "IPython", "psutil"}  # used where they are there, and not missed otherwise
     for module, path in modules().items():
-        used = {o.split(".")[0] for o in imports(path.read_text(encoding="utf-8"))}
+        used = {o.split(".")[0] for o in imports(path.read_text(encoding="utf-8"), dotted(module).rsplit(".", 1)[0])}
         assert used <= known | optional, f"{module} imports {', '.join(sorted(used - known - optional))}, which settings.ini does not list"
 
 
@@ -117,12 +117,13 @@ def test_base_requirements_are_enough_to_import(tmp_path):
 COMMANDS = """
 import contextlib, io
 from deepfake_nb.shell import run_command
-print(json.dumps([run_command(*o) for o in json.loads(sys.argv[1])]))
+modules = json.loads(sys.argv[2])
+print(json.dumps([run_command(*o, module=modules[o[0]]) for o in json.loads(sys.argv[1])]))
 """
 WANTS = [  # a command, and the extra that it wants
     ("deepfake_extract data faces", "train"), ("deepfake_train data", "train"), ("deepfake_evaluate data", "train,report"),
     ("deepfake_finetune some.safetensors --pool a --replay b --val c --test d", "train"), ("deepfake_scan data", "scan"),
-    ("deepfake_predict data/a.jpg --out o --report", "report"), ("deepfake_report prediction.json", "report"), ("deepfake_app", "app"),
+    ("deepfake_predict data/a.jpg --out o --report", "report"), ("deepfake_report prediction.json", "report"), ("deepfake_app", "app"), ("deepfake_api", "api"),
     ("deepfake_export", "onnx"), ("deepfake_predict data/a.jpg --engine onnx", "onnx"), ("deepfake_predict data/a.jpg --engine openvino", "openvino")]
 
 
@@ -131,7 +132,7 @@ def test_without_extras_every_command_names_the_one_it_wants(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jpg").write_bytes(b"not looked at")
     commands = [o.split() for o, _ in WANTS] + [["deepfake_stream", "gone.mp4"], *([name.replace("-", "_"), "--help"] for name in SCRIPTS)]
-    done = run_alone(tmp_path, "import json" + COMMANDS, json.dumps(commands))
+    done = run_alone(tmp_path, "import json" + COMMANDS, json.dumps(commands), json.dumps({k.replace("-", "_"): v.split(":")[0] for k, v in SCRIPTS.items()}))
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads(done.stdout)
     for (command, extra), (code, out, error) in zip(WANTS, answers):
@@ -175,7 +176,7 @@ def test_base_requirements_are_enough_for_the_demo(tmp_path):
 
 def test_the_default_weights_are_found():
     "In the checkout they lie in models/, in an installed wheel in deepfake_nb/weights/, which is made from it."
-        from deepfake_nb.model.scorer import default_weights
+    from deepfake_nb.model.scorer import default_weights
     path = default_weights()
     assert path.parent.name in ("models", "weights") and path.stat().st_size <= 12 * 2**20
     assert path.with_suffix(".md").is_file(), "a weights file has a model card of the same name beside it"

@@ -2,7 +2,7 @@
 import json
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
-from deepfake_nb.core import FAKE, REAL
+from deepfake_nb.core import FAKE, REAL, ManifestError
 from deepfake_nb.data.splits import check_leaks, read_manifest, split_by_group
 
 PAIRS = dict(train=[["071", "054"], ["033", "097"]], val=[["720", "672"]], test=[["000", "003"]])
@@ -83,9 +83,12 @@ def test_7_labels_come_from_words_and_not_from_the_alphabet(tmp_path):
 
 def test_7_words_and_numbers_in_a_table_agree(tmp_path):
     touch(tmp_path, "1.jpg", "2.jpg")
-    for real, fake in (("REAL", "FAKE"), ("0", "1"), ("original", "deepfake")):
+    for real, fake in (("REAL", "FAKE"), ("bonafide", "spoof"), ("original", "deepfake")):
         (tmp_path / "t.csv").write_text(f"path,label\n1.jpg,{fake}\n2.jpg,{real}\n")
         assert list(read_manifest(tmp_path / "t.csv").label) == [FAKE, REAL]
+    (tmp_path / "t.csv").write_text("path,label\n1.jpg,1\n2.jpg,0\n")
+    with pytest.raises(ManifestError, match="nothing that says which of them is forged"): read_manifest(tmp_path / "t.csv")
+    assert list(read_manifest(tmp_path / "t.csv", fake_is=1).label) == [FAKE, REAL]
 
 
 def test_9_no_person_and_no_video_on_two_sides():

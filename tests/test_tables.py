@@ -7,7 +7,7 @@ from deepfake_nb.core import FAKE, REAL, ManifestError
 from deepfake_nb.data.splits import check_leaks, join_manifests, read_manifest
 from deepfake_nb.data.folders import find_media
 from deepfake_nb.data.manifest import check_labels, check_pairs, write_manifest
-from deepfake_nb.data.tables import unspell_name
+from deepfake_nb.data.tables import fake_means, unspell_name
 
 SHARED = Path(__file__).parents[1] / ".." / "shared"
 shared = pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="the project's data is not here")
@@ -40,22 +40,51 @@ def test_one_may_mean_real_and_then_the_table_is_refused(tmp_path):
     assert list(right.label) == [REAL, REAL, FAKE, FAKE]
 
 
-@pytest.mark.parametrize("real,fake", [("0.0", "1.0"), ("False", "True"), ("bonafide", "spoof"), ("genuine", "generated"), ("authentic", "synthetic")])
-def test_labels_as_programs_write_them(tmp_path, real, fake):
-    assert list(table(tmp_path, f"path,label\na.png,{fake}\nb.png,{real}\n", "a.png", "b.png")().label) == [FAKE, REAL]
+@pytest.mark.parametrize("header,real,fake", [("label", "real", "Fake"), ("label", "bonafide", "spoof"), ("label", "Bona Fide", "Spoofed"), ("label", "genuine", "generated"), ("Label", "authentic", "synthetic"),
+    ("class", "ORIGINAL", "manipulated"), ("Ground Truth", "Real", "Deepfake"), ("target", "0_real", "1_fake"), ("label", "pristine", "AI-generated"),
+    ("is_fake", "0", "1"), ("is_fake", "False", "True"), ("isFake", "no", "yes"), ("fake", "0.0", "1.0"), ("Forged", "false", "TRUE"), ("is real", "1", "0"), ("real", "True", "False"), ("bonafide", "yes", "no"), ("is_original", "1.0", "0.0")])
+def test_labels_as_people_write_them(tmp_path, header, real, fake):
+    assert list(table(tmp_path, f"path,{header}\na.png,{fake}\nb.png,{real}\n", "a.png", "b.png")().label) == [FAKE, REAL]
+
+
+@pytest.mark.parametrize("real,fake", [("0", "1"), ("1", "0"), ("0.0", "1.0"), ("False", "True"), ("no", "yes"), ("real", "1")])
+def test_numbers_alone_are_never_guessed(tmp_path, real, fake):
+    "Half of all tables mean one thing by 1 and half the other."
+    read = table(tmp_path, f"path,label\na.png,{fake}\nb.png,{real}\n", "a.png", "b.png")
+    with pytest.raises(ManifestError, match=r"numbers in the column label, and nothing that says which of them is forged. Accepted: words such as real and fake; .*--fake-is 1"): read()
+    assert list(read_manifest(tmp_path / "t.csv", fake_is=fake).label) == [FAKE, REAL]
+    with fake_means(fake): assert list(read().label) == [FAKE, REAL]
+    with pytest.raises(ManifestError, match="nothing that says"): read()  # what was said holds only as long as it was said
+
+
+def test_a_table_may_say_itself_what_its_numbers_mean(tmp_path):
+    assert list(table(tmp_path, "path,label,method\na.png,1,FaceSwap\nb.png,0,real\n", "a.png", "b.png")().label) == [FAKE, REAL]
+    assert list(table(tmp_path, "path,label,is_real\na.png,1,no\nb.png,0,yes\n")().label) == [FAKE, REAL]
+    assert list(table(tmp_path, "path,label\nfake/a.png,1\nb.png,0\n", "fake/a.png")().label) == [FAKE, REAL]
+    with pytest.raises(ManifestError, match="2 of 2 rows .*line 2, a.png: FAKE, but the column bonafide says REAL"): table(tmp_path, "path,is_fake,bonafide\na.png,1,1\nb.png,0,0\n")()
+    with pytest.raises(ManifestError, match="a column called is_fake, and 0 said to mean FAKE"): read_manifest(tmp_path / "t.csv", fake_is=0)
+
+
+def test_any_word_may_be_said_to_mean_fake(tmp_path):
+    read = table(tmp_path, "path,label\na.png,Attack\nb.png,normal\n", "a.png", "b.png")
+    with pytest.raises(ManifestError, match="line 2: 'Attack'. Accepted: a label: words such as real and fake"): read()
+    assert list(read_manifest(tmp_path / "t.csv", fake_is="attack").label) == [FAKE, REAL]
+    with pytest.raises(ManifestError, match="the word 'real' said to mean FAKE"):
+        table(tmp_path, "path,label\na.png,real\nb.png,fake\n")
+        read_manifest(tmp_path / "t.csv", fake_is="real")
 
 
 def test_a_file_with_two_labels_is_told_before_the_work(tmp_path):
     with pytest.raises(ManifestError, match="1 files are both real and fake, for instance .*a.png in rows 0, 1"):
-        table(tmp_path, "path,label\na.png,0\n./a.png,1\n", "a.png")()
-    one, other = (table(tmp_path, f"path,label\na.png,{o}\n")() for o in "01")
+        table(tmp_path, "path,label\na.png,real\n./a.png,fake\n", "a.png")()
+    one, other = (table(tmp_path, f"path,label\na.png,{o}\n")() for o in ("real", "fake"))
     with pytest.raises(ManifestError, match="both real and fake"): join_manifests(one, other)
 
 
 def test_doubled_rows_are_told(tmp_path):
-    twice = table(tmp_path, "path,label\na.png,0\nb.png,1\na.png,0\n", "a.png", "b.png")()
+    twice = table(tmp_path, "path,label\na.png,real\nb.png,fake\na.png,real\n", "a.png", "b.png")()
     assert len(twice) == 2 and "1 rows are there twice" in twice.attrs["notes"][0]
-    again = table(tmp_path, "path,label,split\na.png,0,train\na.png,0,test\n")()
+    again = table(tmp_path, "path,label,split\na.png,real,train\na.png,real,test\n")()
     assert len(again) == 2 and "name a file that an earlier row names too" in again.attrs["notes"][0]
     assert not check_leaks(again, pictures=False).ok
 
@@ -84,7 +113,7 @@ def test_every_name_comes_back_from_a_written_table(tmp_path, name):
 
 def test_a_table_of_bytes_that_are_no_text(tmp_path):
     name = os.fsdecode(b"caf\xe9.png")
-    read = table(tmp_path, b"path,label\ncaf\xe9.png,0\n", name)
+    read = table(tmp_path, b"path,label\ncaf\xe9.png,real\n", name)
     assert unspell_name(read().path[0]) == str(tmp_path / name)
 
 

@@ -67,19 +67,23 @@ def manifest_from_deepfakedetection(
 # %% ../../nbs/data/30_datasets.ipynb #b8ee8956
 _celeb_folders = {"Celeb-real": REAL, "YouTube-real": REAL, "Celeb-synthesis": FAKE}
 
-@adapter("celeb-df", "Celeb-real", "Celeb-synthesis")
-def manifest_from_celeb_df(
-    root:str|Path, # The folder with `Celeb-real`, `YouTube-real`, `Celeb-synthesis` and `List_of_testing_videos.txt`
-)->pd.DataFrame: # A manifest; what is not in the list is `train`, without a list nothing has a split
-    "Read Celeb-DF (v1 or v2) with its official test list."
-    root, records, notes, test = Path(root).absolute(), [], [], set()
-    listing = root/"List_of_testing_videos.txt"
+def _testing_list(root:Path)->set[str]: # paths below `root`; empty without a list; raises `ManifestError` where a line contradicts its folder
+    listing, test = root/"List_of_testing_videos.txt", set()
     for line in listing.read_text(encoding="utf-8-sig").splitlines() if listing.is_file() else []:
         if not line.strip(): continue
         word, _, name = line.strip().partition(" ")
         if _celeb_folders.get(name.split("/")[0]) != {"1": REAL, "0": FAKE}.get(word, ""):
             raise ManifestError(listing, f"the line {line!r}", "1 before a real video, 0 before one of Celeb-synthesis")
         test.add(name.strip())
+    return test
+
+@adapter("celeb-df", "Celeb-real", "Celeb-synthesis")
+def manifest_from_celeb_df(
+    root:str|Path, # The folder with `Celeb-real`, `YouTube-real`, `Celeb-synthesis` and `List_of_testing_videos.txt`
+)->pd.DataFrame: # A manifest; what is not in the list is `train`, without a list nothing has a split
+    "Read Celeb-DF (v1 or v2) with its official test list."
+    root, records, notes = Path(root).absolute(), [], []
+    test = _testing_list(root)
     for path in media_files(root, notes):
         name = path.relative_to(root).as_posix()
         if (label := _celeb_folders.get(name.split("/")[0])) is None: continue

@@ -20,7 +20,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from ..core import FAKE, REASONS, DeepfakeError, ManifestError, WriteError, atomic_write, available_cores, clean_text
 from .splits import BOX_COLUMNS, LANDMARK_COLUMNS, REQUIRED, check_manifest, drop_doubles, write_manifest
-from ..see.faces import Face, FaceDetector, crop_square, extract_clips, load_face_detector, sharpness
+from ..see.faces import Face, FaceDetector, crop_face, crop_square, extract_clips, load_face_detector, sharpness
 from ..see.media import read_media
 from .tables import unspell_name
 
@@ -74,15 +74,24 @@ def _named_by_boxes(clips:list, boxes:list, scale:float)->dict[int, int]: # pers
         if max(found) >= .3: best[clip.person] = int(np.argmax(found))
     return best
 
-def _named_by_mask(clips:list, masks:list[np.ndarray], shape:tuple[int, int])->set[int]: # people in whose face box a tenth or more is bright in the mask
+def _mask_at(masks:list[np.ndarray], clips:list)->dict[int, np.ndarray]: # the mask of each frame that is looked at, by its number
+    total = max(1 + max(clip.frame_indices) for clip in clips)
+    return {i: masks[min(len(masks) - 1, i*len(masks)//max(total, len(masks)))] for clip in clips for i in clip.frame_indices}
+
+def _mask_crops(clip, masks:dict[int, np.ndarray], shape:tuple[int, int], settings:ExtractSettings)->list[np.ndarray]: # for each crop what was changed in it, uint8 (size, size)
+    def cut(face:Face, mask:np.ndarray)->np.ndarray:
+        x, y, side = crop_square(face, settings.margin)
+        down, across = mask.shape[0]/shape[0], mask.shape[1]/shape[1]
+        return crop_face(mask, (x*across, y*down, side*(across + down)/2), settings.size).max(-1)
+    return [cut(face, masks[i]) for face, i in zip(clip.faces, clip.frame_indices)]
+
+def _named_by_mask(clips:list, masks:dict[int, np.ndarray], shape:tuple[int, int])->set[int]: # people in whose face box a tenth or more is bright in the mask
     def share(face:Face, mask:np.ndarray)->float:
         down, across = mask.shape[0]/shape[0], mask.shape[1]/shape[1]
         x, y, w, h = (max(0, round(o*s)) for o, s in zip(face.box, (across, down)*2))
         part = mask[y:y + h, x:x + w]
         return float((part.max(-1) > 64).mean()) if part.size else 0.
-    total = max(1 + max(clip.frame_indices) for clip in clips)
-    at = lambda i: masks[min(len(masks) - 1, i*len(masks)//max(total, len(masks)))]
-    return {clip.person for clip in clips if np.mean([share(f, at(i)) for f, i in zip(clip.faces, clip.frame_indices)]) >= .1}
+    return {clip.person for clip in clips if np.mean([share(f, masks[i]) for f, i in zip(clip.faces, clip.frame_indices)]) >= .1}
 
 # %% ../../nbs/data/40_extract.ipynb #4e562d45
 CROPS = 2 # goes up when the same file and settings give other crops than before
@@ -126,24 +135,25 @@ def _jobs(manifest:pd.DataFrame, out:Path, settings:ExtractSettings, detector:st
         boxes = tuple(tuple(map(float, o)) if all(v == v for v in o) else None for o in rows[box].to_numpy()) if len(box) == 4 else ()
         mask = next((str(o) for o in rows["mask"] if o and o == o), "") if "mask" in rows else ""
         fake = bool((rows.label == FAKE).any())
-        key = _item_key(path, settings, detector, fake, boxes, mask and [mask, _fingerprint(mask)])
+        key = _item_key(path, settings, detector, fake, boxes, mask and [mask, _fingerprint(mask), "cut out too"])
         jobs.append(_Job(path, str(out), _crop_folder(rows.iloc[0].to_dict()), key, fake, boxes if any(boxes) else (), mask))
     return jobs
 
 # %% ../../nbs/data/40_extract.ipynb #f7fe4fd9
 _unnamed = "people are seen, the label is the file's, and nothing says who of them is forged. Accepted: one person, face boxes or a mask, or label_everybody"
 
-def _people(job:_Job, settings:ExtractSettings, media, clips:list, dropped:list)->tuple[list[tuple], str, str]: # clips, each with the number of its row or None; or reason and detail
+def _people(job:_Job, settings:ExtractSettings, media, clips:list, dropped:list)->tuple[list[tuple], str, str]: # clips, each with the number of its row or None, and its masks or None; or reason and detail
     if any(job.boxes):
         named = _named_by_boxes(clips, job.boxes, media.scale)
-        chosen = [(o, named[o.person]) for o in clips if o.person in named]
+        chosen = [(o, named[o.person], None) for o in clips if o.person in named]
     elif job.fake and job.mask:
-        masks = read_media(unspell_name(job.mask), settings.frames).frames
-        chosen = [(o, None) for o in clips if o.person in _named_by_mask(clips, masks, media.frames[0].shape[:2])]
+        masks, shape = _mask_at(read_media(unspell_name(job.mask), settings.frames).frames, clips), media.frames[0].shape[:2]
+        named = _named_by_mask(clips, masks, shape)
+        chosen = [(o, None, _mask_crops(o, masks, shape, settings)) for o in clips if o.person in named]
     else:
         several = len(clips) + sum(o["reason"] == "TOO_MANY_PEOPLE" for o in dropped)
         if job.fake and several > 1 and not settings.label_everybody: return [], "SEVERAL_PEOPLE", f"{several} {_unnamed}."
-        chosen = [(o, None) for o in clips]
+        chosen = [(o, None, None) for o in clips]
     if chosen: return chosen[:settings.max_people], "", ""
     return [], "NOT_NAMED", f"Neither box nor mask lies on any of the {len(clips)} faces that were found."
 
@@ -159,9 +169,9 @@ def _read_clips(job:_Job, settings:ExtractSettings, detector:FaceDetector)->tupl
     except Exception as error: return [], "ERROR", clean_text(f"{type(error).__name__}: {error}") # whatever a decoder comes up with
 
 # %% ../../nbs/data/40_extract.ipynb #e1d7b229
-def _write_crop(crop:np.ndarray, path:Path, settings:ExtractSettings)->str: # a digest of the bytes; raises `WriteError` where they are not all there
+def _write_crop(crop:np.ndarray, path:Path, format:str)->str: # a digest of the bytes; raises `WriteError` where they are not all there
     data = io.BytesIO()
-    Image.fromarray(crop).save(data, **FORMATS[settings.format])
+    Image.fromarray(crop).save(data, **FORMATS[format])
     with atomic_write(path) as temporary:
         temporary.write_bytes(data.getvalue())
         if temporary.read_bytes() != data.getvalue(): raise WriteError(path, "what was written is not what is there")
@@ -172,12 +182,13 @@ def _digest(data:bytes)->str: return hashlib.blake2b(data, digest_size=12).hexdi
 def _write_crops(clips:list[tuple], place:Path, name:str, settings:ExtractSettings)->list[dict]: # one entry per crop
     shutil.rmtree(place, ignore_errors=True)
     crops = []
-    for clip, row in clips:
+    for clip, row, masks in clips:
         for i, (crop, time, face) in enumerate(zip(clip.crops, clip.times, clip.faces)):
             file = f"p{clip.person}_{i:03}.{settings.format}"
-            digest = _write_crop(crop, place/file, settings)
+            digest, mask = _write_crop(crop, place/file, settings.format), {}
+            if masks: mask = dict(mask=f"{name}/{file}.mask.png", mask_digest=_write_crop(masks[i], place/f"{file}.mask.png", "png"))
             source = {f"source_{k}": round(float(v), 2) for k, v in zip("xywh", face.box)}
-            crops.append(dict(path=f"{name}/{file}", digest=digest, row=row, person=clip.person, time=round(float(time), 4),
+            crops.append(mask | dict(path=f"{name}/{file}", digest=digest, row=row, person=clip.person, time=round(float(time), 4),
                               **faces_in_crop(face, settings.size, settings.margin), **source, sharpness=round(sharpness(crop), 2)))
     return crops
 
@@ -190,7 +201,8 @@ def _read_record(job:_Job)->dict|None: # None: not done, not as it is wanted now
     try:
         record = json.loads(job.record.read_text())
         if record["key"] != job.key or record["reason"] == "ERROR": return None
-        return record if all(_digest((Path(job.out)/o["path"]).read_bytes()) == o["digest"] for o in record["crops"]) else None
+        written = [(o["path"], o["digest"]) for o in record["crops"]] + [(o["mask"], o["mask_digest"]) for o in record["crops"] if "mask" in o]
+        return record if all(_digest((Path(job.out)/name).read_bytes()) == digest for name, digest in written) else None
     except (OSError, ValueError, KeyError, TypeError): return None
 
 # %% ../../nbs/data/40_extract.ipynb #9f10bdaa
@@ -272,13 +284,14 @@ def _in_this_process(jobs:Iterable[_Job], arguments:tuple)->Iterator[tuple[_Job,
 
 # %% ../../nbs/data/40_extract.ipynb #ea4ae4ff
 def _crop_table(manifest:pd.DataFrame, records:dict[str, dict], out:Path)->pd.DataFrame:
-    mine = ("path", "person", "time", "source_path", "sharpness", *BOX_COLUMNS, *LANDMARK_COLUMNS, *(f"source_{o}" for o in "xywh"))
-    keep = [c for c in manifest if c not in (*mine, "mask")] # a mask fits the source
+    mine = ("path", "mask", "person", "time", "source_path", "sharpness", *BOX_COLUMNS, *LANDMARK_COLUMNS, *(f"source_{o}" for o in "xywh"))
+    keep = [c for c in manifest if c not in mine] # a mask of the source is not one of the crop
     rows = []
     for row, which in zip(manifest.to_dict("records"), manifest.groupby("path").cumcount()):
         for crop in records[row["path"]]["crops"]:
-            if crop["row"] in (None, which): rows.append(crop | {k: row[k] for k in keep} | dict(path=str(out/crop["path"]), source_path=row["path"]))
+            if crop["row"] in (None, which): rows.append(crop | {k: row[k] for k in keep} | dict(path=str(out/crop["path"]), mask=str(out/crop["mask"]) if "mask" in crop else "", source_path=row["path"]))
     table = pd.DataFrame(rows, columns=[*REQUIRED, *(c for c in keep if c not in REQUIRED), *mine[1:]])
+    if not table["mask"].any(): table = table.drop(columns="mask")
     return table.dropna(axis="columns", how="all")
 
 def _failure_table(manifest:pd.DataFrame, records:dict[str, dict])->pd.DataFrame: # what gave no crop, and why

@@ -8,12 +8,13 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/data/manifest.html.md"""
 from __future__ import annotations
 import os, re
 from collections import defaultdict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Callable, Iterable
 import numpy as np, pandas as pd
-from ..core import FAKE, LABELS, REAL, ManifestError, atomic_write, parse_label
+from ..core import FAKE, LABELS, REAL, ManifestError, atomic_write
 from .folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, find_media, is_picture
-from .tables import read_each, read_table, spell_name, table_columns, unspell_name
+from .tables import fake_means, label_column, read_each, read_labels, read_table, spell_name, table_columns, unspell_name, yes_means
 
 # %% auto #0
 __all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'BOX_COLUMNS', 'LANDMARK_COLUMNS', 'ADAPTERS', 'MARKS', 'check_manifest',
@@ -154,19 +155,20 @@ def manifest_from_folder(
         label = _folder_labels[words[at]]
         records.append(item_record(path, root, label, root.name, deeper[0] if deeper else "fake", split, [str(who).replace("|", "_")]))
     if unlabelled:
-        raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance {spell_name(unlabelled[0])}", "train/real/..., train/fake/..., val/..., test/...")
+        raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance {spell_name(unlabelled[0])}", "train/real/..., train/fake/..., val/..., test/..., or a public data set as it was published: " + ", ".join(o for o in ADAPTERS if MARKS[o] and o != "csv"))
     return finish_manifest(records, root, found.notes(), "train/real/..., train/fake/..., val/..., test/... with images or videos")
 
 # %% ../../nbs/data/25_manifest.ipynb #8418af26
-_counted = re.compile(r"(is_?)?(fake|forged|deepfake)", re.I) # columns in which 0 and 1 are a label too
+_flag = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 
-def _said_elsewhere(table:pd.DataFrame)->dict[str, list]: # by the place in the table: what each row states there, None where it states nothing
+def _said_elsewhere(table:pd.DataFrame, taken:str)->dict[str, list]: # by the place in the table: what each row states there, None where it states nothing
     said, varied = {}, table.label.nunique() > 1
-    for name in [o for o in table if o not in ("path", "label", "split", "group", "dataset", "video_id", "identities", "identity", "pair")]:
-        if pd.api.types.is_numeric_dtype(table[name]) and not _counted.fullmatch(name): continue
-        read = parse_label if _counted.fullmatch(name) else lambda o: _folder_labels[str(o).lower()]
+    for name in [o for o in table if o not in (taken, "path", "label", "split", "group", "dataset", "video_id", "identities", "identity", "pair")]:
+        yes = yes_means(name)
+        if pd.api.types.is_numeric_dtype(table[name]) and yes is None: continue
+        read = (lambda o: _folder_labels[str(o).lower()]) if yes is None else lambda o: _flag[str(o).lower()] if yes == FAKE else 1 - _flag[str(o).lower()]
         stated = [_or_none(read, o) for o in table[name]]
-        if name == "method" or None not in stated and (len(set(stated)) > 1 or not varied): said[f"the column {name}"] = stated
+        if name == "method" or yes is not None or None not in stated and (len(set(stated)) > 1 or not varied): said[f"the column {name}"] = stated
     if "source_path" not in table: # crops lie in folders of another kind
         words = [{_folder_labels.get(o.lower()) for o in re.split(r"[/\\\\]", o)[:-1]} - {None} if not os.path.isabs(o) else () for o in table.path]
         boxes = set(BOX_COLUMNS) <= set(table) # a forged film may hold somebody who is real
@@ -177,13 +179,16 @@ def _or_none(read:Callable, value): # what was read, None where it cannot be
     try: return read(value)
     except (ValueError, KeyError): return None
 
-def _compare_labels(path:Path, table:pd.DataFrame): # raises `ManifestError` where the table contradicts itself; paths as they are written in it
-    for place, stated in _said_elsewhere(table).items():
+def _compare_labels(path:Path, table:pd.DataFrame, taken:str="label", sure:bool=True): # raises `ManifestError` where the table contradicts itself, or does not say what numbers mean; paths as they are written in it
+    said = _said_elsewhere(table, taken)
+    for place, stated in said.items():
         wrong = [o for o in zip(table.index, table.path, table.label, stated) if o[3] is not None and o[2] != o[3]]
         if not wrong: continue
         rows = "; ".join(f"line {line}, {name}: {LABELS[label]}, but {place} says {LABELS[other]}" for line, name, label, other in wrong[:3])
         turned = " (all of them: perhaps 1 means real in this table)" if len(wrong) == len(stated) else ""
-        raise ManifestError(path, f"labels that contradict the table itself in {len(wrong)} of {len(stated)} rows{turned}: {rows}", "0 or real, 1 or fake, everywhere alike")
+        raise ManifestError(path, f"labels that contradict the table itself in {len(wrong)} of {len(stated)} rows{turned}: {rows}", "0 or real, 1 or fake, everywhere alike, or fake_is=0 (--fake-is 0) where 1 means real")
+    if not sure and not any(o is not None for stated in said.values() for o in stated):
+        raise ManifestError(path, f"numbers in the column {taken}, and nothing that says which of them is forged", "words such as real and fake; a column called is_fake or is_real; another column or folders that say it; or fake_is=1 (--fake-is 1) where 1 means FAKE")
 
 # %% ../../nbs/data/25_manifest.ipynb #8dd33a31
 def drop_doubles(
@@ -219,15 +224,18 @@ def manifest_from_csv(
     path:str|Path, # The table, or a folder with a `manifest.csv`; relative paths in it start at its folder
     split:str="test", # The split of all rows where there is no such column
     must_exist:bool=True, # Insist that every file is there
+    fake_is=None, # The value that means FAKE, where the labels are numbers and nothing in the table says it
 )->pd.DataFrame: # A manifest with all further columns kept; raises `ManifestError` naming the line
-    "Read a table of your own: `path,label` and whatever else you have."
+    "Read a table of your own: `path`, `label` (or `is_fake`, `is_real` ...) and whatever else you have."
     path = Path(path).absolute()
     if path.is_dir(): path = path/"manifest.csv"
-    table = read_table(path, "path", "label")
+    column = label_column(table_columns(path)) or "label"
+    table = read_table(path, "path", column)
     if not len(table): raise ManifestError(path, "no rows below the header", "one line per image or video")
-    table["label"] = read_each(path, table.label, parse_label, "a label: real, fake, 0 (real) or 1 (fake)")
+    with fake_means(fake_is) if fake_is is not None else nullcontext(): labels, sure = read_labels(path, table[column])
+    table["label"] = labels
     table["split"] = read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o] if o else "", "a split: train, val, test or empty") if "split" in table else split
-    _compare_labels(path, table)
+    _compare_labels(path, table, column, sure)
     names = table.path
     table["path"] = read_each(path, names, _placed(path.parent, must_exist), "the path of a file that exists, relative to the table's folder")
     if "mask" in table:
@@ -235,6 +243,7 @@ def manifest_from_csv(
         table["mask"] = read_each(path, table["mask"], lambda o: here(o) if o else "", "the path of a mask that exists, or nothing")
     return _described(path, table, names)
 
+# %% ../../nbs/data/25_manifest.ipynb #6f649438
 def _described(path:Path, table:pd.DataFrame, names:pd.Series)->pd.DataFrame: # with all columns of a manifest
     for column, default in dict(dataset=spell_name(path.parent.name), method=[("real", "fake")[o] for o in table.label]).items():
         table[column] = table[column].mask(table[column] == "", default) if column in table else default
@@ -290,9 +299,9 @@ def write_manifest(
     "Write a manifest, completely or not at all."
     path = Path(path).absolute()
     relative = lambda o: Path(o).relative_to(path.parent).as_posix() if Path(o).is_relative_to(path.parent) else str(o)
-    names = [spell_name(relative(unspell_name(o))) for o in manifest.path]
+    names = lambda column: [spell_name(relative(unspell_name(o))) if isinstance(o, str) and o else "" for o in manifest[column]]
     with atomic_write(path) as temporary:
-        manifest.assign(path=names, label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False, encoding="utf-8")
+        manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest}, label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False, encoding="utf-8")
     return path
 
 # %% ../../nbs/data/25_manifest.ipynb #0557eff2
@@ -328,18 +337,18 @@ def manifest_from_faces(
     path = Path(path).absolute()
     who = "pair" if "pair" in table_columns(path) else "identity"
     table = read_table(path, "file", who, "split", "source", *BOX_COLUMNS)
-    labelled = "label" in table
+    told = label_column(table) # never passed over: without one all are real
     if not len(table): raise ManifestError(path, "no rows below the header", "one line per face")
     for column in (*BOX_COLUMNS, *(o for o in LANDMARK_COLUMNS if o in table)):
         if table[column].dtype == object or not pd.api.types.is_numeric_dtype(table[column]): read_each(path, table[column], float, f"a number of pixels in the column {column}")
     root = path.parent if (path.parent/table.file.iloc[0]).is_file() else path.with_suffix("")
-    labels = read_each(path, table.label, parse_label, "a label: real, fake, 0 (real) or 1 (fake)") if labelled else REAL
+    labels = read_labels(path, table[told], FAKE)[0] if told else REAL # in this table 1 is a forgery
     groups = table.source + "/" + table[who]
     table = table.assign(path=read_each(path, table.file, _placed(root, True), f"a file below {root}"), label=labels, dataset=table.source,
                          split=read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o], "a split: train, val or test"),
                          group=groups, identities=groups, video_id=table.source + "/" + table.file)
     if "method" not in table: table["method"] = [("real", "fake")[o] for o in table.label]
-    _compare_labels(path, table.assign(path=table.file))
+    _compare_labels(path, table.assign(path=table.file), told or "label")
     table, notes = drop_doubles(table[[*REQUIRED, *(c for c in table if c not in (*REQUIRED, "file"))]].reset_index(drop=True), path)
     table.attrs.update(root=str(root), notes=notes)
-    return check_manifest(check_pairs(table, path) if who == "pair" and labelled else table, str(path))
+    return check_manifest(check_pairs(table, path) if who == "pair" and told else table, str(path))

@@ -8,6 +8,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/data/splits.html.md"""
 from __future__ import annotations
 import html
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -16,16 +17,20 @@ from ..core import LABELS, DeepfakeError, ManifestError, sha256_file
 from ..figure import empty_figure
 from .datasets import (manifest_from_celeb_df, manifest_from_deeperforensics, manifest_from_deepfakebench, manifest_from_deepfakedetection,
                                   manifest_from_dfdc, manifest_from_dfdc_preview, manifest_from_faceforensics, manifest_from_ffiw)
+from .newsets import (manifest_from_celeb_df_pp, manifest_from_deepfake_eval_2024, manifest_from_df40, manifest_from_df_platter, manifest_from_fakeavceleb,
+                                  manifest_from_forgerynet, manifest_from_kodf, manifest_from_wilddeepfake, with_pairs)
 from .manifest import (ADAPTERS, BOX_COLUMNS, IMAGE_SUFFIXES, LANDMARK_COLUMNS, MARKS, REQUIRED, SPLITS, check_labels, check_manifest, check_pairs, connect_groups, drop_doubles, media_files,
                                   manifest_from_csv, manifest_from_faces, manifest_from_folder, write_manifest)
 from ..see.media import read_media
-from .tables import table_columns, unspell_name
+from .tables import fake_means, table_columns, unspell_name
 
 # %% auto #0
 __all__ = ['read_manifest', 'join_manifests', 'split_by_group', 'Leaks', 'picture_hash', 'check_leaks', 'summarize_manifest',
            'show_manifest']
 
 # %% ../../nbs/data/35_splits.ipynb #9374f100
+def _detail(mark:str)->int: return sum(not set(o) & set("*?[") for o in mark.split("/")) # parts of a mark that are names
+
 def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to give it
     if path.is_file():
         if path.name == "labels.csv": return "dfdc", path.parent
@@ -36,18 +41,20 @@ def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to 
         return ("faces" if {"file", *BOX_COLUMNS} <= header and {"identity", "pair"} & header else "csv"), path
     words = [o.name.lower() for o in (*path.glob("*/"), *path.glob("*/*/"))]
     if {"train", "val", "test"} & set(words) and {"real", "fake"} <= set(words): return "folder", path # whatever else lies beside it
-    return next((name for name in ("csv", *MARKS) if any(next(path.glob(o), None) for o in MARKS[name])), "folder"), path
+    found = {name: max(map(_detail, marks)) for name in ("csv", *MARKS) if (marks := [o for o in MARKS[name] if next(path.glob(o), None)])}
+    return "csv" if "csv" in found else max(found, key=found.get, default="folder"), path # a mark that says more counts more, else the first
 
 def read_manifest(
     path:str|Path, # A folder, a CSV or a JSON
     dataset:str|None=None, # A name in `ADAPTERS`; None: recognised by the layout
+    fake_is=None, # For a table whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->pd.DataFrame: # A manifest; raises `ManifestError` where nothing can be made of it
     "Read any data set into one manifest."
     path = Path(path)
     if not path.exists(): raise ManifestError(path, "there is no such file or folder", "a folder, a CSV or a JSON")
     if dataset is not None and dataset not in ADAPTERS: raise ManifestError(path, f"the data set {dataset!r} is unknown", ", ".join(ADAPTERS))
     name, place = (dataset, path) if dataset else _recognise(path)
-    return ADAPTERS[name](place)
+    with fake_means(fake_is) if fake_is is not None else nullcontext(): return ADAPTERS[name](place)
 
 # %% ../../nbs/data/35_splits.ipynb #cddcc9d0
 def join_manifests(

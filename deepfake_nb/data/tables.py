@@ -7,13 +7,16 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/data/tables.html.md"""
 # %% ../../nbs/data/05_tables.ipynb #ab4cf210
 from __future__ import annotations
 import csv, io, os, re
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Iterator
 import pandas as pd
-from ..core import ManifestError
+from ..core import FAKE, REAL, ManifestError, parse_label
 
 # %% auto #0
-__all__ = ['LARGEST_TABLE', 'TEXT', 'spell_name', 'unspell_name', 'table_columns', 'read_table', 'read_each']
+__all__ = ['LARGEST_TABLE', 'TEXT', 'LABEL_NAMES', 'spell_name', 'unspell_name', 'table_columns', 'read_table', 'read_each',
+           'label_word', 'yes_means', 'label_column', 'fake_means', 'read_labels']
 
 # %% ../../nbs/data/05_tables.ipynb #c65bf416
 def spell_name(
@@ -120,3 +123,81 @@ def read_each(
         try: out.append(read(value))
         except (ValueError, KeyError): raise ManifestError(path, f"line {line}: {value!r}", accepted) from None
     return out
+
+# %% ../../nbs/data/05_tables.ipynb #1a03242b
+_flags = dict.fromkeys(("0", "false", "no"), 0) | dict.fromkeys(("1", "true", "yes"), 1)
+_further = dict.fromkeys("faked tampered manipulation spoofed deepfakes ai ai-generated 1-fake".split(), FAKE) | dict.fromkeys("unaltered untouched unmanipulated 0-real".split(), REAL)
+_yes_is = {FAKE: "fake|faked|forged|forgery|deepfake|manipulated|tampered|spoof|spoofed|synthetic", REAL: "real|bona ?fide|genuine|authentic|pristine"}
+_yes_only_with_is = {FAKE: "altered|generated|ai", REAL: "original|live"} # alone they may name something else: an original, a generator
+LABEL_NAMES = ("label", "labels", "class", "target", "ground truth", "gt")
+
+def _key(value)->str: # 'Bona_Fide ' -> 'bona-fide', 1.0 -> '1'
+    text = str(value).strip().lower()
+    return text[:-2] if re.fullmatch(r"[01]\.0", text) else re.sub(r"[\s_]+", "-", text)
+
+def _column_key(name:str)->str: return re.sub(r"[\W_]+", " ", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)).strip().lower() # 'isFake' -> 'is fake'
+
+def label_word(
+    value, # What somebody wrote
+)->int|None: # `REAL` or `FAKE`; None for numbers, true, false, yes, no, and for what is no label
+    "What a word says about an item."
+    key = _key(value)
+    if key in _flags or key in _further: return _further.get(key)
+    try: return parse_label(key)
+    except ValueError: return None
+
+def yes_means(
+    column:str, # The name of a column
+)->int|None: # `FAKE` for is_fake, forged ..., `REAL` for is_real, bonafide ..., None where the name does not say
+    "What 1, true and yes mean in a column of this name."
+    key = _column_key(column)
+    bare = re.sub(r"^is ?", "", key)
+    return next((o for o in (FAKE, REAL) if re.fullmatch(_yes_is[o], bare) or bare != key and re.fullmatch(_yes_only_with_is[o], bare)), None)
+
+def label_column(
+    columns:Iterable[str], # Names of columns
+)->str|None: # `label`, another word for it, or a column that says which way round; None where there is none
+    "Which column holds the labels."
+    columns = list(columns)
+    named = {_column_key(o): o for o in reversed(columns)}
+    return next((named[o] for o in LABEL_NAMES if o in named), next((o for o in columns if yes_means(o) is not None), None))
+
+# %% ../../nbs/data/05_tables.ipynb #e757ffd9
+_said = ContextVar("fake_means", default=None)
+
+@contextmanager
+def fake_means(
+    value, # Of a column of labels: 1, 0, true, or any word; None: nothing is said
+)->Iterator[None]: # A context
+    "Say for all tables that are read meanwhile which value means FAKE."
+    token = _said.set(value)
+    try: yield
+    finally: _said.reset(token)
+
+_how = "words such as real and fake; or 0 and 1, true and false in a column called is_fake or is_real; or fake_is=1 (--fake-is 1) to say which value means FAKE"
+
+def _way(path, column:str)->int|None: # what 1, true and yes mean, by the column's name and by whoever reads it; raises `ManifestError` where they differ
+    named, key = yes_means(column), None if _said.get() is None else _key(_said.get())
+    told = None if key not in _flags else FAKE if _flags[key] else REAL
+    if None not in (named, told) and named != told: raise ManifestError(path, f"a column called {column}, and {_said.get()!r} said to mean FAKE", "one that fits the other")
+    return told if named is None else named
+
+def read_labels(
+    path:str|Path, # Where the values come from
+    values:pd.Series, # A column of `read_table`
+    way:int|None=None, # What 1 means where nobody says it; None: unknown
+)->tuple[list[int], bool]: # `REAL` or `FAKE` for each line, and whether it is sure which way round; raises `ManifestError` naming the line
+    "Read a column of labels. Where it is not sure, 1 was taken for FAKE and something else has to confirm it."
+    said, known = _way(path, values.name), {k: label_word(k) for k in map(_key, values)}
+    way = way if said is None else said
+    named = None if _said.get() is None else _key(_said.get())
+    if named in known and named not in _flags: # a word that says nothing by itself
+        if known[named] == REAL: raise ManifestError(path, f"the word {_said.get()!r} said to mean FAKE", "another value")
+        others = [k for k, v in known.items() if v is None and k not in _flags and k != named]
+        known |= {named: FAKE} | ({others[0]: REAL} if len(others) == 1 else {})
+    flags = {k for k in known if k in _flags}
+    known |= {k: _flags[k] if way in (FAKE, None) else 1 - _flags[k] for k in flags}
+    def read(value):
+        if known[_key(value)] is None: raise ValueError
+        return known[_key(value)]
+    return read_each(path, values, read, f"a label: {_how}"), way is not None or not flags

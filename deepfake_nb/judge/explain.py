@@ -16,14 +16,15 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 from ..core import REASONS, DeepfakeError, FaceVerdict, FileError, Prediction, atomic_write
 from ..see.faces import crop_square
+from ..see.regions import hottest_place, region_shares
 from ..model.scorer import Scorer
 from ..measure.calibrate import sigmoid
 from .scoring import cut_clips, score_clips
 from .predict import Detector, Evidence
 
 # %% auto #0
-__all__ = ['COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 'Faithfulness', 'faithfulness', 'Heat',
-           'Explanation', 'explain', 'paste_heat', 'overlay', 'draw_box', 'map_change']
+__all__ = ['DIFFUSE', 'COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 'Faithfulness', 'faithfulness', 'Heat',
+           'Explanation', 'heat_place', 'explain', 'paste_heat', 'overlay', 'draw_box', 'frame_place', 'map_change']
 
 # %% ../../nbs/judge/25_explain.ipynb #cddf3fb0
 _one_by_one = threading.Lock() # cuDNN has one switch for all threads
@@ -160,6 +161,25 @@ class Explanation:
     def __repr__(self):
         return f"Explanation({self.prediction.path!r}: {', '.join(f'person {o.face.person + 1} in {len(o.positions)} frames' for o in self.people)})"
 
+# %% ../../nbs/judge/25_explain.ipynb #2a599b7b
+DIFFUSE = .25 # share of the crop that is at least half as hot as the hottest place, from which on nothing stands out
+
+def heat_place(
+    heat:Heat, # Of one person
+    margin:float, # Side of the crops over the longer side of the face
+)->dict: # time, in seconds; box: x, y, width, height in pixels of the picture, None where nothing stands out; spread, in [0, 1]; regions and sizes: part -> share of the heat and of the crop, None without landmarks. Empty where there is no heat
+    "Where the heat of the most suspicious frame lies, in plain values."
+    face, picture, hot = heat.clip.faces[heat.positions[0]], heat.clip.key_frames[heat.positions[0]], heat.maps[0]
+    place, spread = hottest_place(hot)
+    if not spread: return {}
+    x, y, side = crop_square(face, margin)
+    scale, corner = side/len(hot), np.array([x, y]) - side/2
+    low, high = (np.clip(corner + scale*np.array(o), 0, picture.shape[1::-1]) for o in (place[:2], np.add(place[:2], place[2:])))
+    shares = (None, None) if face.landmarks is None else region_shares(hot, (face.landmarks - corner + .5)/scale - .5)
+    regions, sizes = (o and {k: round(v, 3) for k, v in o.items()} for o in shares)
+    return dict(time=heat.face.timeline[heat.positions[0]].time, box=None if spread > DIFFUSE else [round(float(o), 1) for o in (*low, *(high - low))],
+                spread=round(spread, 3), regions=regions, sizes=sizes)
+
 # %% ../../nbs/judge/25_explain.ipynb #ddf64992
 def _person_heat(scorer:Scorer, face:FaceVerdict, clip:Evidence, max_frames:int)->Heat:
     positions, size = list(clip.key_frames)[:max_frames], clip.crops.shape[1]
@@ -182,7 +202,7 @@ def explain(
     max_people:int=8, # People to explain, the most suspicious ones
     faithful:bool=False, # Measure deletion and insertion too? 88 more crops to score for each explained frame
 )->Explanation|None: # None where nobody was judged; raises `DeepfakeError` without evidence
-    "Where the model looked."
+    "Where the model looked; writes it into `where` of the people, too."
     judged = [o for o in prediction.faces if o.timeline]
     if not judged: return None
     if not prediction.evidence:
@@ -192,6 +212,7 @@ def explain(
     detector.scorer.cam_target() # says why there can be no map
     clips = {o.person: o for o in prediction.evidence}
     people = [_person_heat(detector.scorer, o, clips[o.person], max_frames) for o in sorted(judged, key=lambda o: -o.probability)[:max_people]]
+    for o in people: o.face.where = heat_place(o, detector.scorer.config.margin)
     if faithful: people = [_measure(detector, o) for o in people]
     return Explanation(prediction, people, detector.scorer.config.margin)
 
@@ -244,6 +265,18 @@ def draw_box(
     draw.text((left + 4, top + 4), text, fill="white", font=font)
     return np.array(image)
 
+def frame_place(
+    picture:np.ndarray, # (H, W, 3) uint8 RGB
+    box:tuple, # x, y, width, height in pixels
+)->np.ndarray: # (H, W, 3) uint8 RGB; the given picture is not changed
+    "A white frame with dark edges, which is seen on every ground."
+    image, (x, y, w, h), line = Image.fromarray(picture), box, max(2, round(picture.shape[1] / 320))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((x - line/2, y - line/2, x + w + line/2, y + h + line/2), outline="black", width=2*line)
+    draw.rectangle((x, y, x + w, y + h), outline="white", width=line)
+    return np.array(image)
+
+
 # %% ../../nbs/judge/25_explain.ipynb #08957f9d
 @patch
 def whole_picture(self:Explanation)->np.ndarray: # (H, W, 3) uint8 RGB
@@ -262,6 +295,8 @@ def whole_picture(self:Explanation)->np.ndarray: # (H, W, 3) uint8 RGB
     explained = {o.face.person for o in self.people}
     if self.prediction.kind == "image": boxes += [(o.box, o) for o in self.prediction.faces if o.person not in explained]
     picture = overlay(picture, heat)
+    for o in self.people: # the box belongs to the most suspicious frame of its person
+        if o.face.decision == "FAKE" and o.face.where.get("box") and o.clip.frame_indices[o.positions[0]] == number: picture = frame_place(picture, o.face.where["box"])
     for box, face in boxes[::-1]: picture = draw_box(picture, box, _label(face), COLOURS[face.decision])
     return picture
 

@@ -29,6 +29,7 @@ from .hidden import hidden_reason, look_at_face
 from .verdict import UNSEEN, WEAK, coverage_sentences, frames_looked_at, judge, missed_words, people_looked_at, power_of, segment_sentences
 from ..measure.calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
 from ..measure.calibrationfile import calibrated
+from ..measure.kinds import kinds_from_dict
 from ..see.unchanged import read_unchanged
 
 # %% auto #0
@@ -89,19 +90,27 @@ def keep_evidence(
     return Evidence(**own, key_frames={int(i): frames[clip.frame_indices[i]] for i in worst})
 
 # %% ../../nbs/judge/20_predict.ipynb #ba1035ac
-def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `FeatureDistance` or None; raises `WeightsError`
-    config = scorer.config
-    try: return calibration_from_config(config), AbstentionRule.from_dict(config.abstention), config.familiar and feature_distance_from_dict(config.familiar) or None
+def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `FeatureDistance` or None, `KindProbe` or None; raises `WeightsError`
+    config, kinds = scorer.config, scorer.config.metrics.get("kinds")
+    try: return (calibration_from_config(config), AbstentionRule.from_dict(config.abstention), config.familiar and feature_distance_from_dict(config.familiar) or None,
+                 kinds_from_dict(kinds) if kinds else None)
     except (TypeError, ValueError) as e:
         raise WeightsError(path, f"a calibration that cannot be used ({e})", "what deepfake_nb.measure.calibrate writes") from e
+
+def _numbers(table, names:str)->bool: # has it these numbers? The file may come from a stranger
+    return isinstance(table, dict) and all(isinstance(table.get(o), (int, float)) for o in names.split())
 
 def _figures(self)->tuple: # what was measured for this threshold: false-positive rate or None, tests, and a sentence where there is no rate
     rate, tests = self.calibration.false_positive_rate, self.scorer.config.metrics.get("tests")
     power = dict(power=self.calibration.power) if self.calibration.power else {}
+    metrics, name = self.scorer.config.metrics, self.face_detector.name
+    others = metrics["detectors"] if isinstance(metrics.get("detectors"), dict) else {}
+    if _numbers(metrics.get("pointing"), "hit low high others n"): power |= dict(pointing=metrics["pointing"]) # how far to believe the heat maps
     if self.threshold != self.calibration.threshold: return None, {}, f"No false-positive rate is known for the threshold {self.threshold:g}."
     tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector", "yunet")
-    if rate and finder != self.face_detector.name:
-        return None, tests, f"No false-positive rate is known with the face detector {self.face_detector.name}: it was measured with {finder}."
+    if rate and finder != name: # measured for this one, too?
+        if _numbers(others.get(name), "achieved low high n_real"): return others[name], tests, ""
+        return None, tests, f"No false-positive rate is known with the face detector {name}: it was measured with {finder}."
     if self.foreign and not rate:
         return rate, tests, f"The scorer {self.scorer.config.name} is not calibrated: its threshold {self.threshold:g} was not chosen on real faces, and its probabilities are no frequencies. deepfake-calibrate gives it both."
     return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
@@ -145,7 +154,7 @@ class Detector:
         self.dtype, self.precision = choose_precision("float32" if self.foreign and precision == "auto" else precision, self.device), precision
         if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu": keep_memory()
         self.engine = engine # None: PyTorch
-        self.calibration, rule, self.familiar = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
+        self.calibration, rule, self.familiar, self.kinds = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
         self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
@@ -206,8 +215,12 @@ def predict_clips(self:Detector,
     available = frames_available or max((len(o.times) for o in clips), default=0)
     away = lambda score: float(self.familiar(score.features)) if self.familiar else None
     hidden = lambda clip: None if frames is None or not self.abstention.hidden else hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in evenly_spaced(len(clip), 5)])
-    return [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again, away(score), hidden(clip))
-            for clip, score, again in zip(clips, _scores(self, [o.crops for o in clips]), _after_reencoding(self, clips))]
+    scores = _scores(self, [o.crops for o in clips])
+    faces = [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, again, away(score), hidden(clip))
+             for clip, score, again in zip(clips, scores, _after_reencoding(self, clips))]
+    if self.kinds and self.threshold == self.calibration.threshold: # the hint's error was measured among those called FAKE there
+        for face, score in zip(faces, scores): face.forgery = self.kinds(score.features) if face.decision == "FAKE" else {}
+    return faces
 
 # %% ../../nbs/judge/20_predict.ipynb #971cbf6d
 SMALLEST = 32 # pixels: a smaller face is not even cut out, unless the abstention rule asks for less or there is no other

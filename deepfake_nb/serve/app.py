@@ -13,8 +13,9 @@ import ipywidgets as widgets
 import deepfake_nb
 from ..core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
 from ..judge.verdict import coverage_sentences
-from ..tell.wording import CAUTION, percent, shown, shown_name, trust_sentences, verdict_sentences
-from .upload import OwnedFolder, Status, Upload, sweep
+from ..tell.wording import bold_leads, headline, percent, shown, shown_name, trust_sentences, verdict_sentences, why_sentences
+from .owned import OwnedFolder, sweep
+from .upload import Status, Upload
 from .engine import Engine, EngineError, Examination, find_engine, record_file
 
 logger = logging.getLogger(__name__)
@@ -53,19 +54,20 @@ def gauge_html(
             f"<span class=\"dn-below\" style=\"{side(value)}\">this file: {percent(prediction.probability)}</span></div>")
 
 # %% ../../nbs/serve/15_app.ipynb #df787511
+def _paragraphs(name:str, kind:str, lines:list[str])->str: # a part of the verdict under a small title; nothing where there are no lines
+    text = bold_leads("".join(f"<p>{html.escape(o)}</p>" for o in lines))
+    return f"<h3>{name}</h3><div class=\"dn-{kind}\">{text}</div>" if lines else ""
+
 def verdict_html(
     prediction:Prediction, # Any
 )->str: # A box
-    "The verdict in plain words."
-    headline, *rest = verdict_sentences(prediction)
-    unseen = coverage_sentences(prediction.looked_at)
-    reasons = "".join(f"<li>{html.escape(REASONS[o])}</li>" for o in prediction.reasons)
-    decided = prediction.decision != INCONCLUSIVE
-    gauge = gauge_html(prediction) if decided else ""
-    lines = "".join(f"<p>{html.escape(o)}</p>" for o in [o for o in rest if o not in unseen] + trust_sentences(prediction)).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
-    notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes if o not in unseen)
-    return (f"<section class=\"dn-verdict {prediction.decision}\" aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p class=\"dn-lead\">{headline}</p>"
-            + "".join(f"<p class=\"dn-unseen\">{html.escape(o)}</p>" for o in unseen) + (f"<ul>{reasons}</ul>" if reasons else "") + gauge + lines + (f"<p>To note:</p><ul>{notes}</ul>" if notes else "") + "</section>")
+    "The verdict in plain words: the word, why, what was not looked at, how often that is wrong."
+    unseen, listed = coverage_sentences(prediction.looked_at), lambda lines: "<ul>" + "".join(f"<li>{html.escape(o)}</li>" for o in lines) + "</ul>"
+    notes = [o for o in prediction.notes if o not in unseen]
+    return (f"<section class=\"dn-verdict {prediction.decision}\" aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p class=\"dn-lead\">{html.escape(headline(prediction))}</p>"
+            + (listed([REASONS[o] for o in prediction.reasons]) if prediction.reasons else "") + (gauge_html(prediction) if prediction.decision != INCONCLUSIVE else "")
+            + _paragraphs("What this rests on", "why", why_sentences(prediction)) + _paragraphs("Not looked at", "unseen", unseen) + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
+            + (f"<h3>To note</h3><div class=\"dn-trust\">{listed(notes)}</div>" if notes else "") + "</section>")
 
 # %% ../../nbs/serve/15_app.ipynb #fbdaf807
 _tones = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")

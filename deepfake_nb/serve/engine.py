@@ -17,8 +17,8 @@ from ..tell.wording import percent, shown_name
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'Preview', 'FrameView', 'Examination', 'EngineError', 'problem_sentence', 'Engine', 'examine', 'print_page',
-           'record_file', 'serve_engine', 'RemoteEngine', 'find_engine']
+__all__ = ['logger', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone', 'problem_sentence', 'Engine', 'examine',
+           'print_page', 'record_file', 'serve_engine', 'RemoteEngine', 'find_engine']
 
 # %% ../../nbs/serve/10_engine.ipynb #0ccbb733
 @dataclass
@@ -45,6 +45,7 @@ class Examination:
     record: dict = field(repr=False, default_factory=dict) # the same evidence for programs, as from `Report.to_dict`
 
 class EngineError(DeepfakeError): "Something went wrong with one file; the message is for its owner."
+class EngineGone(EngineError): "The engine ended while it was asked, or is not there."
 
 # %% ../../nbs/serve/10_engine.ipynb #246edfe3
 def problem_sentence(
@@ -129,15 +130,16 @@ def examine(self:Engine,
     weights:str|None=None, # One of `choices`; None: the first
     threshold:float|None=None, # Probability in [0, 1]; None: that of the weights
     say:Callable=lambda text, share: None, # Called with a sentence and the share done, in [0, 1]
+    evidence:bool=True, # Explain the verdict and write the report too? Without, `pictures`, `frames`, `page` and `record` are empty
 )->Examination: # Raises `EngineError`
     "Judge a file, explain the verdict, and write the report."
     if self._lock.locked(): say("Waiting: another file is being examined.", 0.)
     with self._lock:
-        try: return self._examine(Path(file), name, weights, threshold, say)
+        try: return self._examine(Path(file), name, weights, threshold, say, evidence)
         except ConnectionError: raise # whoever asked has gone
         except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
 
-def _examine(self:Engine, file, name, weights, threshold, say)->Examination:
+def _examine(self:Engine, file, name, weights, threshold, say, evidence)->Examination:
     say("Getting ready.", .02)
     from deepfake_nb.see.pipeline import read_and_look
     from deepfake_nb.see.unchanged import read_unchanged
@@ -148,6 +150,7 @@ def _examine(self:Engine, file, name, weights, threshold, say)->Examination:
     (media, looked), sha256 = read_unchanged(file, lambda: read_and_look(file, detector.face_detector, self.frames))
     say("Judging the faces.", .5)
     prediction = dataclasses.replace(detector.predict_media(media, sha256, looked), path=name)
+    if not evidence: return Examination(dataclasses.replace(prediction, evidence=[]), [], [], "")
     say("Drawing where the network looked.", .75)
     explanation = explain(detector, prediction)
     frames = _frame_views(prediction, media) if media.kind == "video" else []
@@ -217,15 +220,15 @@ class RemoteEngine:
             with Client(self.address, authkey=self.key) as connection:
                 connection.send((method, arguments))
                 while (message := connection.recv())[0] == "say": say(*message[1:])
-        except (EOFError, OSError): raise EngineError("The examination was interrupted. Please try again in a moment.") from None
+        except (EOFError, OSError): raise EngineGone("The examination was interrupted. Please try again in a moment.") from None
         if message[0] == "error": raise EngineError(message[1])
         return message[1]
 
     def choices(self): return self._ask("choices")
     def preview(self, file, name): return self._ask("preview", file=str(file), name=name)
     def print_page(self, page): return self._ask("print_page", page=page)
-    def examine(self, file, name, weights=None, threshold=None, say=lambda text, share: None):
-        return self._ask("examine", say, file=str(file), name=name, weights=weights, threshold=threshold)
+    def examine(self, file, name, weights=None, threshold=None, say=lambda text, share: None, evidence=True):
+        return self._ask("examine", say, file=str(file), name=name, weights=weights, threshold=threshold, evidence=evidence)
 
 def find_engine()->Engine|RemoteEngine: # The one that `DEEPFAKE_NB_ENGINE` names, else one in this process
     "The engine to use here."

@@ -6,20 +6,21 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/server.html.md"""
 
 # %% ../../nbs/serve/20_server.ipynb #f37e4e8c
 from __future__ import annotations
-import logging, os, signal, subprocess, sys, tempfile, threading
+import logging, os, shutil, signal, subprocess, sys, tempfile, threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 import deepfake_nb
 from ..core import DeepfakeError
-from .upload import OwnedFolder, sweep
+from .owned import OwnedFolder, sweep
 from .engine import Engine, serve_engine
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'STARTS', 'PAUSE', 'LONGEST_ADDRESS', 'CANNOT_WORK', 'SWEEP', 'child_command', 'child_environment',
-           'engine_address', 'EngineProcess', 'run_engine', 'voila_arguments', 'why_not', 'run_voila', 'serve_app']
+           'engine_address', 'EngineProcess', 'restart', 'close', 'run_engine', 'voila_arguments', 'why_not',
+           'run_voila', 'serve_app']
 
 # %% ../../nbs/serve/20_server.ipynb #ff70bdda
 def child_command(
@@ -68,30 +69,48 @@ class EngineProcess:
         device:str|None=None, # 'cpu', 'cuda', 'mps'
     ):
         self.address, self.starts, self.failed = address, 0, threading.Event() # `failed`: it was given up
-        self._ready, self._stop, self._process = Path(folder)/"ready", threading.Event(), None
+        self._ready, self._scratch, self._stop, self._process = Path(folder)/"ready", Path(folder)/"scratch", threading.Event(), None
         self.environment = dict(DEEPFAKE_NB_ENGINE=f"{os.urandom(16).hex()} {address}") # for processes that shall find it
         settings = dict(weights=[str(Path(o).absolute()) for o in weights] if weights else None, device=device, ready=str(self._ready))
-        self._command, self._told = child_command(f"from deepfake_nb.serve.server import run_engine; run_engine(**{settings!r})"), child_environment(folder, TMPDIR=str(folder), **self.environment)
+        self._command, self._told = child_command(f"from deepfake_nb.serve.server import run_engine; run_engine(**{settings!r})"), child_environment(folder, TMPDIR=str(self._scratch), **self.environment)
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
 
-    def _keep(self):
-        failures = code = 0
-        while failures < STARTS and code != CANNOT_WORK and not self._stop.wait(PAUSE if self.starts else 0):
-            if os.name == "posix": Path(self.address).unlink(missing_ok=True)
-            self._ready.unlink(missing_ok=True)
-            self._process, self.starts = subprocess.Popen(self._command, env=self._told, stdin=subprocess.PIPE), self.starts + 1
-            if self._stop.is_set(): self._process.terminate()
-            code = self._process.wait()
-            self._process.stdin.close()
-            failures = 0 if self._ready.exists() else failures + 1
-        if not self._stop.is_set(): self.failed.set()
+# %% ../../nbs/serve/20_server.ipynb #72ce679f
+def _keep(self:EngineProcess):
+    failures = code = 0
+    while failures < STARTS and code != CANNOT_WORK and not self._stop.wait(PAUSE if self.starts else 0):
+        if os.name == "posix": Path(self.address).unlink(missing_ok=True)
+        self._ready.unlink(missing_ok=True)
+        self._sweep_up()
+        self._process, self.starts = subprocess.Popen(self._command, env=self._told, stdin=subprocess.PIPE), self.starts + 1
+        if self._stop.is_set(): self._process.terminate()
+        code = self._process.wait()
+        self._process.stdin.close()
+        failures = 0 if self._ready.exists() else failures + 1
+        self._ready.unlink(missing_ok=True)
+    if not self._stop.is_set(): self.failed.set()
 
-    def close(self)->None:
-        self._stop.set()
-        if self._process: self._process.terminate()
+def _sweep_up(self:EngineProcess): # one that was killed leaves its temporary files
+    shutil.rmtree(self._scratch, ignore_errors=True)
+    self._scratch.mkdir(mode=0o700)
+
+def _is_ready(self:EngineProcess)->bool: return self._ready.exists() # has the present process shown that it works?
+
+def restart(self:EngineProcess)->None:
+    "End the process, whatever it is doing; another one takes its place."
+    if self._process: self._process.kill()
+
+def close(self:EngineProcess)->None:
+    self._stop.set()
+    if self._process: self._process.terminate()
+    self._keeper.join(10)
+    if self._keeper.is_alive():
+        self._process.kill()
         self._keeper.join(10)
-        if self._keeper.is_alive(): self._process.kill()
+    shutil.rmtree(self._scratch, ignore_errors=True)
+
+EngineProcess._keep, EngineProcess._sweep_up, EngineProcess.ready, EngineProcess.restart, EngineProcess.close = _keep, _sweep_up, property(_is_ready), restart, close
 
 # %% ../../nbs/serve/20_server.ipynb #c5288968
 def run_engine(

@@ -6,9 +6,8 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/upload.html.md"""
 
 # %% ../../nbs/serve/05_upload.ipynb #64fd61ec
 from __future__ import annotations
-import os, re, shutil, tempfile
+import re, shutil, tempfile
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 import anywidget, traitlets
 from fastcore.basics import patch
@@ -16,58 +15,7 @@ import deepfake_nb
 from ..core import DeepfakeError
 
 # %% auto #0
-__all__ = ['OwnedFolder', 'sweep', 'UploadError', 'Receiver', 'Upload', 'Status']
-
-# %% ../../nbs/serve/05_upload.ipynb #0788e4d7
-def _lock(path:Path): # an open file that nobody else holds; None where somebody does, or where there are no locks
-    file = open(path, "ab")
-    try:
-        if os.name == "nt":
-            import msvcrt
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError: return file.close()
-    return file
-
-class OwnedFolder:
-    "A private folder that is somebody's for as long as this process lives; deleted with `remove`."
-    def __init__(self,
-        prefix:str, # Of its name
-        parent:str|Path|None=None, # Where it is made; None: in the folder for temporary files
-    ):
-        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-        self._held = _lock(self.path/".owner")
-        if self._held: (self.path/".owned").touch() # from here on it may be swept
-
-    def empty(self)->None:
-        "Remove all that was put into it."
-        for o in self.path.glob("[!.]*"): shutil.rmtree(o, ignore_errors=True) if o.is_dir() else o.unlink(missing_ok=True)
-
-    def remove(self)->None:
-        if self._held: self._held.close()
-        shutil.rmtree(self.path, ignore_errors=True)
-
-# %% ../../nbs/serve/05_upload.ipynb #340a43a0
-def _own(folder:Path)->bool: # marked, and not a link or a folder of another user
-    with suppress(OSError): return folder.is_dir() and not folder.is_symlink() and (folder/".owned").is_file() and folder.stat().st_uid == getattr(os, "getuid", lambda: 0)()
-    return False
-
-def sweep(
-    prefix:str, # Of the folders' names
-    parent:str|Path|None=None, # Where they are; None: in the folder for temporary files
-)->list[Path]: # What was removed
-    "Remove the folders of processes that have ended."
-    left = [o for o in Path(parent or tempfile.gettempdir()).glob(f"{prefix}*") if _own(o)]
-    removed = []
-    for folder in left:
-        with suppress(FileNotFoundError): # another sweeper was there first
-            if held := _lock(folder/".owner"):
-                held.close()
-                shutil.rmtree(folder, ignore_errors=True)
-                removed.append(folder)
-    return removed
+__all__ = ['UploadError', 'Receiver', 'Upload', 'Status']
 
 # %% ../../nbs/serve/05_upload.ipynb #a4698215
 class UploadError(DeepfakeError): "An upload that was refused or broke off."

@@ -18,8 +18,8 @@ from ..core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Predict
 from ..see.media import read_media
 from ..judge.verdict import coverage_sentences
 from ..model.weightsfile import default_weights, weights_info
-from ..judge.explain import COLOURS, Explanation, draw_box
-from .wording import error_sentence, miss_sentence, percent, shown, shown_name, tests_of, trust_sentences, verdict_sentences
+from ..judge.explain import COLOURS, Explanation, draw_box, frame_place
+from .wording import bold_leads, error_sentence, headline, miss_sentence, percent, power_rows, shown, shown_name, tests_of, trust_sentences, verdict_sentences, why_sentences
 from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 
@@ -55,7 +55,7 @@ def timeline_picture(
     times, scores = [o.time for o in face.timeline], [100 * o.probability for o in face.timeline]
     colour = tuple(o / 255 for o in COLOURS[face.decision])
     with rc_context({"svg.hashsalt": "deepfake_nb", "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(7.6, 2.3), layout="constrained")
+        figure = Figure(figsize=(5.6, 2), layout="constrained")
         axes = figure.subplots()
         axes.axhline(100 * threshold, color="#1c2430", linewidth=1, linestyle="--")
         axes.annotate("FAKE from here on", (1, 100 * threshold), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right", fontsize=8)
@@ -88,6 +88,7 @@ def _plain_pictures(prediction:Prediction, file:Path)->list[Picture]: # read aga
     face = max(judged, key=lambda o: o.probability, default=None)
     time = face.worst_frame.time if face else 0.
     pixels = media.frames[int(np.argmin([abs(o - time) for o in media.times]))]
+    if face and face.decision == "FAKE" and face.where.get("box") and face.where["time"] == time: pixels = frame_place(pixels, face.where["box"])
     for o in prediction.faces if prediction.kind == "image" else filter(None, [face]):
         pixels = draw_box(pixels, o.box, f"{o.person + 1}: {o.decision}", COLOURS[o.decision])
     return [jpeg_picture("picture", f"The picture {_when(prediction, media.times[0] if face is None else time)}".strip() + ".", pixels)]
@@ -190,12 +191,12 @@ def title(self:Report)->Html:
 
 @patch
 def verdict(self:Report)->Html:
-    "The verdict in a box."
-    o, (headline, *rest) = self.prediction, verdict_sentences(self.prediction)
+    "The verdict in a box: first the word, then why, then what was not looked at, then how far to trust it."
+    o = self.prediction
     gauge = _gauge(o) if o.probability is not None and o.decision != INCONCLUSIVE else ""
-    unseen = coverage_sentences(o.looked_at)
-    lines = [line for line in rest if line not in unseen] + trust_sentences(o)
-    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{headline}</p><div class=\"unseen\">{_lines(unseen)}</div>{gauge}{_lines(lines)}</div>")
+    part = lambda name, kind, lines: f"<h3>{name}</h3><div class=\"{kind}\">{bold_leads(_lines(lines))}</div>" if lines else ""
+    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{html.escape(headline(o))}</p>{gauge}{part('What this rests on', 'why', why_sentences(o))}"
+                f"{part('Not looked at', 'unseen', coverage_sentences(o.looked_at))}{part('How often it is wrong', 'trust', trust_sentences(o))}</div>")
 
 @patch
 def reasons(self:Report)->Html:
@@ -217,10 +218,9 @@ def timelines(self:Report)->Html:
 @patch
 def people(self:Report)->Html:
     "A table of all people."
-    row = lambda o: [f"{o.person + 1}", o.decision, "-" if o.probability is None else percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} pixels"]
-    rows = [row(o) + [" ".join(REASONS[code] for code in o.reasons)] * any(p.reasons for p in self.prediction.faces) for o in self.prediction.faces]
-    names = ["Person", "Verdict", "Estimate", "Frames", "Size of the face", "Why not judged"]
-    return Html(f"<table><tr>{_lines(names[:len(rows[0])] if rows else names, 'th')}</tr>{_rows(rows)}</table>")
+    why = lambda o: f": {' '.join(REASONS[code] for code in o.reasons)}" if o.reasons else ""
+    rows = [[f"{o.person + 1}", o.decision + why(o), "-" if o.probability is None else percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} px"] for o in self.prediction.faces]
+    return Html(f"<table class=\"people\"><tr>{_lines(['Person', 'Verdict', 'Estimate', 'Frames', 'Face'], 'th')}</tr>{_rows(rows)}</table>")
 
 @patch
 def notes_list(self:Report)->Html:
@@ -241,8 +241,11 @@ def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
 def error_rate(self:Report)->Html:
     "How often the weights were right and wrong in tests, at the threshold used."
     o, rows = self.prediction, [[k, _share(v.get("fakes_found")), _share(v.get("real_called_fake"))] for k, v in tests_of(self.prediction).items()]
-    table = f"<div class=\"tests\"><p>In tests with this threshold (95% intervals):</p><table><tr>{_lines(['Test', 'Forgeries found', 'Real ones called FAKE'], 'th')}</tr>{_rows(rows)}</table></div>"
-    return Html(("" if trust_sentences(o) else _lines([error_sentence(o), miss_sentence(o)])) + (table if rows else "")) # the sentences stand beside a verdict already
+    known = [[k, f"{v['found']:.0%}", str(v["n"])] for k, v in power_rows(o).items()]
+    table = lambda text, names, rows: f"<div class=\"tests\"><p>{text}</p><table><tr>{_lines(names, 'th')}</tr>{_rows(rows)}</table></div>" if rows else ""
+    return Html(("" if trust_sentences(o) else _lines([error_sentence(o), miss_sentence(o)])) # the sentences stand beside a verdict already
+        + table("Forgeries of known kinds that were found at this threshold, when it was chosen:", ["Kind", "Found", "Of"], known)
+        + table("In tests with this threshold (95% intervals):", ["Test", "Forgeries found", "Real ones called FAKE"], rows))
 
 @patch
 def provenance_section(self:Report)->Html:
@@ -281,7 +284,7 @@ def model_table(self:Report)->Html:
     "Weights, and what their file says about training and measured figures."
     o = self.prediction.weights
     known = {k.capitalize(): self.model[k] for k in ("training", "metrics", "parent_sha256") if self.model.get(k)}
-    if "Metrics" in known: known["Metrics"] = {k: v for k, v in known["Metrics"].items() if k != "tests"} # they have a table of their own
+    if "Metrics" in known: known["Metrics"] = {k: v for k, v in known["Metrics"].items() if k not in ("tests", "kinds", "pointing", "detectors")} # they are told elsewhere, or are numbers for programs
     known = flatten(known) or {"Model card": "The weights file was not at hand when this report was made."} if not self.model else flatten(known)
     return html_rows({"Weights": o.get("name", ""), "sha256": _hash(o.get("sha256", ""))} | known)
 
@@ -302,7 +305,7 @@ TEMPLATE = ASSETS/"report"/"report.ipynb"
 
 def _flags(report:Report)->set[str]: # which of the tagged cells are wanted
     names, o = [p.name for p in report.pictures], report.prediction
-    wanted = dict(inconclusive=o.reasons, pictures=names, heatmap="heatmap" in names, video=o.kind == "video", people=o.faces,
+    wanted = dict(inconclusive=o.reasons, pictures=names, looked=[p for p in names if not p.startswith("timeline-")], heatmap="heatmap" in names, video=o.kind == "video", people=o.faces,
                   timeline=any(p.startswith("timeline-") for p in names), notes=_noted(report))
     return {k for k, v in wanted.items() if v}
 
@@ -338,7 +341,7 @@ def written(
 def to_dict(self:Report)->dict: # Plain values, ready for JSON
     "The evidence for programs."
     o = self.prediction
-    record = dict(format=FORMAT, created=self.created, verdict=verdict_sentences(o), error=error_sentence(o), misses=miss_sentence(o), prediction=prediction_to_dict(o), size=self.size,
+    record = dict(format=FORMAT, created=self.created, verdict=verdict_sentences(o), error=error_sentence(o), misses=miss_sentence(o), power=power_rows(o), prediction=prediction_to_dict(o), size=self.size,
         pictures=[dict(name=p.name, caption=p.caption, mime=p.mime, sha256=p.sha256) for p in self.pictures],
         provenance=self.provenance and self.provenance.to_dict(), model=self.model, software=self.software, command=self.command, notes=self.notes)
     record = json.loads(json.dumps(record, allow_nan=False)) # the same values that a reader will see

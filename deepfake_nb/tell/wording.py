@@ -6,13 +6,15 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/tell/wording.html.md"""
 
 # %% ../../nbs/tell/05_wording.ipynb #0fd2ade6
 from __future__ import annotations
+import re
 from pathlib import Path
 from ..core import INCONCLUSIVE, FaceVerdict, Prediction
 from ..judge.verdict import WEAK, coverage_sentences, missed_words, power_of, segment_sentences
 
 # %% auto #0
-__all__ = ['HEADLINES', 'ONLY_PART', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'headline',
-           'verdict_sentences', 'error_sentence', 'tests_of', 'miss_sentence', 'trust_sentences']
+__all__ = ['HEADLINES', 'ONLY_PART', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'kind_sentence',
+           'place_sentence', 'pointing_sentence', 'hint_sentences', 'headline', 'why_sentences', 'verdict_sentences',
+           'bold_leads', 'error_sentence', 'tests_of', 'power_rows', 'miss_sentence', 'trust_sentences']
 
 # %% ../../nbs/tell/05_wording.ipynb #d4c5b721
 def shown(
@@ -46,6 +48,49 @@ def decisive_face(
     rated = [o for o in prediction.faces if o.probability is not None and o.probability == prediction.probability]
     return next((o for o in rated if o.decision == prediction.decision), rated[0] if rated else None)
 
+# %% ../../nbs/tell/05_wording.ipynb #2fafc061
+_parts = {"eyes": "the eyes", "nose": "the nose", "mouth": "the mouth", "rest of the face": "cheeks, forehead or chin", "outline of the face": "the outline of the face", "surroundings": "what surrounds the face"}
+_kinds = {"replaced or blended in": "a face that was replaced or blended in", "drawn as a whole": "a picture that was drawn as a whole"}
+
+def kind_sentence(
+    forgery:dict, # Of a face: kind, error, n
+)->str: # Plain text; empty where nothing can be told
+    "What kind of forgery it looks like, with its error."
+    if not forgery: return ""
+    other = next(v for k, v in _kinds.items() if k != forgery["kind"])
+    return (f"Kind, as a hint: more like {_kinds[forgery['kind']]} than like {other}. "
+            f"In tests on {forgery['n']} forgeries {percent(forgery['error'])} of such hints were wrong, both kinds weighing the same.")
+
+def place_sentence(
+    where:dict, # Of a face: box, regions
+)->str: # Plain text; empty where there is no heat
+    "Where the network looked."
+    if not where: return ""
+    if where["box"] is None: return "Where: no place stands out; what the network looked at is spread over the face."
+    if not where["regions"]: return "Where: the white frame in the picture marks the hottest place; the face detector in use does not tell which part of the face that is."
+    heat, size = where["regions"], where["sizes"]
+    hottest = sorted((o for o in heat if heat[o] >= .1), key=lambda o: heat[o]/max(size[o], 1e-3))[:-3:-1] # for their size; at most two, and one of six has a tenth
+    one, *two = [f"{_parts[o]} ({heat[o]:.0%} of the heat on {size[o]:.0%} of the crop)" for o in hottest]
+    return f"Where: hottest at {one}{''.join(f', then at {o}' for o in two)}; the white frame in the picture marks the hottest place."
+
+def pointing_sentence(
+    pointing:dict, # Of the weights: hit, low, high, others in [0, 1], n
+)->str: # Plain text
+    "How far to believe the map of the heat."
+    if not pointing: return "How often that is the forged part was not measured for these weights."
+    return (f"In tests on {pointing['n']} made forgeries it lay in the forged part in {pointing['hit']:.0%} ({pointing['low']:.0%} to {pointing['high']:.0%}); "
+            f"that of another face would have in {pointing['others']:.0%}.")
+
+def hint_sentences(
+    prediction:Prediction, # Any
+)->list[str]: # Plain text; empty unless it is FAKE
+    "What kind of forgery, and where the network looked."
+    face = decisive_face(prediction)
+    if prediction.decision != "FAKE" or face is None: return []
+    kind, place = kind_sentence(face.forgery), place_sentence(face.where)
+    measured = pointing_sentence(prediction.weights.get("pointing") or {}) if place and face.where["box"] else ""
+    return [o for o in (kind, " ".join(filter(None, (place, measured)))) if o]
+
 # %% ../../nbs/tell/05_wording.ipynb #cd0bcda6
 ONLY_PART = ("PEOPLE_NOT_JUDGED", "STREAM_NOT_JUDGED") # the figure holds, but not for the whole file
 
@@ -67,20 +112,31 @@ def headline(
     if prediction.decision != "REAL" or power is None or power >= WEAK: return HEADLINES[prediction.decision]
     return f"The tool found nothing in the faces it looked at, and in tests it missed {missed_words(power)} forgeries."
 
-def verdict_sentences(
+def why_sentences(
     prediction:Prediction, # Any
-)->list[str]: # The first one is the headline; plain text
-    "A verdict with its uncertainty, and with what was not looked at, for people."
-    lines, face, unseen = [headline(prediction)], decisive_face(prediction), coverage_sentences(prediction.looked_at)
-    if face is None: return lines + unseen
-    estimate = f"It estimates the probability of a forgery at {percent(prediction.probability)}"
+)->list[str]: # Plain text; empty where nobody could be judged
+    "What a verdict rests on, with its uncertainty."
+    if (face := decisive_face(prediction)) is None: return []
+    lines, estimate = [], f"It estimates the probability of a forgery at {percent(prediction.probability)}"
     if set(prediction.reasons) and set(prediction.reasons) <= set(ONLY_PART): lines.append(f"{estimate} for those that were judged; the file as a whole stays open.")
     elif prediction.decision == INCONCLUSIVE: lines.append(f"{estimate}, but that figure is not reliable here and should not be quoted.")
     else: lines.append(f"{estimate}; it calls a face FAKE from {percent(prediction.threshold)} on.")
-    return [*lines, _basis(prediction, face), *segment_sentences(prediction.segments, len(prediction.faces)), *unseen]
+    return [*lines, _basis(prediction, face), *segment_sentences(prediction.segments, len(prediction.faces)), *hint_sentences(prediction)]
+
+def verdict_sentences(
+    prediction:Prediction, # Any
+)->list[str]: # The first one is the headline; plain text
+    "The verdict, why, and what was not looked at, for people."
+    return [headline(prediction), *why_sentences(prediction), *coverage_sentences(prediction.looked_at)]
 
 # %% ../../nbs/tell/05_wording.ipynb #61f681eb
 CAUTION = "This is a lead, not proof. The tool looks at faces only, and it can be wrong both ways."
+
+def bold_leads(
+    page:str, # HTML with paragraphs of these sentences
+)->str: # The same, easier to scan
+    "Set in bold what a sentence is about, and the caution."
+    return re.sub(r"<p>(Kind, as a hint:|Where:|False alarms:|Misses:)", r"<p><b>\1</b>", page).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
 
 def _certainty(rate:dict)->str: # the interval, where there is one
     return f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})" if None not in (rate.get("low"), rate.get("high")) else ""
@@ -104,10 +160,23 @@ def tests_of(
     tests = prediction.weights.get("tests") or {}
     return {shown(k, 60): v for k, v in tests.items() if isinstance(v, dict)}
 
+def power_rows(
+    prediction:Prediction, # Any
+)->dict[str, dict]: # Kind of forgery -> found in [0, 1] and n, the rarest found first; empty where nothing was measured
+    "The table that decides how strongly the tool may word what it did not find."
+    table = {shown(k, 60): v for k, v in (prediction.weights.get("power") or {}).items()}
+    return dict(sorted(table.items(), key=lambda o: o[1]["found"]))
+
+def _missed_by_kind(table:dict)->str: # with at least one kind
+    (name, worst), (other, best) = list(table.items())[0], list(table.items())[-1]
+    line = f"Misses: of {worst['n']} forgeries of the kind \"{name}\", {worst['found']:.0%} were found in tests; the others were not"
+    return line + (f". Of the kind that is found best (\"{other}\") it was {best['found']:.0%} of {best['n']}." if len(table) > 1 else ".")
+
 def miss_sentence(
     prediction:Prediction, # Any
 )->str: # Plain text
     "How often forgeries pass as REAL at this threshold."
+    if table := power_rows(prediction): return _missed_by_kind(table)
     found = {k: o["fakes_found"] for k, o in tests_of(prediction).items() if (o.get("fakes_found") or {}).get("rate") is not None}
     if not found: return "Misses: how many forgeries pass as REAL with these weights at this threshold is not recorded. Take it that many do."
     name, worst = min(found.items(), key=lambda o: o[1]["rate"])
