@@ -252,14 +252,13 @@ def deepfake_evaluate(
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
     if protocol:
         from deepfake_nb.measure.heldout import report_protocol
-        print(result := report_protocol(protocol, dict(o.split("=", 1) for o in data), out, lambda: make_detector(weights, device, frames=frames, threshold=threshold), hold_out, scores, threshold, fake_is))
+        print(result := report_protocol(protocol, dict(o.split("=", 1) for o in data), out, lambda: make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration, base=base), hold_out, scores, threshold, fake_is))
         return int(not (result.complete and result.sound))
     from deepfake_nb.measure.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
     earlier, manifest = read_evaluation(before) if before else None, evaluation_source(sources, split, fake_is)
     if scores: return _evaluate_scores(scores, manifest, threshold, out, earlier, before)
     detector, resume = make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration, base=base), Path(out)/".scored.jsonl"
-    evaluation = evaluate(detector, manifest, resume=resume)
-    grid = None
+    evaluation, grid = evaluate(detector, manifest, resume=resume), None
     if robustness:
         from deepfake_nb.judge.robustness import robustness as measure_robustness
         grid = measure_robustness(detector, manifest, limit=limit)
