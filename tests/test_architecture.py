@@ -7,7 +7,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
 GROUND = "core extras figure".split()  # beside the rooms: everybody stands on these
-ROOF = "doctor shell cli service".split()  # and nobody on these
+ROOF = "doctor shell cli service workbench".split()  # and nobody on these
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
@@ -51,9 +51,11 @@ STANDS_ON = dict(
     # model
     weightsfile="core",
     pretrained="core weightsfile",
+    base="core weightsfile",
     heads="weightsfile",
-    scorer="core heads weightsfile pretrained",
+    scorer="core base heads weightsfile pretrained",
     export="extras scorer",
+    foreign="core base heads weightsfile",
     # measure
     metrics="core",
     figures="core metrics",
@@ -63,14 +65,16 @@ STANDS_ON = dict(
     scored="core journal tables",
     evaluate="splits augment metrics figures plots predict scored",
     scores="evaluate tables",
+    calibrationfile="core weightsfile calibrate",
+    recalibrate="core calibrationfile metrics pooling scored",
     kinds="",
     protocol="core manifest splits figures",
     heldout="core scorer manifest tables scores protocol",
     # judge
     hidden="",
     verdict="core",
-    scoring="scorer export calibrate",
-    predict="media faces pipeline again scorer scoring calibrate unchanged hidden verdict kinds",
+    scoring="scorer foreign export calibrate",
+    predict="media faces pipeline again scorer foreign scoring calibrate unchanged hidden verdict calibrationfile kinds",
     explain="scorer predict regions",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
@@ -81,8 +85,9 @@ STANDS_ON = dict(
     loaders="batches canvases",
     pace="core",
     learner="loaders pace scorer metrics",
-    recipe="figure splits extract redraw loaders learner scorer pretrained calibrate",
-    training="core pretrained recipe",
+    tune="core base scorer learner",
+    recipe="figure splits extract redraw loaders learner tune scorer pretrained calibrate",
+    training="core pretrained recipe tune",
     head="crops canvases pace calibrate metrics heads scorer",
     mining="batches extract evaluate",
     finetune="mining splits learner recipe evaluate",
@@ -110,11 +115,12 @@ STANDS_ON = dict(
     scan="ledger lists predict",
     # the commands
     doctor="core extras detect weightsfile scorer scoring predict demo page",
-    shell="core extras predict report",
+    shell="core extras splits predict report",
     cli="*",
+    workbench="*",
     service="extras shell api hosting",
 )
-ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner")  # wraps batches and the training loop; everything else works without it
+ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner", "tune")  # wraps batches and the training loop; everything else works without it
 LONGEST_MODULE, LONGEST_CELL, LARGEST_NOTEBOOK = 400, 45, 250_000
 
 by_module = pytest.mark.parametrize("module", list(modules()))

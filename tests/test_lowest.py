@@ -5,7 +5,7 @@ import pytest
 from deepfake_nb.shell import run_command
 from project import ROOT, dotted, modules
 
-pytestmark = pytest.mark.skipif("DEEPFAKE_NB_LOWEST" not in os.environ, reason="99_cli does this with the newest versions")
+pytestmark = pytest.mark.skipif("DEEPFAKE_NB_LOWEST" not in os.environ, reason="94_cli does this with the newest versions")
 SMALL = ("--arch", "mobilenetv2_050", "--temporal", "mean", "--clip-length", "1", "--image-size", "64", "--epochs", "1", "--batch-size", "2", "--workers", "0")
 
 

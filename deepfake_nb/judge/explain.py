@@ -38,7 +38,7 @@ def borrowed(
     scorer:Scorer, # Any scorer, in any mode; it is not touched
 ): # A twin of it in evaluation mode, without gradients but for the parameters that one asks for
     "A scorer to look into while others use the original."
-    on_card = next(scorer.parameters()).device.type == "cuda"
+    on_card = scorer.mean.device.type == "cuda"
     with torch.inference_mode(False), torch.enable_grad(), _one_by_one if on_card else nullcontext():
         with torch.backends.cudnn.flags(enabled=False) if on_card else nullcontext(): yield _twin(scorer)
 
@@ -51,7 +51,9 @@ class _ClipLogit(nn.Module):
 
     def forward(self, x): # (K, 3, S, S), K = len(positions)
         features = self.features.index_copy(1, self.positions, self.scorer.features(x[None]))
-        return self.scorer.classify(features)[0][:, None] # (1, 1)
+        logit = self.scorer.classify(features)[0][:, None] # (1, 1)
+        if not logit.requires_grad: raise DeepfakeError(f"scorer {self.scorer.config.name} cannot be explained by a heat map: no gradient reaches its layer. Accepted: a network that is differentiable from that layer on")
+        return logit
 
 def _floats(crops:np.ndarray, device)->torch.Tensor: # (T, S, S, 3) uint8 -> (T, 3, S, S) in [0, 1]
     return torch.from_numpy(np.ascontiguousarray(crops)).to(device).permute(0, 3, 1, 2).float() / 255
@@ -64,14 +66,15 @@ def clip_heat(
 )->np.ndarray: # (len(positions), S, S) float32 in [0, 1]
     "Grad-CAM for FAKE on some frames of one clip."
     from pytorch_grad_cam import GradCAM # costs seconds to import
-    x = _floats(crops, next(scorer.parameters()).device)
+    x = _floats(crops, scorer.mean.device)
     with borrowed(scorer) as twin:
         layer, reshape = twin.cam_target()
         layer.requires_grad_(True)
         with torch.no_grad(): features = twin.features(x[None])
         cam = GradCAM(_ClipLogit(twin, features, positions), [layer], reshape_transform=reshape)
-        try: return cam(x[positions], targets=[lambda logit: logit.sum()])
+        try: maps = cam(x[positions], targets=[lambda logit: logit.sum()])
         finally: cam.activations_and_grads.release() # the package's own `with` would swallow an IndexError
+    return maps[scorer.map_rows(len(maps), len(crops), positions)] if hasattr(scorer, "map_rows") else maps
 
 # %% ../../nbs/judge/25_explain.ipynb #72a1811d
 def removal_order(
@@ -206,6 +209,7 @@ def explain(
         raise DeepfakeError(f"{prediction.path}: the prediction holds no face crops. Accepted: a fresh one, from `predict` or `predict_many(..., evidence=True)`.")
     if prediction.weights["sha256"] != detector.scorer.sha256:
         raise DeepfakeError(f"{prediction.path}: judged with the weights {prediction.weights['name']!r}, not with those of this detector. Accepted: the detector that judged it.")
+    detector.scorer.cam_target() # says why there can be no map
     clips = {o.person: o for o in prediction.evidence}
     people = [_person_heat(detector.scorer, o, clips[o.person], max_frames) for o in sorted(judged, key=lambda o: -o.probability)[:max_people]]
     for o in people: o.face.where = heat_place(o, detector.scorer.config.margin)

@@ -7,7 +7,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/predict.html.md"""
 # %% ../../nbs/judge/20_predict.ipynb #a5d26d95
 from __future__ import annotations
 import dataclasses, logging
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
@@ -17,22 +19,24 @@ from fastcore.basics import patch
 from tqdm import tqdm
 import deepfake_nb
 from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Segment, Unreadable,
-                              WeightsError)
+                              WeightsError, available_cores)
 from ..see.media import Limits, Media, evenly_spaced
-from ..see.faces import FaceClip, extract_clips, load_face_detector
+from ..see.faces import FaceClip, FaceDetector, extract_clips, load_face_detector
 from ..see.pipeline import film_detector, read_and_look
 from ..see.again import SECOND_LOOK, look_again
+from ..model.foreign import ForeignScorer, load_foreign
 from ..model.scorer import Scorer, load_scorer
 from .scoring import CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device, choose_precision, keep_memory, score_clips, start_engine
 from .hidden import hidden_reason, look_at_face
 from .verdict import UNSEEN, WEAK, coverage_sentences, frames_looked_at, judge, missed_words, people_looked_at, power_of, segment_sentences
 from ..measure.calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
+from ..measure.calibrationfile import calibrated
 from ..measure.kinds import kinds_from_dict
 from ..see.unchanged import read_unchanged
 
 # %% auto #0
-__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'person_verdict', 'segments_of', 'Evidence', 'keep_evidence',
-           'Detector']
+__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'BESIDE', 'person_verdict', 'segments_of', 'Evidence',
+           'keep_evidence', 'Detector']
 
 # %% ../../nbs/judge/20_predict.ipynb #fe12e618
 def person_verdict(
@@ -111,7 +115,14 @@ def _figures(self)->tuple: # what was measured for this threshold: false-positiv
     if rate and finder != name: # measured for this one, too?
         if _numbers(others.get(name), "achieved low high n_real"): return others[name], tests, ""
         return None, tests, f"No false-positive rate is known with the face detector {name}: it was measured with {finder}."
+    if self.foreign and not rate:
+        return rate, tests, f"The scorer {self.scorer.config.name} is not calibrated: its threshold {self.threshold:g} was not chosen on real faces, and its probabilities are no frequencies. deepfake-calibrate gives it both."
     return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
+
+# %% ../../nbs/judge/20_predict.ipynb #b5d06156
+def _get_scorer(weights, scorer, calibration)->Scorer|ForeignScorer: # raises `WeightsError`, `ScorerError`
+    found = weights if isinstance(weights, (Scorer, ForeignScorer)) else load_scorer(weights) if scorer is None else load_foreign(scorer, weights)
+    return found if calibration is None else calibrated(found, calibration)
 
 # %% ../../nbs/judge/20_predict.ipynb #68c0a78f
 MAX_PEOPLE = 64 # judged in one file: a school class on its photo
@@ -119,7 +130,7 @@ MAX_PEOPLE = 64 # judged in one file: a school class on its photo
 class Detector:
     "Judges images and videos."
     def __init__(self,
-        weights:str|Path|Scorer|None=None, # A weights file, or a scorer in memory (put in evaluation mode); None: the default weights
+        weights:str|Path|Scorer|ForeignScorer|None=None, # A weights file, or a scorer in memory (put in evaluation mode); None: the default weights
         device:str|None=None, # 'cpu', 'cuda', 'mps'; None: the fastest one here
         frames:int=32, # Frames to look at in a video, evenly spaced
         threshold:float|None=None, # P(fake) in [0, 1] from which on a person is FAKE; None: that of the weights file
@@ -133,17 +144,19 @@ class Detector:
         limits:Limits|None=None, # What files to accept; None: `Limits()`
         engine:str="torch", # What runs the backbone: 'torch', or on a processor 'onnx' or 'openvino'
         second_look:int=SECOND_LOOK, # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
+        scorer=None, # Somebody else's network in place of weights, as `load_foreign` takes it; with `weights`, its factory is called with that path
+        calibration=None, # A file of deepfake-calibrate, or a `CalibrationFile`, in place of what the weights say; None: what they say
     ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
         self._given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        for name, value in dict(frames=frames, max_people=max_people, batch_size=batch_size).items():
-            if value < 1: raise ValueError(f"{name} is {value}; accepted: 1 or more")
-        if second_look < 0: raise ValueError(f"second_look is {second_look}; accepted: 0 or more")
+        for name, least in dict(frames=1, max_people=1, batch_size=1, second_look=0).items():
+            if self._given[name] < least: raise ValueError(f"{name} is {self._given[name]}; accepted: {least} or more")
         if threshold is not None and not 0 <= threshold <= 1: raise ValueError(f"threshold is {threshold}; accepted: a probability in [0, 1]")
         self.device = choose_device(device if engine == "torch" else device or "cpu")
-        self.dtype, self.precision = choose_precision(precision, self.device), precision
+        choose_precision(precision, self.device)
         calm_after_fork()
-        with as_found(): self.scorer = weights if isinstance(weights, Scorer) else load_scorer(weights)
-        self.scorer.eval().to(self.device, torch.float32, memory_format=torch.channels_last)
+        with as_found(): self.scorer = _get_scorer(weights, scorer, calibration)
+        self.scorer.eval().to(self.device, torch.float32, **{} if self.foreign else dict(memory_format=torch.channels_last)) # theirs as they are
+        self.dtype, self.precision = choose_precision("float32" if self.foreign and precision == "auto" else precision, self.device), precision
         if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu": keep_memory()
         self.engine = engine # None: PyTorch
         self.calibration, rule, self.familiar, self.kinds = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
@@ -152,6 +165,8 @@ class Detector:
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
         self.flip, self.recheck, self.second_look = flip, recheck, second_look
+
+    foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")
 
     def __repr__(self):
         return f"Detector({self.scorer.config.name or self.scorer.config.arch!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
@@ -178,7 +193,7 @@ def settings(self:Detector)->dict:
     return dict(frames=self.frames, second_look=self.second_look, max_people=self.max_people, flip=self.flip, recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."),
                 device=self.device.type, engine=self.engine.name if self.engine else "torch", arch=config.arch, temporal=config.temporal, clip_length=config.clip_length,
                 image_size=config.image_size, margin=config.margin, temperature=config.temperature,
-                abstention=self.abstention.to_dict())
+                abstention=self.abstention.to_dict()) | (dict(scorer=self.scorer.origin) if self.foreign else {}) | (dict(calibration=self.scorer.calibration_record) if hasattr(self.scorer, "calibration_record") else {})
 
 # %% ../../nbs/judge/20_predict.ipynb #3efaafdd
 def _scored(self:Detector, crops:list[np.ndarray], known:dict|None)->list[ClipScore]: # crops of each person
@@ -254,6 +269,7 @@ def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list
     notes += sorted({o["text"] for o in dropped} - set(REASONS.values())) + coverage_sentences(looked_at)
     if looked_at["people_judged"] > 1: notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious credible one.")
     if self.unknown_rate: notes.append(self.unknown_rate)
+    if self.foreign and not self.scorer.sha256: notes.append(f"The scorer {self.scorer.config.name} has no weights whose hash could be written down: nobody can check that it is the same one later.")
     return notes
 
 # %% ../../nbs/judge/20_predict.ipynb #971cbf6e
@@ -333,13 +349,36 @@ def _predict_or_say_why(detector:Detector, path)->Prediction|Unreadable:
         logger.exception("unexpected error at %s", path)
         return Unreadable(str(path), f"{path}: unexpected {type(e).__name__} ({e}). Accepted: an image or a video with faces.")
 
+BESIDE = 2 # files of a list that are judged at the same time, where there are cores for it
+
+def _one_by_one(detector:Detector, paths)->bool: # nothing is gained by two at a time, or somebody else's code might not bear it
+    if not isinstance(paths, (list, tuple)) or len(paths) < 2 or available_cores() < 2: return True # a list is at hand; of others, the next path may be long in coming
+    return detector.foreign or not isinstance(detector.face_detector, FaceDetector) or calm_after_fork()
+
+def _results(detector:Detector, paths)->Iterator[Prediction|Unreadable]: # in the order of the paths
+    if _one_by_one(detector, paths):
+        for path in paths: yield _predict_or_say_why(detector, path)
+        return
+    threads, waiting = torch.get_num_threads(), deque()
+    pool = ThreadPoolExecutor(BESIDE, initializer=torch.set_num_threads, initargs=(max(1, threads//BESIDE),))
+    try:
+        for path in paths:
+            waiting.append(pool.submit(_predict_or_say_why, detector, path))
+            if len(waiting) == BESIDE: yield waiting.popleft().result()
+        while waiting: yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(threads) # for threads that are still to come
+
+# %% ../../nbs/judge/20_predict.ipynb #c7d7d39e
 @patch
 def predict_each(self:Detector,
     paths:Iterable[str|Path], # Images and videos
     progress:bool=True, # Show a progress bar on standard error?
 )->Iterator[Prediction|Unreadable]: # One per path, in the same order, as soon as it is there
-    "The verdicts on many files, one after the other."
-    for path in tqdm(paths, unit="file", disable=not progress): yield _predict_or_say_why(self, path)
+    "The verdicts on many files; while one is handed over, the next is under way."
+    total = len(paths) if hasattr(paths, "__len__") else None
+    yield from tqdm(_results(self, paths), total=total, unit="file", disable=not progress)
 
 @patch
 def predict_many(self:Detector,

@@ -13,6 +13,7 @@ from functools import cache
 import numpy as np, torch
 from torch.nn.utils.rnn import pad_sequence
 from ..core import DeepfakeError
+from ..model.foreign import ForeignScorer
 from ..model.scorer import Scorer
 from ..model.export import InferenceEngine, engine_for
 from ..measure.calibrate import calibration_from_config
@@ -58,6 +59,7 @@ def start_engine(
 )->InferenceEngine|None: # None for 'torch'; raises `DeviceError` or `ExportError`
     "The engine that runs the backbone."
     if name == "torch": return None
+    if isinstance(scorer, ForeignScorer): raise DeviceError(f"engine {name!r} runs weights of this library, not the scorer {scorer.config.name}. Accepted: engine 'torch'.")
     if device.type != "cpu": raise DeviceError(f"engine {name!r} computes on the processor, not on {device}. Accepted: device 'cpu'.")
     return engine_for(scorer, name, str(dtype).removeprefix("torch."))
 
@@ -103,7 +105,7 @@ def frame_features(
     engine:InferenceEngine|None=None, # Runs the backbone in PyTorch's place
 )->torch.Tensor: # (N, F) float32, on the scorer's device
     "What the backbone says about each crop."
-    device = next(scorer.parameters()).device
+    device = scorer.mean.device
     calm_after_fork()
     if engine: return torch.cat([torch.from_numpy(engine.features(crops[i:i + batch_size])) for i in range(0, len(crops), batch_size)]).to(device)
     x = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2) # the bytes stay as they are: channels last
@@ -153,6 +155,8 @@ def score_clips(
 )->list[ClipScore]: # One per clip, in the same order
     "Score people whose crops are at hand."
     if not clips: return []
+    if getattr(scorer, "by_clip", False) and len(clips) > 1: # their pixels wait in memory: one person at a time
+        return [score_clips(scorer, [o], batch_size, flip, dtype, engine)[0] for o in clips]
     crops, lengths = np.concatenate(clips), [len(o) for o in clips]
     scores = _head_scores(scorer, _features(scorer, crops, known, batch_size, dtype, engine), lengths)
     if not flip: return scores

@@ -18,6 +18,7 @@ from ..figure import new_figure
 from ..data.splits import read_manifest, split_by_group
 from ..data.extract import extract
 from .learner import Checkpoint, KeepBest, face_learner, fit, has_fast_bfloat16, join_processes, leave_processes
+from .tune import tuned_learner
 from .loaders import forged_loaders, labelled_loaders, world
 from ..model.scorer import Scorer, _fixed_size, load_scorer, save_scorer
 from ..model.pretrained import PACKAGES
@@ -60,6 +61,8 @@ class Recipe:
     arch_args: dict = field(default_factory=dict) # further arguments of the architecture
     mean: float|None = None # of pixel values in [0, 1], for all channels; None: what timm states for the architecture
     std: float|None = None # likewise
+    tune: str = "all" # what of the backbone is trained: all, its norm layers (norm) or nothing but the head (head)
+    uniformity: float = 0. # weight of alignment and uniformity of the features beside the loss; 0 for none
     false_positive_rate: float = .05 # what the threshold stands for: share of real validation clips at or above it
     seed: int = 0
 
@@ -83,8 +86,10 @@ def loaders(self:Recipe, manifest:pd.DataFrame, workers:int|None=1, say:Callable
 
 def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path): # fastai `Learner` of a scorer, or of a new one with that name
     channels = lambda value: value and [value]*3
-    return face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs, margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze, decay=self.average, labelled_weight=self.labelled_weight,
-                        pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std), patience=self.patience, log=log, cbs=cbs)
+    masks = dict(mask_weight=0.) if self.tune != "all" else {} # transformers have no such map
+    made = face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs, margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze, decay=self.average, labelled_weight=self.labelled_weight,
+                        pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std), patience=self.patience, log=log, cbs=cbs, **masks)
+    return tuned_learner(made, self.tune, self.uniformity, self.pretrained)
 
 Recipe.loaders, Recipe.learner = loaders, learner
 
@@ -354,7 +359,7 @@ def average_weights(
     scorers = [load_scorer(o, mask_head=True) for o in files]
     first = scorers[0]
     for path, o in zip(files, scorers):
-        if differs := _differences(o.config, first.config, "arch_args", "temporal_args", "mean", "std"): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
+        if differs := _differences(o.config, first.config, "arch_args", "temporal_args", "mean", "std", "base"): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
     states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training) for o, s in zip(scorers, shares)]
     first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype) for k, v in first.state_dict().items()})
     first.mask_head = _mean_heads([o.mask_head for o in scorers], shares)

@@ -23,13 +23,20 @@ def _backbone(pretrained:str, arch:str, weights:str): # `Recipe.pretrained`, and
     return False, [f"{arch} starts from random weights{hint}."]
 
 # %% ../../nbs/learn/25_training.ipynb #30510e96
+def _side(tune:str, arch:str)->int: # of the crops, where nobody says it
+    if tune == "all": return 224
+    from deepfake_nb.learn.tune import own_size
+    return own_size(arch)
+
 def plan_training(
     settings:dict, # The arguments of `deepfake_train` by name
 )->tuple: # Sources of real faces to forge from, of labelled faces, to choose by; a `Recipe`; sentences to say. Raises `SettingsError`
     "Check the arguments of a training, and say what it is to do."
+    settings = settings | dict(image_size=settings.get("image_size") or _side(settings.get("tune", "all"), settings["arch"]))
     o = type("Settings", (), settings)
     if not o.out.endswith(".safetensors"): raise SettingsError(f"--out {o.out}. Accepted: a name that ends in .safetensors")
     if min(o.clip_length, o.image_size//32, o.epochs, o.batch_size//2) < 1: raise SettingsError("accepted: --clip-length and --epochs from 1, --image-size from 32, --batch-size from 2")
+    if (tune := settings.get("tune", "all")) not in ("all", "norm", "head") or settings.get("uniformity", 0.) < 0: raise SettingsError(f"--tune {tune} --uniformity {settings.get('uniformity', 0.)}. Accepted: all, norm or head, and a weight from 0")
     if not 0 < o.early_rate <= 1: raise SettingsError(f"--early-rate {o.early_rate}. Accepted: above 0 to 1")
     if not (1 <= o.margin <= 2 and 0 <= o.severity <= 1): raise SettingsError(f"--margin {o.margin} --severity {o.severity}. Accepted: a margin from 1 to 2, a severity from 0 to 1")
     if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0):

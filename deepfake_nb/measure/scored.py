@@ -77,11 +77,11 @@ def score_items(
     if resume:
         with atomic_write(resume) as file: file.write_bytes(b"".join(map(json_line, (made_by, *records.values()))))
     todo = [o for o in dict.fromkeys(paths) if o not in records]
+    states = {o: file_state(unspell_name(o)) for o in todo} # before anything is read: what changes later is found changed
     results = iter(detector.predict_each([unspell_name(o) for o in todo], progress=progress))
     with open(resume, "ab", buffering=0) if resume else nullcontext() as file:
         for path in todo:
-            state = file_state(unspell_name(path))
-            records[path] = _record(path, state, next(results))
+            records[path] = _record(path, states[path], next(results))
             if file: append_line(resume, file, json_line(records[path]))
     next(results, None) # the bar ends at n of n
     return [records[o] for o in paths], notes

@@ -180,6 +180,7 @@ class OnnxEngine(InferenceEngine):
                               "'openvino'.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0") # threads that wait sleep: others may need the core
         self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         super().__init__(path, self.session.get_modelmeta().custom_metadata_map)
     def _run(self, clips): return dict(zip(_names, self.session.run(list(_names), dict(clips=clips))))
@@ -195,8 +196,9 @@ class OpenVinoEngine(InferenceEngine):
         metadata = dict(graph.get_rt_info("framework").value) if "framework" in graph.get_rt_info() else {}
         super().__init__(path, {k: getattr(v, "value", v) for k, v in metadata.items()})
         hint = dict(float32="f32", bfloat16="bf16")[precision]
-        self.model = core.compile_model(graph, "CPU",
-                                        dict(INFERENCE_PRECISION_HINT=hint, INFERENCE_NUM_THREADS=threads))
+        settings = dict(INFERENCE_PRECISION_HINT=hint, INFERENCE_NUM_THREADS=threads,
+                        ENABLE_CPU_PINNING=False) # pinned, two processes would share a core
+        self.model = core.compile_model(graph, "CPU", settings)
     def _run(self, clips):
         with self._lock: # it has one place for its results
             out = self.model(dict(clips=clips))

@@ -17,6 +17,7 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 import deepfake_nb
 from ..core import WeightsError, atomic_write
+from .base import base_file, check_base, tuned_names
 from .heads import HEADS
 from .pretrained import PACKAGES, missing_package, packaged_weights, read_packaged
 from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, check_file, default_weights, feature_count, header_text, parse_header, short
@@ -219,6 +220,11 @@ def _stored(name:str, tensor:Tensor, half:bool)->Tensor: # as it goes into the f
     small = tensor.half() if half and tensor.ndim > 1 else tensor.float()
     return small if small.isfinite().all() else tensor.float() # too large for half precision
 
+def _own_names(scorer:Scorer)->set[str]: # of its state, what its file holds
+    base, state = scorer.config.base, scorer.state_dict()
+    if not base: return set(state)
+    return {k for k in state if not k.startswith("backbone.")} | {f"backbone.{k}" for k in tuned_names(scorer.backbone, base["tune"])}
+
 def save_scorer(
     scorer:Scorer, # Any scorer
     path:str|Path, # Where to, `.safetensors`; appears only when written completely
@@ -229,7 +235,8 @@ def save_scorer(
     if path.suffix != ".safetensors": raise ScorerError(f"{path}: weights are written as .safetensors, not as {path.suffix!r}")
     config = dataclasses.replace(scorer.config, library_version=deepfake_nb.__version__)
     masks = {f"{_mask_head}{stride}.{k}": v for stride, head in scorer.mask_head.items() for k, v in head.items()}
-    tensors = {k: _stored(k, v, half) for k, v in (scorer.state_dict() | masks).items()}
+    state = {k: v for k, v in scorer.state_dict().items() if k in _own_names(scorer)}
+    tensors = {k: _stored(k, v, half) for k, v in (state | masks).items()}
     text = header_text(config)
     with atomic_write(path) as temporary: save_file(tensors, temporary, metadata=text)
     return path
@@ -247,21 +254,34 @@ def _mask_heads(path:Path, tensors:dict)->dict[int, dict]: # taken out of `tenso
     return {int(k): v for k, v in heads.items()}
 
 # %% ../../nbs/model/15_scorer.ipynb #61edd938
-def _fill(path:Path, config:ScorerConfig, tensors:dict, device)->Scorer: # raises `WeightsError`
+def _lay_base(path:Path, scorer:Scorer, given)->None: # fills the backbone with what the file leaves out; raises `WeightsError`
+    config = scorer.config
+    if file := base_file(config.base, given): _load_backbone(scorer.backbone, file, config.arch)
+    else:
+        name = f"{config.arch.split('.')[0]}.{config.base['tag']}" if config.base["tag"] else config.arch
+        try: scorer.backbone.load_state_dict(_build_backbone(dataclasses.replace(config, arch=name), pretrained=True).state_dict())
+        except ScorerError as e: raise WeightsError(path, f"nothing but what was tuned, and its base is not here: {_line(e)}", "the base by --base FILE or DEEPFAKE_NB_BASE") from e
+    check_base(scorer.backbone, config.base, path, str(file or "timm's " + name))
+
+def _fill(path:Path, config:ScorerConfig, tensors:dict, device, base)->Scorer: # raises `WeightsError`
     accepted = f"weights of {short(config.arch)} with head {config.temporal}"
     try:
-        with torch.device("meta"): expected = Scorer(config).state_dict() # names and shapes, before any memory is taken
+        with torch.device("meta"): bare = Scorer(config) # names and shapes, before any memory is taken
+        expected = {k: v for k, v in bare.state_dict().items() if k in _own_names(bare)}
         if wrong := _mismatch(tensors, expected): raise WeightsError(path, wrong, accepted)
         with torch.device("cpu"), torch.random.fork_rng(devices=()): scorer = Scorer(config) # its random numbers are nobody's business
-        scorer.load_state_dict(tensors)
+        if config.base: _lay_base(path, scorer, base)
+        scorer.load_state_dict(tensors, strict=not config.base)
     except (ScorerError, RuntimeError) as e: raise WeightsError(path, f"a scorer that cannot be built: {_line(e)}", ACCEPTED) from e
     return scorer.eval().to(device)
 
+# %% ../../nbs/model/15_scorer.ipynb #ca088ac9
 def load_scorer(
     path:str|Path|None=None, # A weights file; None: `default_weights()`
     device:str|torch.device="cpu", # Where the scorer shall live
     arch:str|None=None, # Needed for a .pth; for a .safetensors only compared with what the file says
     mask_head:bool=False, # Keep the head that says where a forgery is, if there is one? To train on
+    base:str|Path|None=None, # The base of weights that were tuned: a file; None: `DEEPFAKE_NB_BASE`, else timm fetches it
     **config, # Further fields of `ScorerConfig`, for a .pth only: temporal, image_size, mean, std, ...
 )->Scorer: # In evaluation mode, float32, with `.sha256` of the file; raises `WeightsError`, `ScorerError`
     "A scorer rebuilt from its weights file."
@@ -274,7 +294,7 @@ def load_scorer(
         if arch not in (None, settings.arch): raise WeightsError(path, f"weights of {short(settings.arch)}", f"weights of {arch}")
     tensors = _tensors(path, data)
     heads = _mask_heads(path, tensors)
-    scorer = _fill(path, settings, tensors, device)
+    scorer = _fill(path, settings, tensors, device, base)
     if mask_head: scorer.mask_head = heads
     scorer.sha256 = hashlib.sha256(data).hexdigest()
     return scorer

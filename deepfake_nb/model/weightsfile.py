@@ -48,6 +48,7 @@ class ScorerConfig:
     name: str = "" # what people call these weights
     library_version: str = "" # the version that wrote them
     parent_sha256: str = "" # of the weights file these were fine-tuned from
+    base: dict = field(default_factory=dict) # where only a part was trained and is stored: tune, tag, file and sha256 of the rest
 
     def __post_init__(self):
         self.mean, self.std = (tuple(o) if isinstance(o, list) else o for o in (self.mean, self.std))
@@ -132,6 +133,11 @@ def _calibration(o)->bool: # a method, and the knots of a curve that does not fa
     return all(a[0] <= b[0] and a[1] <= b[1] for a, b in zip(knots, knots[1:]))
 
 # %% ../../nbs/model/05_weightsfile.ipynb #d683db90
+def _base(o)->bool: # which part is stored, and what the rest is; or empty
+    if o == {}: return True
+    if not isinstance(o, dict) or set(o) != {"tune", "tag", "file", "sha256"}: return False
+    return all(isinstance(v, str) and len(v) <= 200 for v in o.values()) and o["tune"] in ("norm", "head") and len(o["sha256"]) == 64
+
 _reserved = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
              "scriptable", "exportable",
              "no_jit", "num_classes", "in_chans", "features_only", "model_name", "img_size"}
@@ -152,6 +158,7 @@ _checks = dict(
                  "pooling (kind, sharpness, level, offset) and power (found and n by kind)", _calibration),
     familiar=(f"nothing, or finite mean, directions, variances and rest of fitting lengths, at most {FAMILIAR_LIMIT} "
               "characters", _familiar),
+    base=("nothing, or tune ('norm' or 'head'), tag, file and sha256", _base),
     abstention=_table, training=_table, metrics=_table, name=_text, library_version=_text, parent_sha256=_text)
 
 # %% ../../nbs/model/05_weightsfile.ipynb #1534eefa

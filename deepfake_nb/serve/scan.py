@@ -290,9 +290,12 @@ def _prepare(files:FileList, ledger:Ledger)->None: # makes room for what changed
 # %% ../../nbs/serve/40_scan.ipynb #60aa11c5
 def _job(weights, settings:dict|None)->dict: # what every worker is given: absolute paths, since it runs in another folder
     job = dict(device="cpu") | {k: v for k, v in (settings or {}).items() if v is not None}
-    weights, faces = weights or os.environ.get("DEEPFAKE_NB_WEIGHTS"), job.get("face_detector") or os.environ.get("DEEPFAKE_NB_FACE_DETECTOR")
+    weights, faces = weights or (None if job.get("scorer") else os.environ.get("DEEPFAKE_NB_WEIGHTS")), job.get("face_detector") or os.environ.get("DEEPFAKE_NB_FACE_DETECTOR")
     absolute = lambda o: str(Path(o).expanduser().absolute())
     if faces: job["face_detector"] = faces if faces == "haar" else absolute(faces)
+    if "calibration" in job: job["calibration"] = absolute(job["calibration"])
+    place, _, name = job.get("scorer", "").rpartition(":")
+    if place.endswith(".py"): job["scorer"] = f"{absolute(place)}:{name}"
     return dict(weights=absolute(weights) if weights else None, settings=job)
 
 def _judge_all(rows, ledger:Ledger, total:int, progress:bool): # keeps every row as it comes
@@ -311,7 +314,7 @@ def scan(
     sources:str|Path|Iterable[str|Path], # Folders, lists, files; '-' for a list on standard input
     out:str|Path="scan", # Folder for the rows, the summary and what is needed to go on
     weights:str|Path|None=None, # Weights file; None: the default one
-    settings:dict|None=None, # Of `Detector`, plain values: frames, threshold, face_detector, device ('cpu' if not given)...
+    settings:dict|None=None, # Of `Detector`, plain values: frames, threshold, face_detector, scorer (its name), calibration, device ('cpu' if not given)...
     engine:str|None=None, # 'processes' (this machine) or 'ray'; None: ray with an address, else processes
     workers:int|None=None, # None: `default_workers()`, or one for each CPU of the cluster
     address:str|None=None, # Of a Ray cluster, or 'auto' on one of its machines

@@ -126,7 +126,10 @@ def repeat_command(
     settings, weights = prediction.settings, prediction.weights
     words = ["deepfake-predict", Path(prediction.path).name]
     if words[1].startswith("-"): words[1] = f"./{words[1]}"
-    if weights.get("sha256") != default_sha256: words += ["--weights", f"{weights.get('name') or 'weights'}.safetensors"]
+    scorer, calibration = settings.get("scorer") or {}, settings.get("calibration") or {}
+    if scorer: words += ["--scorer", str(scorer.get("name"))]
+    elif weights.get("sha256") != default_sha256: words += ["--weights", f"{weights.get('name') or 'weights'}.safetensors"]
+    if calibration: words += ["--calibration", str(calibration.get("name"))]
     words += ["--threshold", str(prediction.threshold), "--frames", str(settings.get("frames", 32)), "--device", str(settings.get("device", "cpu"))]
     return shlex.join(shown(o) for o in [*words, "--out", "evidence"])
 

@@ -1,0 +1,212 @@
+"Somebody else's network through everything that a user calls: `Detector`, the commands, a report, a scan, a calibration."
+import json, shutil, sys
+from pathlib import Path
+import numpy as np
+import pytest
+import torch
+from matplotlib.cbook import get_sample_data
+from PIL import Image
+from deepfake_nb.core import WeightsError, sha256_file
+from deepfake_nb.judge.explain import explain
+from deepfake_nb.judge.predict import Detector
+from deepfake_nb.measure.calibrate import logit
+from deepfake_nb.measure.calibrationfile import CalibrationFile, read_calibration
+from deepfake_nb.model.foreign import ForeignScorer, load_foreign
+from deepfake_nb.model.weightsfile import ScorerError
+from deepfake_nb.shell import run_command
+
+CODE = '''
+import torch
+class Brightness(torch.nn.Module):
+    "Two classes; the second one means a forgery, and grows with the brightness of the red channel."
+    deepfake_nb = dict(fake=1, image_size=48, mean=(.5, .5, .5), std=(.25, .25, .25), margin=1.3, name="brightness")
+    def __init__(self, weights=None):
+        super().__init__()
+        self.conv, self.out = torch.nn.Conv2d(3, 1, 1, bias=False), torch.nn.Linear(1, 2)
+        with torch.no_grad():
+            self.conv.weight.copy_(torch.tensor([1., 0, 0]).view(1, 3, 1, 1))
+            self.out.weight.copy_(torch.tensor([[0.], [8.]])); self.out.bias.zero_()
+        if weights: self.load_state_dict(torch.load(weights, weights_only=True))
+    def forward(self, x): return self.out(self.conv(x).mean((2, 3)))
+'''
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    "A folder with the code of a scorer, and portraits whose brightness says what they are."
+    folder = tmp_path_factory.mktemp("foreign")
+    (folder / "theirs.py").write_text(CODE)
+    portrait = Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)).convert("RGB").resize((256, 300))
+    pixels = np.asarray(portrait, float)
+    for label, first in (("real", .5), ("fake", .95)):
+        (folder / "data" / label).mkdir(parents=True)
+        for i in range(12):
+            who = folder / "data" / label / f"person{i}.png"
+            Image.fromarray((pixels * (first + .02 * i)).clip(0, 255).astype(np.uint8)).save(who)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def name(place): return f"{place / 'theirs.py'}:Brightness"
+
+
+def by_hand(prediction):
+    "What the network says of the crops that were judged: its two logits, subtracted."
+    red = prediction.evidence[0].crops[..., 0].mean() / 255
+    return 8 * (red - .5) / .25
+
+
+def test_a_network_in_memory_judges_as_by_hand(place, name):
+    network = load_foreign(name).network
+    detector = Detector(scorer=network, device="cpu", face_detector="haar")
+    found = detector.predict(place / "data/fake/person3.png")
+    assert found.evidence[0].crops.shape == (1, 48, 48, 3)
+    assert logit(found.probability) == pytest.approx(by_hand(found), abs=1e-3)
+    assert any("is not calibrated" in o for o in found.notes)
+    assert found.weights["sha256"] == load_foreign(name).sha256 and found.settings["scorer"]["name"] == "Brightness"
+    assert found.false_positive_rate is None
+    heat, = explain(detector, found).people
+    assert heat.maps.shape == (1, 48, 48) and heat.maps.max() > .9
+
+
+def test_which_way_round_decides(place, name):
+    network = load_foreign(name).network
+    said = dict(network.deepfake_nb, fake=0, name="turned")
+    a, b = (Detector(ForeignScorer(network, o), "cpu", face_detector="haar").predict(place / "data/real/person0.png").probability for o in (network.deepfake_nb, said))
+    assert a + b == pytest.approx(1, abs=1e-6) and abs(a - b) > .1
+
+
+def test_clips_are_judged_whole_and_explained(place, name):
+    "A network with convolutions in time: the maps are those of the frames that were asked for."
+    torch.manual_seed(0)
+    class Slow(torch.nn.Module):
+        def __init__(self): super().__init__(); self.conv = torch.nn.Conv3d(3, 2, (3, 5, 5), padding=(1, 2, 2)); self.out = torch.nn.Linear(2, 1)
+        def forward(self, x): return self.out(self.conv(x).relu().mean((2, 3, 4)))
+    from deepfake_nb.see.media import write_video
+    still = np.array(Image.open(place / "data/real/person9.png"))
+    write_video(place / "film.mp4", [np.roll(still, i, 1) for i in range(12)], fps=6)
+    scorer = ForeignScorer(Slow(), dict(fake="low", image_size=32, mean=(0, 0, 0), std=(1, 1, 1), takes="clips, time second", clip_length=4, name="slow"))
+    detector = Detector(scorer, "cpu", frames=8, face_detector="haar", flip=False)
+    found = detector.predict(place / "film.mp4")
+    crops = torch.from_numpy(found.evidence[0].crops).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad(): hand = [-scorer.network(o.transpose(0, 1)[None]).item() for o in crops.split(4)]
+    assert logit(found.faces[0].probability) == pytest.approx(np.mean(hand), abs=1e-4)
+    assert [logit(o.probability) for o in found.faces[0].timeline] == pytest.approx([hand[0]] * 4 + [hand[1]] * 4, abs=1e-4)
+    heat, = explain(detector, found).people
+    assert heat.maps.shape == (4, 32, 32)
+
+
+@pytest.mark.parametrize("scorer,words", [
+    (ForeignScorer(lambda x: x.mean((1, 2, 3)), dict(fake="high", image_size=32, mean=(0, 0, 0), std=(1, 1, 1), name="function")), "function without layers"),
+    (ForeignScorer(type("Detached", (torch.nn.Module,), dict(__init__=lambda self: (torch.nn.Module.__init__(self), setattr(self, "conv", torch.nn.Conv2d(3, 1, 1)))[0],
+        forward=lambda self, x: self.conv(x).detach().mean((1, 2, 3))))(), dict(fake="high", image_size=32, mean=(0, 0, 0), std=(1, 1, 1), name="detached")), "no gradient reaches its layer")])
+def test_what_cannot_be_explained_says_why(place, scorer, words):
+    from deepfake_nb.core import DeepfakeError
+    detector = Detector(scorer, "cpu", face_detector="haar")
+    found = detector.predict(place / "data/real/person0.png")
+    assert found.probability is not None
+    with pytest.raises(DeepfakeError, match=words): explain(detector, found)
+    assert scorer.sha256 or any("nobody can check" in o for o in found.notes)
+
+
+def test_a_wrong_network_is_one_sentence_for_each_file(place):
+    said = dict(fake="high", image_size=32, mean=(0, 0, 0), std=(1, 1, 1), name="five numbers")
+    detector = Detector(ForeignScorer(lambda x: torch.zeros(len(x), 5), said), "cpu", face_detector="haar")
+    result, = detector.predict_many([place / "data/real/person0.png"], progress=False)
+    assert "scorer five numbers gave a tensor (1, 5); accepted: (1, 1)" in result.error
+
+
+def test_commands_judge_evaluate_and_scan(place, name, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
+    scorer, picture = "theirs.py:Brightness", "data/fake/person3.png"
+    code, out, error = run_command("deepfake_predict", picture, "--scorer", scorer, "--out", "evidence", "--report", "--device", "cpu")
+    record = json.loads(out)
+    assert code == 0 and record["settings"]["scorer"] == dict(name=scorer, file_sha256=sha256_file(place / "theirs.py")) and record["heatmap"]
+    page = next((place / "evidence").glob("*/report.html")).read_text()
+    assert "--scorer theirs.py:Brightness" in page and "brightness" in page
+    assert run_command("deepfake_evaluate", "data", "--scorer", scorer, "--out", "measured", "--device", "cpu")[0] == 0
+    figures = json.loads((place / "measured/evaluation.json").read_text())
+    assert figures["weights"]["name"] == "brightness"
+    code, out, error = run_command("deepfake_scan", "data/fake", "--scorer", scorer, "--out", "scan", "--workers", "1")
+    assert code == 0, error
+    import pandas as pd
+    rows = pd.read_parquet(place / "scan/rows")
+    assert len(rows) == 12 and set(rows.weights_sha256) == {record["weights"]["sha256"]}
+    same = rows[rows.path.str.endswith("person3.png")].probability.item()
+    assert same == pytest.approx(record["probability"], abs=1e-3)
+    for wrong, words in (("gone.py:net", "FileNotFoundError"), ("nothing", "is unknown"), ("theirs.py:torch", "module")):
+        code, out, error = run_command("deepfake_predict", picture, "--scorer", wrong)
+        assert code == 2 and "--scorer" in error and words in error
+
+
+def test_calibrate_gives_a_threshold_that_detector_and_commands_take(place, name, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
+    code, out, error = run_command("deepfake_calibrate", "data", "--scorer", name, "--rate", ".1", "--undecided", ".1", "--out", "theirs.json", "--device", "cpu", module="deepfake_nb.workbench")
+    assert code == 0, error
+    made = read_calibration("theirs.json")
+    plain = Detector(scorer=name, device="cpu", face_detector="haar")
+    real = np.sort([by_hand(plain.predict(o)) for o in sorted((place / "data/real").iterdir())])
+    assert made.temperature * logit(made.threshold) == pytest.approx(real[-2], abs=.02)  # 1 of 12 may be called FAKE
+    assert made.false_positive_rate["people"] == 12 and made.false_positive_rate["achieved"] == pytest.approx(1 / 12)
+    assert made.data["real"] == made.data["forged"] == 12 and made.scorer["sha256"] == plain.scorer.sha256
+    detector = Detector(scorer=name, device="cpu", face_detector="haar", calibration="theirs.json")
+    found = detector.predict("data/fake/person10.png")
+    assert found.threshold == made.threshold and found.false_positive_rate == made.false_positive_rate
+    assert found.settings["calibration"] == dict(name="theirs.json", sha256=sha256_file("theirs.json")) and not any("not calibrated" in o for o in found.notes)
+    assert logit(found.probability) * made.temperature == pytest.approx(by_hand(found), abs=1e-2)
+    code, out, error = run_command("deepfake_predict", "data/fake/person10.png", "--scorer", name, "--calibration", "theirs.json", "--device", "cpu")
+    assert json.loads(out)["threshold"] == made.threshold
+    other = dict(load_foreign(name).network.deepfake_nb, fake="high", name="other")
+    with pytest.raises(WeightsError, match="a calibration of 'brightness'"): Detector(ForeignScorer(torch.nn.Conv2d(3, 1, 1), other), "cpu", face_detector="haar", calibration="theirs.json")
+    code, out, error = run_command("deepfake_predict", "data/fake/person10.png", "--calibration", "theirs.json")
+    assert code == 2 and "--calibration: theirs.json: a calibration of 'brightness'" in error
+
+
+def test_own_weights_get_a_new_calibration_in_a_new_file(place, monkeypatch):
+    from deepfake_nb.model.scorer import create_scorer, load_scorer, save_scorer
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
+    torch.manual_seed(0)
+    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=48, name="own"), "own.safetensors")
+    code, out, error = run_command("deepfake_calibrate", "data", "--weights", "own.safetensors", "--rate", ".1", "--out", "new.safetensors", "--device", "cpu", module="deepfake_nb.workbench")
+    assert code == 0, error
+    old, new = load_scorer("own.safetensors"), load_scorer("new.safetensors")
+    assert new.config.parent_sha256 == old.sha256 and new.config.false_positive_rate["people"] == 12 and new.config.threshold != .5
+    assert all(torch.equal(a, b) for a, b in zip(old.state_dict().values(), new.state_dict().values()))
+    shutil.copytree("data/real", "only/real")
+    code, out, error = run_command("deepfake_calibrate", "only", "--weights", "own.safetensors", "--rate", ".01", module="deepfake_nb.workbench")
+    assert code == 1 and "12 real people are too few" in error
+
+
+def test_a_detector_with_a_named_scorer_travels(place, name):
+    import pickle
+    detector = Detector(scorer=name, device="cpu", face_detector="haar")
+    again = pickle.loads(pickle.dumps(detector))
+    picture = place / "data/real/person5.png"
+    assert again.predict(picture).probability == detector.predict(picture).probability
+
+
+def test_installed_scorers_are_found_by_name(place, tmp_path, monkeypatch):
+    "As a package would register it, in the group `deepfake_nb.scorers`."
+    shutil.copy(place / "theirs.py", tmp_path / "their_package.py")
+    info = tmp_path / "their_package-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[deepfake_nb.scorers]\nbrightness = their_package:Brightness\n")
+    (info / "top_level.txt").write_text("their_package\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        scorer = load_foreign("brightness")
+        assert scorer.origin == dict(name="brightness", package="their-package 1.2")
+        with pytest.raises(ScorerError, match=r"installed name \(brightness\)"): load_foreign("brightnes")
+    finally: sys.modules.pop("their_package", None)
+
+
+def test_files_of_data_name_no_code(place, name, tmp_path, monkeypatch):
+    "A calibration file that names a module is read, and nothing is imported."
+    made = CalibrationFile(dict(name="os:system", sha256=load_foreign(name).sha256), 1., .5, dict(rate=.05))
+    path = made.save(tmp_path / "a.json")
+    before = set(sys.modules)
+    assert read_calibration(path).scorer["name"] == "os:system" and set(sys.modules) == before
