@@ -12,7 +12,7 @@ from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
 from .shell import (UsageError, call_parse, check_usage, command, evaluation_source, make_detector, print_json, result_folder, say,
-                              write_report, write_result)
+                              write_report, write_result, weights_files)
 
 # %% auto #0
 __all__ = ['deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
@@ -291,8 +291,7 @@ def deepfake_app(
     browser:Annotated[bool, dict(help="Open no browser")]=True, # Open a browser?
 )->int: # Exit code
     "Serve the upload app. Stop it with Ctrl-C."
-    files = [o.strip() for o in weights.split(",")] if weights else None
-    if missing := [o for o in files or [] if not Path(o).is_file()]: raise UsageError(f"--weights: no such file: {', '.join(missing)}. Accepted: weights files, with commas between them")
+    files = weights_files(weights)
     if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0): raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
     need("voila", "anywidget", "ipywidgets", "ipykernel", "nbconvert", task="app")
     from deepfake_nb.serve.server import serve_app

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError
 from .extras import need
-from .shell import UsageError, call_parse, command
+from .shell import UsageError, call_parse, command, weights_files
 
 # %% auto #0
 __all__ = ['deepfake_api']
@@ -33,8 +33,7 @@ def deepfake_api(
     root_path:str="", # Path of the API behind a proxy that removes it
 )->int: # Exit code
     "Serve verdicts over HTTP. Stop it with Ctrl-C or SIGTERM. Exit code 1: the engine does not start, 2: wrong usage."
-    files = [o.strip() for o in weights.split(",")] if weights else None
-    if missing := [o for o in files or [] if not Path(o).is_file()]: raise UsageError(f"--weights: no such file: {', '.join(missing)}. Accepted: weights files, with commas between them")
+    files = weights_files(weights)
     if not (0 <= port < 65536 and min(max_megabytes, queue, seconds, keep_minutes, keep_results) > 0): raise UsageError("accepted: --port from 0 to 65535, and --max-megabytes, --queue, --seconds, --keep-minutes and --keep-results above 0")
     need("fastapi", "uvicorn", "python_multipart", "nbconvert", "nbformat", task="api")
     from deepfake_nb.serve.api import Limits

@@ -17,7 +17,7 @@ from .extras import MissingExtra, how_to_install
 
 # %% auto #0
 __all__ = ['UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'result_folder', 'write_result', 'print_json',
-           'say', 'write_report', 'check_usage', 'evaluation_source', 'make_detector']
+           'say', 'write_report', 'check_usage', 'evaluation_source', 'weights_files', 'make_detector']
 
 # %% ../nbs/92_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -234,20 +234,14 @@ def evaluation_source(
     return chosen
 
 # %% ../nbs/92_shell.ipynb #c62cea08
-def check_usage(
-    paths:tuple, # As given
-    demo:bool, # As given
-    threshold:float|None, # As given
-    frames:int, # As given
-    out:str|None, # As given
-)->None: # Raises `UsageError`
-    "Say what is wrong with the arguments of `deepfake_predict`."
-    if not paths and not demo: raise UsageError("no file given. Accepted: one or more images or videos, or --demo")
-    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
-    if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
-    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()), None)
-    if not existing.is_dir(): raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
-    if out and not os.access(existing, os.W_OK | os.X_OK): raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
+def weights_files(
+    weights:str|None, # As given: paths with commas between them
+)->list[str]|None: # None where none are given; raises `UsageError`
+    "The weights files that a service offers to choose from."
+    files = [o.strip() for o in weights.split(",")] if weights else None
+    if missing := [o for o in files or [] if not Path(o).is_file()]:
+        raise UsageError(f"--weights: no such file: {', '.join(missing)}. Accepted: weights files, with commas between them")
+    return files
 
 # %% ../nbs/92_shell.ipynb #c73f2790
 def make_detector(
