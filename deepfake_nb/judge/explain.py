@@ -20,7 +20,8 @@ from ..see.regions import hottest_place, region_shares
 from ..model.scorer import Scorer
 from ..measure.calibrate import sigmoid
 from .scoring import cut_clips, score_clips
-from .predict import Detector, Evidence
+from .people import Evidence
+from .predict import Detector
 
 # %% auto #0
 __all__ = ['DIFFUSE', 'COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 'Faithfulness', 'faithfulness', 'Heat',
@@ -257,8 +258,8 @@ def overlay(
 COLOURS = dict(REAL=(26, 127, 55), FAKE=(180, 35, 24), INCONCLUSIVE=(107, 89, 0))
 
 def _label(face:FaceVerdict)->str:
-    what = f"{face.probability:.0%}" if face.probability is not None else ", ".join(o.replace("_", " ").lower()
-        for o in face.reasons)
+    reasons = ", ".join(o.replace("_", " ").lower() for o in face.reasons)
+    what = reasons if face.probability is None else f"{face.probability:.0%}"
     return f"{face.person + 1}: {face.decision} {what}"
 
 def draw_box(
@@ -337,8 +338,8 @@ def strip(self:Explanation,
     for i, heat in zip(person.positions, person.maps):
         x, y, width = crop_square(person.clip.faces[i], self.margin)
         picture, frame = person.clip.key_frames[i], person.face.timeline[i]
-        tile = _around(overlay(picture, paste_heat(heat, (x, y, width), picture.shape[:2])), (x, y, width * context),
-                       side)
+        hot = overlay(picture, paste_heat(heat, (x, y, width), picture.shape[:2]))
+        tile = _around(hot, (x, y, width * context), side)
         text = f"{person.face.person + 1} at {frame.time:.2f} s: {frame.probability:.0%}"
         tiles.append(draw_box(tile, (0, 0, side - 1, side - 1), text, COLOURS[person.face.decision],
                               max(9, side // 16)))
@@ -347,8 +348,8 @@ def strip(self:Explanation,
 # %% ../../nbs/judge/25_explain.ipynb #812bb859
 def _fit(picture:np.ndarray, width:int)->np.ndarray: # the picture shrunk or enlarged to that width
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if width < picture.shape[1]
-                      else cv2.INTER_LINEAR)
+    way = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
+    return cv2.resize(picture, (width, height), interpolation=way)
 
 @patch
 def picture(self:Explanation,

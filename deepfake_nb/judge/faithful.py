@@ -37,10 +37,9 @@ class PointingGame:
     def __repr__(self):
         if not len(self): return "PointingGame(no clips)"
         low, high = self.interval
-        return (f"PointingGame({self.hit.sum()} of {len(self)} hit: {self.accuracy:.1%}, 95% interval {low:.1%} to "
-                f"{high:.1%}; "
-                f"chance {self.chance.mean():.1%}, other people's maps {self.others.mean():.1%}; {self.blank.sum()} "
-                "without heat)")
+        return (f"PointingGame({self.hit.sum()} of {len(self)} hit: {self.accuracy:.1%}, "
+                f"95% interval {low:.1%} to {high:.1%}; chance {self.chance.mean():.1%}, "
+                f"other people's maps {self.others.mean():.1%}; {self.blank.sum()} without heat)")
 
 # %% ../../nbs/judge/30_faithful.ipynb #6ba8f4f6
 def count_hits(

@@ -61,7 +61,8 @@ def look_at_face(
     # 1 on the ellipse of the box
     away = ((columns/scale + left - x - w/2)/(w/2))**2 + ((rows/scale + top - y - h/2)/(h/2))**2
     bands, face, around = _bands(small), away < .5, away > 1.35
-    (fine, middle), outside = (_detail(bands, face) if face.any() else (1., 1.)), _detail(bands, around) if around.sum() > 80 else None
+    fine, middle = _detail(bands, face) if face.any() else (1., 1.)
+    outside = _detail(bands, around) if around.sum() > 80 else None
     return Look(min((fine + middle)/2, middle + .1), outside and fine/outside[0],
                 blocks(inner) if min(inner.shape) >= 20 else 0.)
 

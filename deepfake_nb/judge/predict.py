@@ -10,7 +10,6 @@ import dataclasses, logging
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -18,83 +17,28 @@ import numpy as np, torch
 from fastcore.basics import patch
 from tqdm import tqdm
 import deepfake_nb
-from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Segment,
-                              Unreadable, WeightsError, available_cores)
+from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, Prediction, Segment, Unreadable,
+                              WeightsError, available_cores)
 from ..see.media import Limits, Media, evenly_spaced
 from ..see.faces import FaceClip, FaceDetector, extract_clips, load_face_detector
 from ..see.pipeline import film_detector, read_and_look
 from ..see.again import SECOND_LOOK, look_again
 from ..model.foreign import ForeignScorer, load_foreign
 from ..model.scorer import Scorer, load_scorer
-from .scoring import CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device, choose_precision, keep_memory, score_clips, start_engine
+from .scoring import (CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device,
+                                       choose_precision, keep_memory, score_clips, start_engine)
 from .hidden import hidden_reason, look_at_face
-from .verdict import UNSEEN, WEAK, coverage_sentences, frames_looked_at, judge, missed_words, people_looked_at, power_of, segment_sentences
-from ..measure.calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
+from .people import keep_evidence, person_verdict, segments_of
+from .verdict import (WEAK, coverage_sentences, frames_looked_at, judge, missed_words,
+                                       people_looked_at, power_of, segment_sentences)
+from ..measure.calibrate import (AbstentionRule, calibration_from_config, feature_distance_from_dict, logit,
+                                           mild_reencodings)
 from ..measure.calibrationfile import calibrated
 from ..measure.kinds import kinds_from_dict
 from ..see.unchanged import read_unchanged
 
 # %% auto #0
-__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'BESIDE', 'person_verdict', 'segments_of', 'Evidence',
-           'keep_evidence', 'Detector']
-
-# %% ../../nbs/judge/20_predict.ipynb #fe12e618
-def person_verdict(
-    clip:FaceClip, # The person
-    score:ClipScore, # What the scorer said
-    calibration, # A `Calibration`
-    rule:AbstentionRule, # When not to judge
-    threshold:float, # Probability from which on the person is called FAKE
-    frames_available:int, # Frames read from the file
-    reencoded:list[float]|None=None, # P(fake) after mild re-encodings, where they were scored
-    distance:float|None=None, # Of the features from those of known faces, where the weights know that
-    even:list[bool]|None=None, # Which of its frames were not chosen because something was suspicious there; None: all
-    hidden:str|None=None, # Why there is nothing to see of the face, as `hidden_reason` says
-)->FaceVerdict: # With a timeline, unless the person was not seen well enough
-    "The verdict on one person."
-    probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
-    reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames,
-                           probability=probability, threshold=threshold, frames_available=frames_available,
-                           reencoded=reencoded, distance=distance, times=clip.times, even=even, hidden=hidden)
-    timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box)))
-                for t, p, face in zip(clip.times, frames, clip.faces)]
-    decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
-    verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline,
-                          reasons, float(clip.face_size), float(clip.sharpness), distance=distance)
-    return dataclasses.replace(verdict, probability=None, timeline=[]) if set(reasons) & set(UNSEEN) else verdict
-
-# %% ../../nbs/judge/20_predict.ipynb #7faf0da9
-def segments_of(
-    faces:list[FaceVerdict], # The people of one film
-    rule:AbstentionRule, # Says what stands out
-    threshold:float, # Probability from which on a person is called FAKE
-    even:dict|None=None, # By person, which frames of the timeline are evenly spaced; None: all
-)->list[Segment]: # In order of time; a film that is forged throughout has one from end to end
-    "The stretches in which somebody stands out."
-    def of(face):
-        p, times = np.array([o.probability for o in face.timeline]), [o.time for o in face.timeline]
-        return [Segment(face.person, times[o.start], times[o.stop - 1], sigmoid(logit(p[o]).mean()), o.stop - o.start)
-                for o in rule.segments(p, threshold, times, (even or {}).get(face.person))]
-    return sorted((o for face in faces for o in of(face)), key=lambda o: (o.start, o.person))
-
-# %% ../../nbs/judge/20_predict.ipynb #5febdfc9
-KEY_FRAMES = 4
-
-@dataclass
-class Evidence(FaceClip):
-    "A face clip with the whole picture of its most suspicious frames."
-    key_frames: dict = field(default_factory=dict) # position in the clip -> (H, W, 3) uint8, most suspicious first
-
-def keep_evidence(
-    clip:FaceClip, # One person
-    face:FaceVerdict, # The verdict on that person
-    frames:list[np.ndarray], # All frames of the file
-    limit:int=KEY_FRAMES, # Whole pictures to keep
-)->Evidence: # The clip with its key frames; none where the person was not judged
-    "What is needed to explain the verdict later."
-    worst = np.argsort([-o.probability for o in face.timeline], kind="stable")[:limit]
-    own = {f.name: getattr(clip, f.name) for f in dataclasses.fields(FaceClip)}
-    return Evidence(**own, key_frames={int(i): frames[clip.frame_indices[i]] for i in worst})
+__all__ = ['MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'BESIDE', 'Detector']
 
 # %% ../../nbs/judge/20_predict.ipynb #ba1035ac
 # `Calibration`, `AbstentionRule`, `FeatureDistance` or None, `KindProbe` or None; raises `WeightsError`
@@ -125,12 +69,15 @@ def _figures(self)->tuple:
         if _numbers(others.get(name), "achieved low high n_real"): return others[name], tests, ""
         return None, tests, f"No false-positive rate is known with the face detector {name}: it was measured with {finder}."
     if self.foreign and not rate:
-        return rate, tests, f"The scorer {self.scorer.config.name} is not calibrated: its threshold {self.threshold:g} was not chosen on real faces, and its probabilities are no frequencies. deepfake-calibrate gives it both."
+        return rate, tests, (f"The scorer {self.scorer.config.name} is not calibrated: its threshold "
+                             f"{self.threshold:g} was not chosen on real faces, and its probabilities are no "
+                             "frequencies. deepfake-calibrate gives it both.")
     return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
 
 # %% ../../nbs/judge/20_predict.ipynb #b5d06156
 def _get_scorer(weights, scorer, calibration)->Scorer|ForeignScorer: # raises `WeightsError`, `ScorerError`
-    found = weights if isinstance(weights, (Scorer, ForeignScorer)) else load_scorer(weights) if scorer is None else load_foreign(scorer, weights)
+    if isinstance(weights, (Scorer, ForeignScorer)): found = weights
+    else: found = load_scorer(weights) if scorer is None else load_foreign(scorer, weights)
     return found if calibration is None else calibrated(found, calibration)
 
 # %% ../../nbs/judge/20_predict.ipynb #68c0a78f
@@ -170,14 +117,15 @@ class Detector:
         calm_after_fork()
         with as_found(): self.scorer = _get_scorer(weights, scorer, calibration)
         self.scorer.eval().to(self.device, torch.float32, **{} if self.foreign else dict(memory_format=torch.channels_last)) # theirs as they are
-        self.dtype, self.precision = choose_precision("float32" if self.foreign and precision == "auto" else precision,
-                                                      self.device), precision
+        number = "float32" if self.foreign and precision == "auto" else precision
+        self.dtype, self.precision = choose_precision(number, self.device), precision
         if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu":
             keep_memory()
         self.engine = engine # None: PyTorch
-        self.calibration, rule, self.familiar, self.kinds = _rules(self.scorer,
-            self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
-        self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
+        source = self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights"
+        self.calibration, rule, self.familiar, self.kinds = _rules(self.scorer, source)
+        self.abstention = abstention or rule
+        self.threshold = self.calibration.threshold if threshold is None else float(threshold)
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
@@ -210,14 +158,14 @@ def __reduce__(self:Detector):
 def settings(self:Detector)->dict:
     "All that was set, and what the weights file prescribes; plain values."
     config = self.scorer.config
-    return dict(frames=self.frames, second_look=self.second_look, max_people=self.max_people, flip=self.flip,
+    told = dict(frames=self.frames, second_look=self.second_look, max_people=self.max_people, flip=self.flip,
                 recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."), device=self.device.type,
                 engine=self.engine.name if self.engine else "torch", arch=config.arch, temporal=config.temporal,
-                    clip_length=config.clip_length, image_size=config.image_size, margin=config.margin,
-                temperature=config.temperature,
-                abstention=self.abstention.to_dict()) | (dict(scorer=self.scorer.origin) if self.foreign
-                                                         else {}) | (dict(calibration=self.scorer.calibration_record)
-                                                             if hasattr(self.scorer, "calibration_record") else {})
+                clip_length=config.clip_length, image_size=config.image_size, margin=config.margin,
+                temperature=config.temperature, abstention=self.abstention.to_dict())
+    if self.foreign: told["scorer"] = self.scorer.origin
+    if hasattr(self.scorer, "calibration_record"): told["calibration"] = self.scorer.calibration_record
+    return told
 
 # %% ../../nbs/judge/20_predict.ipynb #3efaafdd
 def _scored(self:Detector, crops:list[np.ndarray], known:dict|None)->list[ClipScore]: # crops of each person
@@ -266,7 +214,10 @@ def predict_clips(self:Detector,
     "The verdicts on people whose crops are at hand."
     available = frames_available or max((len(o.times) for o in clips), default=0)
     away = lambda score: float(self.familiar(score.features)) if self.familiar else None
-    hidden = lambda clip: None if frames is None or not self.abstention.hidden else hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in evenly_spaced(len(clip), 5)])
+    def hidden(clip):
+        if frames is None or not self.abstention.hidden: return None
+        some = evenly_spaced(len(clip), 5)
+        return hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in some])
     even = [_even(self, o, again) for o in clips]
     scores = _scores(self, [o.crops for o in clips], even, known)
     told = zip(clips, even, scores, _after_reencoding(self, clips, even))
@@ -294,10 +245,11 @@ def _looked_at(media:Media, people:list[FaceVerdict])->dict:
     own = frames_looked_at(media.times, media.frame_count, media.duration) | getattr(media, "looked_at", {})
     return own | people_looked_at(people)
 
-def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:list[FaceVerdict])->list[str]: # what follows from the verdict
-    if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, len(people))
+def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:int)->list[str]: # what follows from the verdict
+    if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, people)
     power = power_of(self.tests)
-    return [f"In tests these weights missed {missed_words(power)} forgeries at this threshold."] if decision == "REAL" and power is not None and power < WEAK else []
+    if decision != "REAL" or power is None or power >= WEAK: return []
+    return [f"In tests these weights missed {missed_words(power)} forgeries at this threshold."]
 
 def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list[str]:
     notes = list(media.notes) + ([self.face_detector.note] if self.face_detector.note else [])
@@ -325,7 +277,8 @@ def _people(self:Detector, media:Media, looked)->tuple[list[FaceClip], list[dict
     if media.kind == "image" or not sure: return clips, dropped, ""
     named = [o for o in dropped if not _doubtful(self, o["frames"], frames, o["score"])]
     times = len(clips) + len(dropped) - len(sure) - len(named)
-    note = f"{'Something' if times == 1 else f'Things, {times} of them,'} in a few frames looked a little like a face to the face detector; not counted as {'a person' if times == 1 else 'people'}."
+    what, whom = ("Something", "a person") if times == 1 else (f"Things, {times} of them,", "people")
+    note = f"{what} in a few frames looked a little like a face to the face detector; not counted as {whom}."
     return [dataclasses.replace(o, person=i) for i, o in enumerate(sure)], named, note if times else ""
 
 # (N,) log odds of the most suspicious person of each frame, from 0 on suspicious
@@ -365,16 +318,17 @@ def predict_media(self:Detector,
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
     faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
     looked_at = _looked_at(media, faces)
-    segments = segments_of(faces, rule, self.threshold, {o.person: _even(self, o, again) for o in clips}) if media.kind == "video" else []
+    even = {o.person: _even(self, o, again) for o in clips}
+    segments = segments_of(faces, rule, self.threshold, even) if media.kind == "video" else []
     decision, probability, reasons = judge(faces, self.threshold, looked_at["streams_in_file"] - looked_at["streams"])
-    notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt) + _more_notes(self, decision, reasons,
-        segments, faces)
+    notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt)
+    notes += _more_notes(self, decision, reasons, segments, len(faces))
+    seen = {k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")}
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
-        media={k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")}
-            | dict(frames=len(media.frames)), notes=notes, looked_at=looked_at, segments=segments,
+        media=seen | dict(frames=len(media.frames)), notes=notes, looked_at=looked_at, segments=segments,
         threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence,
-            settings=self.settings(),
+        settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 

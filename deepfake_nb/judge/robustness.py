@@ -104,10 +104,9 @@ def robustness(
         rows.append([np.nan if known is None else _rescore(detector, result, *key) for key in keys])
     missing = int(np.isnan(clean).sum())
     if missing: notes.append(f"{missing} items have no score on the clean file and take no part.")
+    units, strip = {name: DEGRADATIONS[name][1] for name in grid}, degradation_strip(_portrait(), grid)
     return Robustness(manifest.label.to_numpy(), list(manifest.group), np.array(clean),
-                      dict(zip(keys, np.array(rows).T)), detector.threshold,
-                      {name: DEGRADATIONS[name][1] for name in grid}, degradation_strip(_portrait(), grid), n, seed,
-                      notes)
+                      dict(zip(keys, np.array(rows).T)), detector.threshold, units, strip, n, seed, notes)
 
 # %% ../../nbs/judge/35_robustness.ipynb #9ba31c67
 def robustness_table(

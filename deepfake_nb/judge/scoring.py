@@ -33,8 +33,8 @@ def choose_device(
     if name is None: return torch.device(found[0])
     try: device = torch.device(name)
     except RuntimeError: device = None
-    absent = device is None or device.type not in found or (device.type == "cuda"
-                                                            and (device.index or 0) >= torch.cuda.device_count())
+    absent = device is None or device.type not in found
+    if not absent and device.type == "cuda": absent = (device.index or 0) >= torch.cuda.device_count()
     if absent: raise DeviceError(f"device {str(name)!r} cannot be used. Accepted here: {', '.join(found)}.")
     return device
 

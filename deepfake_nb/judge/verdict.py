@@ -31,8 +31,8 @@ def judge(
     if any(o.probability is None for o in faces[1:]): codes.add("PEOPLE_NOT_JUDGED")
     if unseen_streams: codes.add("STREAM_NOT_JUDGED")
     if not codes: return "REAL", most_suspicious.probability, []
-    return INCONCLUSIVE, max(undecided or [most_suspicious], key=suspicion).probability, [o
-        for o in REASONS if o in codes]
+    probability = max(undecided or [most_suspicious], key=suspicion).probability
+    return INCONCLUSIVE, probability, [o for o in REASONS if o in codes]
 
 # %% ../../nbs/judge/10_verdict.ipynb #ab075a3c
 def frames_looked_at(

@@ -21,7 +21,8 @@ from ..see.faces import Face, FaceClip, crop_face, sharpness
 from ..measure.calibrate import logit, sigmoid
 from ..judge.verdict import UNSEEN
 from ..judge.scoring import ClipScore, _head_scores, frame_features
-from ..judge.predict import Detector, person_verdict
+from ..judge.people import person_verdict
+from ..judge.predict import Detector
 from ..see.capture import Capture, Event, Frame
 from ..see.follow import Follower, LivePerson
 
