@@ -97,7 +97,8 @@ STANDS_ON = dict(
     wording="core verdict",
     provenance="files wording",
     page="core",
-    report="again predict explain wording provenance page",
+    pictures="again explain wording page",
+    report="provenance pictures",
     verify="report",
     # serve
     owned="",
@@ -112,8 +113,9 @@ STANDS_ON = dict(
     client="core",
     stream="capture follow predict",
     live="encode stream explain",
-    ledger="core wording tables journal",
-    scan="ledger lists predict",
+    ledger="core tables journal",
+    summary="core wording ledger",
+    scan="summary lists predict",
     # the commands
     doctor="core extras detect weightsfile scorer scoring predict demo page",
     shell="core extras splits predict report",

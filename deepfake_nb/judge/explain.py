@@ -61,7 +61,6 @@ class _ClipLogit(nn.Module):
 def _floats(crops:np.ndarray, device)->torch.Tensor: # (T, S, S, 3) uint8 -> (T, 3, S, S) in [0, 1]
     return torch.from_numpy(np.ascontiguousarray(crops)).to(device).permute(0, 3, 1, 2).float() / 255
 
-# %% ../../nbs/judge/25_explain.ipynb #c7cc79eb
 def clip_heat(
     scorer:Scorer, # Any scorer; it is left as it was
     crops:np.ndarray, # (T, S, S, 3) uint8, one clip of one person
@@ -122,7 +121,6 @@ class Faithfulness:
 def _area(curve:np.ndarray)->float: # by the trapezoidal rule, over [0, 1]
     return float((curve[1:] + curve[:-1]).mean() / 2)
 
-# %% ../../nbs/judge/25_explain.ipynb #58848148
 def faithfulness(
     scorer:Scorer, # Any scorer; it is left as it was
     crops:np.ndarray, # (K, S, S, 3) uint8, frames of one person in the order of time
@@ -292,7 +290,6 @@ def frame_place(
     draw.rectangle((x - line/2, y - line/2, x + w + line/2, y + h + line/2), outline="black", width=2*line)
     draw.rectangle((x, y, x + w, y + h), outline="white", width=line)
     return np.array(image)
-
 
 # %% ../../nbs/judge/25_explain.ipynb #08957f9d
 @patch

@@ -103,7 +103,8 @@ class Detector:
         engine:str="torch", # What runs the backbone: 'torch', or on a processor 'onnx' or 'openvino'
         # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
         second_look:int=SECOND_LOOK,
-        scorer=None, # Somebody else's network in place of weights, as `load_foreign` takes it; with `weights`, its factory is called with that path
+        # Somebody else's network in place of weights, as `load_foreign` takes it; its factory is called with `weights`
+        scorer=None,
         # A file of deepfake-calibrate, or a `CalibrationFile`, in place of what the weights say; None: what they say
         calibration=None,
     ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
@@ -116,7 +117,8 @@ class Detector:
         choose_precision(precision, self.device)
         calm_after_fork()
         with as_found(): self.scorer = _get_scorer(weights, scorer, calibration)
-        self.scorer.eval().to(self.device, torch.float32, **{} if self.foreign else dict(memory_format=torch.channels_last)) # theirs as they are
+        order = {} if self.foreign else dict(memory_format=torch.channels_last) # theirs as they are
+        self.scorer.eval().to(self.device, torch.float32, **order)
         number = "float32" if self.foreign and precision == "auto" else precision
         self.dtype, self.precision = choose_precision(number, self.device), precision
         if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu":
@@ -245,7 +247,8 @@ def _looked_at(media:Media, people:list[FaceVerdict])->dict:
     own = frames_looked_at(media.times, media.frame_count, media.duration) | getattr(media, "looked_at", {})
     return own | people_looked_at(people)
 
-def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:int)->list[str]: # what follows from the verdict
+# what follows from the verdict
+def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:int)->list[str]:
     if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, people)
     power = power_of(self.tests)
     if decision != "REAL" or power is None or power >= WEAK: return []

@@ -246,15 +246,15 @@ def _reasons(self:AbstentionRule,
     frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
     plain = frames if even is None or not any(even) else frames[np.asarray(even, dtype=bool)]
     known, called = lambda limit, value: limit is not None and value is not None, lambda p: p >= threshold
+    flips = self.stable and known(reencoded, probability) and any(called(o) != called(probability) for o in reencoded)
     tests = dict(
         FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
         TOO_FEW_FRAMES=known(self.min_frames, frames)
             and len(frames) < min(self.min_frames, frames_available or len(frames)),
         LOW_QUALITY=(known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness)
-            or (self.hidden and hidden == "LOW_QUALITY"), ANONYMISED=self.hidden and hidden == "ANONYMISED",
-        UNSTABLE=(known(self.max_spread, frames) and len(plain) > 1 and plain.std() > self.max_spread) or bool(
-            self.stable and reencoded is not None and probability is not None
-                and any(called(o) != called(probability) for o in reencoded)),
+            or (self.hidden and hidden == "LOW_QUALITY"),
+        ANONYMISED=self.hidden and hidden == "ANONYMISED",
+        UNSTABLE=flips or (known(self.max_spread, frames) and len(plain) > 1 and plain.std() > self.max_spread),
         NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near)
             or (known(self.real_below, probability) and self.real_below <= probability < threshold),
         PIECES_STAND_OUT=known(frames, probability) and probability < threshold
@@ -294,8 +294,8 @@ class FeatureDistance:
         "Mahalanobis distance over the square root of the number of dimensions."
         away = np.asarray(features, dtype=float) - self.mean
         along = away @ self.directions.T
-        squared = (along**2 / self.variances).sum(-1) + np.maximum((away**2).sum(-1) - (along**2).sum(-1),
-            0) / self.rest
+        beside = np.maximum((away**2).sum(-1) - (along**2).sum(-1), 0)
+        squared = (along**2 / self.variances).sum(-1) + beside / self.rest
         return np.sqrt(squared / len(self.mean))
 
 def fit_feature_distance(

@@ -57,8 +57,8 @@ def _checked(table, path:Path)->dict: # raises `WeightsError`
     missing = [k for k, f in names.items() if f.default is dataclasses.MISSING
                and f.default_factory is dataclasses.MISSING and k not in table]
     if missing or (unknown := sorted(set(table) - set(names))):
-        raise WeightsError(path, f"fields {'missing' if missing else 'unknown'}: "
-                                 f"{short(', '.join(missing or unknown), 200)}", _accepted)
+        names = short(", ".join(missing or unknown), 200)
+        raise WeightsError(path, f"fields {'missing' if missing else 'unknown'}: {names}", _accepted)
     if not isinstance(table["scorer"], dict) or not isinstance(table["false_positive_rate"], dict):
         raise WeightsError(path, "a scorer or a false_positive_rate that is no table", _accepted)
     return table
@@ -94,9 +94,8 @@ def calibrated(
     made = read_calibration(calibration) if isinstance(calibration, (str, Path)) else calibration
     own = dict(name=scorer.config.name, sha256=scorer.sha256)
     if any(made.scorer.get(k) != own[k] for k in (("sha256",) if own["sha256"] else ("sha256", "name"))):
-        raise WeightsError(path, f"a calibration of {short(made.scorer.get('name'))} (sha256 "
-                                 f"{short(made.scorer.get('sha256'), 16)})",
-                                 f"one of {short(own['name'])} (sha256 {short(own['sha256'], 16)})")
+        who = lambda o: f"{short(o.get('name'))} (sha256 {short(o.get('sha256'), 16)})"
+        raise WeightsError(path, f"a calibration of {who(made.scorer)}", f"one of {who(own)}")
     result = copy.copy(scorer)
     result.config, result.calibration_record = made.config(scorer.config), dict(name=Path(path).name, sha256=made.sha256) # what predictions say of it
     return result

@@ -147,9 +147,9 @@ def failures(
     wrong = items[items.decision.isin(LABELS) & (items.decision != items.label.map(lambda o: LABELS[o]))]
     wrong = wrong.assign(predicted=wrong.decision, label=wrong.label.map(lambda o: LABELS[o]),
                          away=-(wrong.probability - evaluation.threshold).abs())
-    return _records_of(wrong.sort_values("away", kind="stable"), ("path", "label", "predicted", "probability", "person",
-                                                                  "time", "sha256", "split", "group", "dataset",
-                                                                  "method", "video_id"))
+    columns = ("path", "label", "predicted", "probability", "person", "time", "sha256", "split", "group", "dataset",
+               "method", "video_id")
+    return _records_of(wrong.sort_values("away", kind="stable"), columns)
 
 def abstentions(
     evaluation:Evaluation, # Any evaluation
@@ -211,7 +211,7 @@ def evaluation_plots(
     return {"what became of the items": plot_confusion(evaluation.metrics.confusion, declined),
             "scores": plot_scores(scored.label, scored.probability, evaluation.threshold),
             "ROC curves": plot_roc(curves), "ROC curves, few false alarms": plot_roc(curves, logarithmic=True),
-                "DET curves": plot_det(curves),
+            "DET curves": plot_det(curves),
             "reliability": plot_reliability(scored.label, dict(videos=scored.probability))}
 
 # %% ../../nbs/measure/35_evaluate.ipynb #6627e5b5
@@ -225,8 +225,8 @@ def evaluation_dict(
         overall=evaluation.metrics.to_dict(), levels=by_level(evaluation).to_dict(),
         datasets=by_dataset(evaluation).to_dict(), methods=by_method(evaluation).to_dict(),
         report=_frame_dict(classification_report(evaluation.metrics)),
-            fairness=_records_of(table := fairness(evaluation), tuple(table)), failures=len(failures(evaluation)),
-        abstentions=abstentions(evaluation), unreadable=unreadable(evaluation),
+        fairness=_records_of(table := fairness(evaluation), tuple(table)),
+        failures=len(failures(evaluation)), abstentions=abstentions(evaluation), unreadable=unreadable(evaluation),
         robustness=robustness.to_dict() if robustness is not None else None, resamples=evaluation.n,
         seed=evaluation.seed, notes=list(map(clean_text, evaluation.notes)))
 
@@ -254,9 +254,8 @@ def page_html(
     try: import nbconvert, nbformat.v4 as v4
     except ImportError:
         raise DeepfakeError("An HTML report needs nbconvert. Accepted: pip install 'deepfake_nb[report]'.") from None
-    cells = [v4.new_code_cell("",
-                              outputs=[v4.new_output("display_data", {"text/html": f"<h1>{html.escape(title)}</h1>"})])]
-    cells += [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": f"<h2>{html.escape(a)}</h2>{b}"})]) for a, b in sections]
+    cell = lambda text: v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": text})])
+    cells = [cell(f"<h1>{html.escape(title)}</h1>"), *(cell(f"<h2>{html.escape(a)}</h2>{b}") for a, b in sections)]
     exporter = nbconvert.HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True,
                                       exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(v4.new_notebook(cells=cells))
@@ -267,8 +266,9 @@ LONGEST_LIST = 200 # rows of a list shown in a page; the files beside it have al
 
 def _list_html(rows:list[dict])->str:
     if not rows: return "<p>None.</p>"
-    show = lambda o: "" if o is None else ", ".join(o) if isinstance(o, list) else f"{o:.3f}" if isinstance(o,
-        float) else o
+    def show(o):
+        if isinstance(o, list): return ", ".join(o)
+        return "" if o is None else f"{o:.3f}" if isinstance(o, float) else o
     more = f"<p>{len(rows) - LONGEST_LIST} more are in the files beside this page.</p>" if len(rows) > LONGEST_LIST else ""
     return html_table(list(rows[0]), [[show(o) for o in row.values()] for row in rows[:LONGEST_LIST]]) + more
 
@@ -283,20 +283,21 @@ def evaluation_sections(
     weights = evaluation.setup.get("weights", {})
     about = f"Weights {weights.get('name', '?')}, sha256 {weights.get('sha256', '?')}, deepfake_nb {evaluation.setup.get('version', '?')}."
     faces = fairness(evaluation).to_dict("records")
-    return [("All videos together", "".join(f"<p>{html.escape(clean_text(o))}</p>" for o in (about, *evaluation.notes))
-            + evaluation.metrics._repr_html_() + _list_html(report.to_dict("records"))),
+    notes = "".join(f"<p>{html.escape(clean_text(o))}</p>" for o in (about, *evaluation.notes))
+    return [("All videos together", notes + evaluation.metrics._repr_html_() + _list_html(report.to_dict("records"))),
             ("Plots", "".join(figure_html(o, k) for k, o in evaluation_plots(evaluation).items())),
             ("By data set", by_dataset(evaluation)._repr_html_()),
-                ("By method of forgery", by_method(evaluation)._repr_html_()),
+            ("By method of forgery", by_method(evaluation)._repr_html_()),
             ("Frames, people, videos", by_level(evaluation)._repr_html_()),
-                *([("False alarms by group", _list_html(faces))] if faces else []),
+            *([("False alarms by group", _list_html(faces))] if faces else []),
             *([("Robustness", robustness._repr_html_())] if robustness is not None else []),
             *((f"{k} ({len(o)})", _list_html(o)) for k, o in lists.items())]
 
 def _evaluation_html(self:Evaluation)->str:
     return self.metrics._repr_html_() + by_dataset(self)._repr_html_() + by_method(self)._repr_html_()
 def _evaluation_text(self:Evaluation)->str:
-    return f"{self.metrics}\n\nby data set\n{by_dataset(self)}\n\nby method\n{by_method(self)}" + "".join(f"\n{clean_text(o)}" for o in self.notes)
+    notes = "".join(f"\n{clean_text(o)}" for o in self.notes)
+    return f"{self.metrics}\n\nby data set\n{by_dataset(self)}\n\nby method\n{by_method(self)}{notes}"
 Evaluation._repr_html_, Evaluation.__repr__ = _evaluation_html, _evaluation_text
 
 # %% ../../nbs/measure/35_evaluate.ipynb #5644340a
@@ -325,8 +326,8 @@ def read_evaluation(
     folder, text = Path(folder), ("path", "decision", "reasons", "sha256", "error", "split", "group", "dataset",
                                   "method", "video_id")
     try:
-        items, setup = pd.read_csv(folder/"predictions.csv",
-                                   dtype={o: str for o in text}), json.loads((folder/"evaluation.json").read_text(encoding="utf-8"))
+        items = pd.read_csv(folder/"predictions.csv", dtype={o: str for o in text})
+        setup = json.loads((folder/"evaluation.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
         raise FileError(folder, f"no evaluation ({e})", "a folder that deepfake-evaluate wrote") from None
     items = items.assign(**{o: items[o].fillna("") for o in text if o in items})
@@ -348,8 +349,8 @@ class Comparison:
         a, d = self.auc, self.decisions
         return (f"AUC {a['before']:.3f} -> {a['after']:.3f} on {a['items']} videos: {a['difference']:+.3f} "
                 f"({a['low']:+.3f} to {a['high']:+.3f}), p = {a['p_value']:.2g}. "
-                f"{d['gained']} decisions became right and {d['lost']} wrong, p = {d['p_value']:.2g}. In one of them "
-                f"only: {self.only[0]} and {self.only[1]}.")
+                f"{d['gained']} decisions became right and {d['lost']} wrong, p = {d['p_value']:.2g}. "
+                f"In one of them only: {self.only[0]} and {self.only[1]}.")
 
     def _repr_html_(self)->str: return f"<p>{html.escape(repr(self))}</p>{_list_html(self.changed.to_dict('records'))}"
 
@@ -360,10 +361,10 @@ class Comparison:
 # %% ../../nbs/measure/35_evaluate.ipynb #8164b9ee
 def _decisions(evaluation:Evaluation)->pd.DataFrame:
     v = evaluation.videos.set_index("video_id")
-    called = pd.Series(np.where(v.declined, INCONCLUSIVE,
-                                np.where(v.probability >= evaluation.threshold, LABELS[FAKE], LABELS[REAL])), v.index)
-    return v[["label", "group", "probability"]].assign(decision=called,
-                                                       right=called == v.label.map(lambda o: LABELS[o]))
+    words = np.where(v.probability >= evaluation.threshold, LABELS[FAKE], LABELS[REAL])
+    called = pd.Series(np.where(v.declined, INCONCLUSIVE, words), v.index)
+    right = called == v.label.map(lambda o: LABELS[o])
+    return v[["label", "group", "probability"]].assign(decision=called, right=right)
 
 def compare(
     before:Evaluation, # The first evaluation
@@ -378,9 +379,9 @@ def compare(
         raise ManifestError("comparison", f"{clash.idxmax()} has two labels", "the same labels in both")
     scored = both.dropna(subset=["probability", "probability_after"])
     test = paired_bootstrap(auc, scored.label, scored.probability, scored.probability_after, list(scored.group),
-        n=2*before.n, seed=before.seed) | dict(
-        before=auc(scored.label, scored.probability), after=auc(scored.label, scored.probability_after),
-        items=len(scored))
+                            n=2*before.n, seed=before.seed)
+    test |= dict(before=auc(scored.label, scored.probability), after=auc(scored.label, scored.probability_after),
+                 items=len(scored))
     changed = both[both.decision != both.decision_after].reset_index()
     changed = pd.DataFrame(dict(video_id=changed.video_id, label=changed.label.map(lambda o: LABELS[o]),
                                 before=changed.decision, after=changed.decision_after,

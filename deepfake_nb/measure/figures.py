@@ -69,8 +69,8 @@ def metrics_to_dict(
 )->dict: # Plain values for JSON; None for nan
     "The figures as plain values, `{figure: {value, low, high, items}}` inside."
     known = lambda x: None if x is None or np.isnan(x) else float(x)
-    figures = {k: dict(value=known(v), low=known(metrics.intervals[k][0]), high=known(metrics.intervals[k][1]),
-               items=metrics.items_behind(k))
+    ends = {k: (known(low), known(high)) for k, (low, high) in metrics.intervals.items()}
+    figures = {k: dict(value=known(v), low=ends[k][0], high=ends[k][1], items=metrics.items_behind(k))
                for k, v in metrics.values.items()}
     return dict(figures=figures, counts=metrics.counts, confusion=metrics.confusion, threshold=metrics.threshold,
                 level=metrics.level, unit=metrics.unit, notes=metrics.notes)
@@ -106,8 +106,7 @@ Metrics.__repr__ = lambda self: "\n".join(f"{a:34}{b:>7}   {c:16} {d:>6}" for a,
 def _notes(y, scored, decided, n_groups:int)->list[str]:
     "What a reader of the figures should know."
     notes = [f"No {word} item has a score: what compares the two classes cannot be said."
-             for label, word in ((REAL, "real"), (FAKE, "fake"))
-             if not (y[scored] == label).any()]
+             for label, word in ((REAL, "real"), (FAKE, "fake")) if not (y[scored] == label).any()]
     if (~scored).any():
         notes.append(f"{int((~scored).sum())} items have no score, so they are in the coverage and in no other figure.")
     if (scored & ~decided).any():
@@ -154,12 +153,14 @@ def measure(
     drawn = {k: np.concatenate(o) if o else np.full(2, np.nan) for k, o in draws.items()}
     intervals = {k: _interval(k, v, y, decided, numbers, drawn[k], threshold, p, level) for k, v in values.items()}
     called, both = p >= threshold, lambda label, as_fake: int((decided & (y == label) & (called == as_fake)).sum())
-    return Metrics(values | dict(coverage=decided.mean().item()),
-        intervals | dict(coverage=wilson_interval(int(decided.sum()), len(y), level)),
-        dict(items=len(y), real=int((y == REAL).sum()), fake=int((y == FAKE).sum()), groups=n_groups,
-            scored=int(scored.sum()), decided=int(decided.sum())),
-        dict(real_as_real=both(REAL, False), real_as_fake=both(REAL, True), fake_as_real=both(FAKE, False),
-            fake_as_fake=both(FAKE, True)), threshold, level, unit, _notes(y, scored, decided, n_groups))
+    values["coverage"] = decided.mean().item()
+    intervals["coverage"] = wilson_interval(int(decided.sum()), len(y), level)
+    counts = dict(items=len(y), real=int((y == REAL).sum()), fake=int((y == FAKE).sum()), groups=n_groups,
+                  scored=int(scored.sum()), decided=int(decided.sum()))
+    confusion = dict(real_as_real=both(REAL, False), real_as_fake=both(REAL, True), fake_as_real=both(FAKE, False),
+                     fake_as_fake=both(FAKE, True))
+    notes = _notes(y, scored, decided, n_groups)
+    return Metrics(values, intervals, counts, confusion, threshold, level, unit, notes)
 
 # %% ../../nbs/measure/10_figures.ipynb #ac41a5ec
 class MetricsTable(dict):
@@ -168,8 +169,8 @@ class MetricsTable(dict):
                "false_positive_rate", "coverage")
 
     def rows(self)->list[list[str]]: # one row of text for each name
-        cell = lambda m, k: " ".join(o for o in (_number(m[k]),
-                                                 f"({_span(*m.intervals[k])})" if _span(*m.intervals[k]) else "") if o)
+        span = lambda m, k: f" ({_span(*m.intervals[k])})" if _span(*m.intervals[k]) else ""
+        cell = lambda m, k: _number(m[k]) + span(m, k)
         return [[str(name), m.counts["real"], m.counts["fake"], *(cell(m, k) for k in self.columns)]
                 for name, m in self.items()]
 
@@ -177,8 +178,8 @@ class MetricsTable(dict):
         # what fits beside each other
         shown = ("auc", "tpr_at_fpr_1", "recall_of_fakes", "false_positive_rate", "coverage")
         head = ["", "real", "fake", "AUC", "TPR at 1 % FPR", "recall", "FPR", "coverage"]
-        lines = [head, *([*map(str, row[:3]), *(row[3 + self.columns.index(k)].replace(" to ", "-") for k in shown)]
-                         for row in self.rows())]
+        places = [3 + self.columns.index(k) for k in shown]
+        lines = [head, *([*map(str, row[:3]), *(row[i].replace(" to ", "-") for i in places)] for row in self.rows())]
         widths = [max(map(len, column)) for column in zip(*lines)]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
@@ -203,6 +204,6 @@ def measure_by(
     part = lambda values, mask: None if values is None else [o for o, m in zip(values, mask) if m]
     masks = {name: names == name for name in dict.fromkeys(names.tolist())}
     if pooled is not None: masks[pooled] = np.ones(len(names), bool)
-    return MetricsTable({name: measure(part(y_true, m), part(y_prob, m), groups=part(groups, m),
-                         declined=part(declined, m), **settings)
+    about = lambda m: dict(groups=part(groups, m), declined=part(declined, m))
+    return MetricsTable({name: measure(part(y_true, m), part(y_prob, m), **about(m), **settings)
                          for name, m in masks.items()})

@@ -37,23 +37,23 @@ def _stated(training:dict)->tuple[list[tuple[str, str]], list[str], bool]:
         elif isinstance(told, dict) and "finetuning" not in training:
             named += [(re.sub(r"( (train|val|test))?\s*$", "", k), f"{what} {n} items of {k.strip()}")
                       for k, n in told.items()]
-    further = [o.get("training") or {}
-               for o in training.get("mean_of", [])] + ([training["parent"].get("training") or {}]
-                                                        if "parent" in training else [])
+    others = [*training.get("mean_of", []), *([training["parent"]] if "parent" in training else [])]
+    further = [o.get("training") or {} for o in others]
     for part in map(_stated, further): named, prose, blind = named + part[0], prose + part[1], blind or part[2]
     return named, prose, blind or "finetuning" in training
 
 def _in_prose(dataset:str, text:str)->bool:
-    words = {dataset, family_of(dataset)} | ({"FaceForensics"} if family_of(dataset) == "ff" else set()) | ({"DFDC"}
-        if dataset.upper().startswith("DFDC") else set())
+    words = {dataset, family_of(dataset)}
+    if family_of(dataset) == "ff": words.add("FaceForensics")
+    if dataset.upper().startswith("DFDC"): words.add("DFDC")
     return any(len(o) > 2 and re.search(rf"(?<!\w){re.escape(o)}(?![a-z])", text, re.I) for o in words)
 
 # %% ../../nbs/measure/55_heldout.ipynb #9400ab8e
 def _was_held_out(protocol:Protocol, training:dict, datasets:set, allowed:set, unseen:set, value:str|None)->tuple[str, str]: # 'yes', 'no' or 'unknown', and why
     stamp = training.get("protocol") or {}
     if stamp.get("sha256") == protocol.sha256:
-        return ("yes", "") if not protocol.leave_out or stamp.get("held_out") == value else ("no",
-            f"this round was trained without {stamp.get('held_out')}, not without {value}")
+        if not protocol.leave_out or stamp.get("held_out") == value: return "yes", ""
+        return "no", f"this round was trained without {stamp.get('held_out')}, not without {value}"
     if not training: return "unknown", "the weights do not say what they were trained on"
     named, prose, blind = _stated(training)
     faults = [said for name, said in named if any(_same_set(name, o) for o in datasets)
@@ -64,7 +64,8 @@ def _was_held_out(protocol:Protocol, training:dict, datasets:set, allowed:set, u
     if blind: return "unknown", "the weights do not name all that they were trained on"
     if prose: return "unknown", "the weights describe their training data in words, and do not mention these"
     if unseen:
-        return "unknown", f"the weights do not say which methods they were trained on, so perhaps {', '.join(sorted(unseen)[:3])}{' and others' if len(unseen) > 3 else ''}"
+        some = ", ".join(sorted(unseen)[:3]) + (" and others" if len(unseen) > 3 else "")
+        return "unknown", f"the weights do not say which methods they were trained on, so perhaps {some}"
     return "yes", ""
 
 # %% ../../nbs/measure/55_heldout.ipynb #c99bf63a
@@ -94,8 +95,8 @@ def stamp_weights(
     "Write into a weights file by which protocol it was trained."
     from deepfake_nb.model.scorer import load_scorer, save_scorer
     scorer = load_scorer(weights)
-    scorer.config.training = scorer.config.training | dict(protocol=dict(name=protocol.name, sha256=protocol.sha256,
-        held_out=hold_out))
+    stamp = dict(name=protocol.name, sha256=protocol.sha256, held_out=hold_out)
+    scorer.config.training = scorer.config.training | dict(protocol=stamp)
     return save_scorer(scorer, weights)
 
 # %% ../../nbs/measure/55_heldout.ipynb #005e1d78
@@ -126,14 +127,14 @@ class ProtocolResult:
         first = f"Protocol {self.protocol.name}, sha256 {self.protocol.sha256}; weights {weights.get('name', '?')}, sha256 {weights.get('sha256', '?')}."
         told = [f"{k}: {'NOT held out' if how == 'no' else 'perhaps not held out'}: {why}."
                 for k, (how, why) in self.held_out.items() if how != "yes"]
-        return [clean_text(o) for o in (first, f"Counted by films, {self.evaluation.n} resamples of groups for the "
-                                               "intervals (95 %).", *told, *self.notes)]
+        counted = f"Counted by films, {self.evaluation.n} resamples of groups for the intervals (95 %)."
+        return [clean_text(o) for o in (first, counted, *told, *self.notes)]
 
     def __repr__(self)->str:
         lines = self.table()
         widths = [max(map(len, column)) for column in zip(*lines)]
-        return "\n".join(["  ".join(o.ljust(w) for o, w in zip(line, widths)).rstrip() for line in lines]
-                         + self.sentences())
+        rows = ["  ".join(o.ljust(w) for o, w in zip(line, widths)).rstrip() for line in lines]
+        return "\n".join(rows + self.sentences())
 
     def _repr_html_(self)->str:
         head, *lines = self.table()
@@ -173,10 +174,10 @@ def measure_protocol(
                for name, chosen in rows.items()}
     few = [f"{k}: {o}" for k, m in figures.items() for o in m.notes]
     unread = [o["error"] for o in unreadable(evaluation)]
-    notes = [*dict.fromkeys([*evaluation.notes, *few])] + ([f"{len(unread)} items could not be read or have no score, "
-                                                            f"the first: {unread[0]}"] if unread else [])
-    return ProtocolResult(protocol, figures, check_held_out(protocol, table, rows, training), evaluation, notes,
-                          not unread)
+    notes = [*dict.fromkeys([*evaluation.notes, *few])]
+    if unread: notes.append(f"{len(unread)} items could not be read or have no score, the first: {unread[0]}")
+    held_out = check_held_out(protocol, table, rows, training)
+    return ProtocolResult(protocol, figures, held_out, evaluation, notes, not unread)
 
 # %% ../../nbs/measure/55_heldout.ipynb #105b6b97
 def evaluate_protocol(

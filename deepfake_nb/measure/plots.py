@@ -47,10 +47,9 @@ def plot_det(
         inside = (fpr > 0) & (fpr < 1) & (tpr > 0) & (tpr < 1) # 0 and 1 lie at infinity
         if inside.any(): axes.plot(bend(fpr[inside]), bend(1 - tpr[inside]), label=name)
     ticks = np.array([.001, .01, .05, .2, .5, .8])
+    labels = [f"{o:.1%}".replace(".0%", "%") for o in ticks]
     axes.set(xlabel="share of real called fake", ylabel="share of fakes missed", xticks=bend(ticks), yticks=bend(ticks),
-             xticklabels=[f"{o:.1%}".replace(".0%", "%") for o in ticks],
-                 yticklabels=[f"{o:.1%}".replace(".0%", "%") for o in ticks], xlim=bend([.0008, .85]),
-             ylim=bend([.0008, .85]))
+             xticklabels=labels, yticklabels=labels, xlim=bend([.0008, .85]), ylim=bend([.0008, .85]))
     if axes.lines: axes.legend(fontsize=7)
     return figure
 

@@ -57,8 +57,8 @@ class Protocol:
 _texts = "a list of texts"
 _kinds = {str: ("text", lambda o: isinstance(o, str)), bool: ("true or false", lambda o: isinstance(o, bool)),
           list: (_texts, lambda o: isinstance(o, list) and all(isinstance(x, str) for x in o)),
-          dict: ("a table whose values are lists of texts", lambda o: isinstance(o, dict)
-                 and all(isinstance(x, list) and all(isinstance(y, str) for y in x) for x in o.values()))}
+          dict: ("a table whose values are lists of texts",
+                 lambda o: isinstance(o, dict) and all(_kinds[list][1](x) for x in o.values()))}
 _keys = {"the file": dict(name=str, about=str, leave_out=str), "sets": dict(adapter=str, where=dict, optional=bool),
          "train": dict(sets=list, splits=list, methods=list, without=list, where=dict),
          "test": dict(name=str, sets=list, splits=list, methods=list, without=list, each=str, where=dict),
@@ -129,12 +129,12 @@ def read_protocol(
     train = Part("train", **dict(splits=["train"]) | _keyed(path, "[train]", raw["train"], _keys["train"]))
     tests = [Part(**dict(name=", ".join(o.get("sets", [])) if isinstance(o, dict) else "", splits=["test"])
                   | _keyed(path, "[[test]]", o, _keys["test"])) for o in raw["test"]]
-    report, data = _keyed(path, "[report]", raw.get("report", {}), _keys["report"]), _keyed(path, "[data]",
-        raw.get("data", {}), dict.fromkeys(raw.get("data", {}), str))
-    protocol = Protocol(top["name"], sets, train, tests,
-                        report.get("figures") or ["auc", "equal_error_rate", "tpr_at_fpr_1", "coverage"],
-                            top.get("leave_out", ""), top.get("about", ""),
-                        {k: str(path.absolute().parent/v) for k, v in data.items()}, str(path))
+    report = _keyed(path, "[report]", raw.get("report", {}), _keys["report"])
+    data = _keyed(path, "[data]", raw.get("data", {}), dict.fromkeys(raw.get("data", {}), str))
+    figures = report.get("figures") or ["auc", "equal_error_rate", "tpr_at_fpr_1", "coverage"]
+    places = {k: str(path.absolute().parent/v) for k, v in data.items()}
+    protocol = Protocol(top["name"], sets, train, tests, figures, top.get("leave_out", ""), top.get("about", ""),
+                        places, str(path))
     return _sound(protocol)
 
 # %% ../../nbs/measure/50_protocol.ipynb #3f585781
@@ -214,8 +214,8 @@ def _select(protocol:Protocol, part:Part, table:pd.DataFrame)->np.ndarray: # whi
 
 # which rows a round holds out: forgeries of a method, or a whole set
 def _held(protocol:Protocol, table:pd.DataFrame, value:str)->np.ndarray:
-    return ((table.method == value) & (table.label == FAKE) if protocol.leave_out == "method"
-            else table.protocol_set == value).to_numpy()
+    if protocol.leave_out == "method": return ((table.method == value) & (table.label == FAKE)).to_numpy()
+    return (table.protocol_set == value).to_numpy()
 
 def held_out_values(
     protocol:Protocol, # Any
@@ -257,8 +257,8 @@ def protocol_tests(
         if lacking := [w for w, y in (("real", REAL), ("forged", FAKE)) if not (table.label[chosen] == y).any()]:
             there = table[table.protocol_set.isin(next(o.sets for o in protocol.tests if name.startswith(o.name)))]
             splits = ", ".join(f"{n} {s or UNDECIDED}" for s in (*SPLITS, "") if (n := int((there.split == s).sum())))
-            raise ManifestError(protocol.path, f"the test {name!r} has no {' and no '.join(lacking)} items (its sets "
-                                               f"hold {splits})", "splits, methods and values that are there")
+            found = f"the test {name!r} has no {' and no '.join(lacking)} items (its sets hold {splits})"
+            raise ManifestError(protocol.path, found, "splits, methods and values that are there")
     if not rows: raise ManifestError(protocol.path, "nothing to test", "--data for a set that a [[test]] names")
     return rows
 
@@ -271,8 +271,8 @@ def training_manifest(
     "What a protocol trains on: nothing that it holds out, and nobody who is in a test."
     table = protocol_data(protocol, data)
     if protocol.leave_out and hold_out is None:
-        raise ManifestError(protocol.path, "no round named", "--hold-out with one of "
-                                                             f"{', '.join(held_out_values(protocol, table))}")
+        rounds = ", ".join(held_out_values(protocol, table))
+        raise ManifestError(protocol.path, "no round named", f"--hold-out with one of {rounds}")
     tests = np.any(list(protocol_tests(protocol, table, hold_out).values()), axis=0)
     chosen = _select(protocol, protocol.train, table)
     if protocol.leave_out: chosen = chosen & ~_held(protocol, table, hold_out)
@@ -280,10 +280,10 @@ def training_manifest(
     meets = np.array([bool(tested & set(o.split("|"))) for o in table.identities])
     out = table[chosen & ~meets & ~tests].reset_index(drop=True)
     if out.label.nunique() < 2:
-        raise ManifestError(protocol.path, f"{len(out)} items to train on, "
-                                           f"{'all of one kind' if len(out) else 'in the splits ' + ', '.join(protocol.train.splits)}", "real and forged ones")
+        fault = "all of one kind" if len(out) else f"in the splits {', '.join(protocol.train.splits)}"
+        raise ManifestError(protocol.path, f"{len(out)} items to train on, {fault}", "real and forged ones")
     notes = [f"{int((chosen & (meets | tests)).sum())} items to train on show people who are in a test, and were left out."] if (chosen & (meets | tests)).any() else []
     out = out.assign(split=["val" if o == "val" else "train" for o in out.split]).drop(columns="protocol_set")
-    out.attrs.update(notes=[*table.attrs["notes"], *notes,
-                            f"Training part of {protocol}" + (f", without {hold_out}." if hold_out else ".")])
+    told = f"Training part of {protocol}" + (f", without {hold_out}." if hold_out else ".")
+    out.attrs.update(notes=[*table.attrs["notes"], *notes, told])
     return out

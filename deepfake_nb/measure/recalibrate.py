@@ -57,8 +57,8 @@ def raw_items(
     odds = lambda p: RAW*logit(np.asarray(p, dtype=float))
     def item(row, record):
         frames = lambda person: odds([p for who, _, p in record["frames"] if who == person])
-        return RawItem(int(row.label), str(row.group), str(row.method), [(float(odds(p)), frames(who))
-            for who, p in record["people"] if not math.isnan(p)], record["row"]["sha256"])
+        people = [(float(odds(p)), frames(who)) for who, p in record["people"] if not math.isnan(p)]
+        return RawItem(int(row.label), str(row.group), str(row.method), people, record["row"]["sha256"])
     items = [item(row, o) for row, o in zip(manifest.itertuples(), records)]
     counts = dict(not_judged=sum(not o.people and r["row"]["decision"] != "" for o, r in zip(items, records)),
                   unreadable=sum(r["row"]["decision"] == "" for r in records))
@@ -78,17 +78,18 @@ def _choose_pooling(items:list[RawItem], rate:float)->Pooling: # the mean where 
 
 def _temperature(x:np.ndarray, y:np.ndarray)->tuple[float, list[str]]: # and what to know about it
     least = float(np.abs(x).max())/25 # below it, probabilities of the outermost are no longer told from 0 and 1
-    if int((y == FAKE).sum()) < FEWEST:
-        return min(100., max(1., least)), [f"{int((y == FAKE).sum())} forged files are too few for a temperature "
-                                           f"({FEWEST} or more would do), so that the probabilities are no "
-                                           "frequencies; the threshold comes from real files and holds."]
-    ranked = auc(y, x)
-    upside = [f"The scorer ranks real files above forged ones (AUC {ranked:.3f}): see whether it says the right class "
-              "for FAKE."] if ranked < .5 else []
-    fitted = fit_temperature(x, y)
-    apart = ["The scores tell real from forged files of this material (nearly) without an error, so that a temperature "
-             "cannot be measured by them: take the probabilities as ranks."] if fitted < least else []
-    return min(100., max(fitted, least)), upside + apart
+    if (forged := int((y == FAKE).sum())) < FEWEST:
+        note = (f"{forged} forged files are too few for a temperature ({FEWEST} or more would do), so that the "
+                "probabilities are no frequencies; the threshold comes from real files and holds.")
+        return min(100., max(1., least)), [note]
+    ranked, fitted, notes = auc(y, x), fit_temperature(x, y), []
+    if ranked < .5:
+        notes.append(f"The scorer ranks real files above forged ones (AUC {ranked:.3f}): see whether it says the right "
+                     "class for FAKE.")
+    if fitted < least:
+        notes.append("The scores tell real from forged files of this material (nearly) without an error, so that a "
+                     "temperature cannot be measured by them: take the probabilities as ranks.")
+    return min(100., max(fitted, least)), notes
 
 # %% ../../nbs/measure/65_recalibrate.ipynb #85bc5ca7
 def _limits(items:list[RawItem], odds:np.ndarray, temperature:float, rate:float, undecided:float, rule:AbstentionRule)->tuple: # `ThresholdChoice`, and the rule
@@ -126,8 +127,9 @@ def fit_items(
     real = [o for o in items if o.label == REAL]
     people, least = len({o.group for o in real}), math.ceil(1/rate - 1e-9)
     if people < least:
+        other = f", or a rate of {1/people:.2%} or more" if people > 1 else ""
         raise DeepfakeError(f"{people} real people are too few for a false-positive rate of {rate:.2%}. Accepted: "
-                            f"{least} or more{f', or a rate of {1/people:.2%} or more' if people > 1 else ''}")
+                            f"{least} or more{other}")
     pool = _choose_pooling(items, rate) if pooling == "auto" else Pooling(pooling)
     odds, y = np.array([max(pool(*person) for person in o.people) for o in items]), np.array([o.label for o in items])
     temperature, notes = _temperature(odds, y)
@@ -135,9 +137,9 @@ def fit_items(
     low, high = wilson_interval(choice.achieved*people, people)
     measured = choice.to_dict(dataset) | dict(low=low, high=high, people=people)
     extra = dict(pooling=pool.to_dict()) if pool.kind != "mean" else {}
+    extra |= _power(items, Calibration(temperature).probability(odds), choice.threshold)
     return dict(temperature=temperature, threshold=choice.threshold, false_positive_rate=measured,
-                abstention=rule.to_dict(), notes=notes,
-                calibration=extra | _power(items, Calibration(temperature).probability(odds), choice.threshold))
+                abstention=rule.to_dict(), notes=notes, calibration=extra)
 
 # %% ../../nbs/measure/65_recalibrate.ipynb #d6a395af
 def data_hash(
@@ -165,8 +167,8 @@ def calibrate_detector(
     data = dict(name=dataset, sha256=data_hash(items), real=len(of(REAL)), forged=len(of(FAKE)),
                 people=len({o.group for o in items}), **counts)
     scorer, finder = detector.scorer, detector.face_detector
-    about = dict(name=scorer.config.name, sha256=scorer.sha256) | (dict(package=scorer.origin["package"])
-        if getattr(scorer, "origin", {}).get("package") else {})
+    about = dict(name=scorer.config.name, sha256=scorer.sha256)
+    if package := getattr(scorer, "origin", {}).get("package"): about["package"] = package
     fitted["false_positive_rate"]["face_detector"] = finder.name
     settings = {k: v for k, v in detector.settings().items()
                 if k in ("frames", "flip", "max_people", "precision", "clip_length", "image_size", "margin")}

@@ -62,9 +62,8 @@ def _fit(manifest:pd.DataFrame, path:Path, column:str)->tuple[np.ndarray, ScoreR
     if key is None:
         raise ManifestError(path, f"no column path or video_id among {', '.join(table)}",
                             "one of them, which says whose score it is")
-    given, names = read_each(path, table[column], _probability,
-                             "a probability of a forgery, from 0 to 1"), _names(manifest, key,
-                                 Path(path).absolute().parent)
+    given = read_each(path, table[column], _probability, "a probability of a forgery, from 0 to 1")
+    names = _names(manifest, key, Path(path).absolute().parent)
     scores, rows = defaultdict(list), ScoreRows()
     for name, p in zip(table[key], given):
         clean = os.path.normpath(name).replace("\\", "/") if key == "path" and name else name
@@ -93,14 +92,15 @@ def score_table(
     if not 0 <= threshold <= 1: raise ManifestError(scores, f"threshold {threshold:g}", "a probability from 0 to 1")
     manifest, path = _as_manifest(manifest), Path(scores)
     probabilities, rows = _fit(manifest, path, "probability")
-    if not rows.matched: raise ManifestError(scores, f"none of its {len(rows.unknown)} names is in the "
-                                                     "manifest" + (f", for instance {rows.unknown[0]}"
-                                                         if rows.unknown else ""),
-                                             f"paths as in the manifest, for instance {manifest.path[0]}")
+    if not rows.matched:
+        one = f", for instance {rows.unknown[0]}" if rows.unknown else ""
+        raise ManifestError(scores, f"none of its {len(rows.unknown)} names is in the manifest{one}",
+                            f"paths as in the manifest, for instance {manifest.path[0]}")
     scored, conflicting = np.isfinite(probabilities), set(rows.conflicting)
     called = [LABELS[FAKE if p >= threshold else REAL] if there else "" for p, there in zip(probabilities, scored)]
-    errors = ["" if there else f"{item}: {'different scores' if item in conflicting else 'no score'} in {path.name}. "
-                               "Accepted: one row for each item." for item, there in zip(manifest.path, scored)]
+    fault = lambda item: f"{'different scores' if item in conflicting else 'no score'} in {path.name}"
+    errors = ["" if there else f"{item}: {fault(item)}. Accepted: one row for each item."
+              for item, there in zip(manifest.path, scored)]
     own = dict(probability=probabilities, decision=called, reasons="", person=-1, time=np.nan, sha256="", error=errors)
     items = manifest.drop(columns=[o for o in own if o in manifest]).assign(**own)
     setup = dict(threshold=float(threshold),

@@ -6,20 +6,16 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/ledger.html.md"""
 
 # %% ../../nbs/serve/35_ledger.ipynb #0f3cdec4
 from __future__ import annotations
-import hashlib, html, json, os, re
-from collections import Counter
+import hashlib, json, os, re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from ..core import DECISIONS, DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, sha256_file
+from ..core import DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, sha256_file
 from ..data.journal import append_line, file_state, json_line, read_lines
-from ..tell.wording import shown
 
 # %% auto #0
 __all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_row', 'sound_row', 'rows_table', 'differences', 'Ledger',
-           'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan',
-           'ScanSummary', 'summarise', 'save_html']
+           'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan']
 
 # %% ../../nbs/serve/35_ledger.ipynb #8a1b1e84
 class ScanError(DeepfakeError): "A scan that cannot begin or go on."
@@ -274,7 +270,7 @@ def forget(self:Ledger, paths:Iterable[str|Path])->None:
         self._rewrite_journal()
     for key in keys: self.done.pop(key, None)
 
-LONGEST = 1000 # files that are named in `scan.json` and on the page
+LONGEST = 1000 # files that are named in `scan.json` and on the page of its summary
 
 def tell(self:Ledger, notes:list[str], left_out:list[tuple[str|Path, str]])->None:
     "Write beside the rows what a reader of the summary should know: sentences, and files that were not judged with the reason."
@@ -310,110 +306,3 @@ def read_scan(
     for name in {"reasons", "notes"} & set(frame): frame[name] = frame[name].map(list)
     frame.attrs["setup"] = _record(folder)["setup"]
     return frame
-
-# %% ../../nbs/serve/35_ledger.ipynb #e45b6b80
-@dataclass
-class ScanSummary:
-    "What a scan found."
-    folder: str
-    setup: dict # weights, settings, threshold
-    counts: Counter = field(default_factory=Counter) # of decisions, and of 'unreadable'
-    kinds: Counter = field(default_factory=Counter) # of images and videos
-    reasons: Counter = field(default_factory=Counter) # codes, of INCONCLUSIVE files
-    seconds: float = 0. # of judging, all files together
-    suspicious: list[dict] = field(default_factory=list) # path, decision, probability, kind, people, judged
-    errors: list[dict] = field(default_factory=list) # path, error
-    # path, decision, people, judged: of files in which not everybody was judged
-    unjudged: list[dict] = field(default_factory=list)
-    people: Counter = field(default_factory=Counter) # in such files: 'files', 'people', 'judged'
-    told: list[str] = field(default_factory=list) # sentences of the run: what was left out, what had changed
-    left_out: list[list[str]] = field(default_factory=list) # path and reason
-
-    @property
-    def files(self)->int: return self.counts.total()
-
-    @property
-    def notes(self)->list[str]: # what a reader of the counts should know
-        notes, c = list(self.told), self.people
-        if c["files"]:
-            notes.append(f"In {c['files']:,} files not everybody was judged: {c['people'] - c['judged']:,} of the "
-                         f"{c['people']:,} people found in them were not.")
-        if self.setup["face_detector"]["name"] == "haar":
-            notes.append("Faces were sought by haar, the simpler detector, which misses more of them. The "
-                         "false-positive rate of weights is measured with another one (yunet) and does not hold here.")
-        return notes
-
-# %% ../../nbs/serve/35_ledger.ipynb #5c11e0d9
-def summarise(
-    folder:str|Path, # Of a scan, finished or not
-    longest:int=100, # Files to name, of the most suspicious and of the unreadable ones each
-)->ScanSummary: # Raises `FileError`
-    "Count and pick."
-    import pandas as pd
-    record, best = _record(folder), None
-    summary = ScanSummary(str(folder), record["setup"], told=record.get("notes", []),
-                          left_out=record.get("left_out", []))
-    for table in scan_tables(folder):
-        frame = table.to_pandas()
-        summary.counts.update(frame.decision.fillna("unreadable"))
-        summary.kinds.update(frame.kind.dropna())
-        summary.reasons.update(o for reasons in frame.reasons for o in reasons)
-        summary.seconds += float(frame.seconds.sum())
-        judged = frame[frame.probability.notna()].assign(fake=frame.decision == "FAKE")
-        best = pd.concat([best, judged]).sort_values(["fake", "probability"], ascending=False,
-                                                     kind="stable").head(longest)
-        summary.errors += frame[frame.error.notna()].head(longest - len(summary.errors))[["path", "error"]].to_dict("records")
-        some = frame[frame.judged.notna() & (frame.judged < frame.people)]
-        summary.people.update(files=len(some), people=int(some.people.sum()), judged=int(some.judged.sum()))
-        summary.unjudged += some.head(longest - len(summary.unjudged))[["path", "decision", "people", "judged"]].to_dict("records")
-    if best is not None:
-        summary.suspicious = best[["path", "decision", "probability", "kind", "people", "judged"]].to_dict("records")
-    return summary
-
-# %% ../../nbs/serve/35_ledger.ipynb #433adb26
-def _table(head:list[str], rows:list[list])->str: # HTML; all is escaped
-    line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(shown(o, 1 << 20))}</{tag}>"
-                                               for o in cells) + "</tr>"
-    return f"<table>{line(head, 'th')}{''.join(line(o, 'td') for o in rows)}</table>" if rows else "<p>none</p>"
-
-def _people(o:dict)->str: # '5', or '5 of 40 judged'
-    return f"{o['people']:.0f}" if not o["judged"] < o["people"] else f"{o['judged']:.0f} of {o['people']:.0f} judged"
-
-def _sections(summary:ScanSummary, longest:int)->str: # HTML
-    counts = [[k, f"{n:,}", f"{n/max(1, summary.files):.1%}"] for k in (*DECISIONS, "unreadable")
-              if (n := summary.counts[k])]
-    listed = [[f"{o['probability']:.1%}", o["decision"], o["kind"], _people(o), o["path"]]
-              for o in summary.suspicious[:longest]]
-    errors, weights = [[o["error"]] for o in summary.errors[:longest]], summary.setup["weights"]
-    judged = [["weights", f"{weights['name']} ({weights['sha256'][:12]})"],
-              ["threshold", f"{summary.setup['threshold']:g}"],
-              ["face detector", summary.setup["face_detector"]["name"]], ["version", summary.setup["version"]]]
-    some = [[o["decision"] or "", _people(o), o["path"]] for o in summary.unjudged[:longest]]
-    parts = {f"{summary.files:,} files": "".join(f"<p>{html.escape(shown(o, 1 << 20))}</p>" for o in summary.notes)
-             + _table(["decision", "files", "share"], counts),
-             "Most suspicious": _table(["P(fake)", "decision", "kind", "people", "file"], listed),
-             **({f"Not everybody was judged: {summary.people['files']:,}": _table(["decision", "people", "file"], some)}
-                 if some else {}),
-             "Inconclusive because": _table(["reason", "files"], [list(o) for o in summary.reasons.most_common()]),
-             f"Unreadable: {summary.counts['unreadable']:,}": _table(["what was found"], errors),
-             **({"Left out": _table(["file or folder", "reason"], summary.left_out[:longest])} if summary.left_out else {}), "Judged by": _table(["", ""], judged)}
-    return "".join(f"<h3>{html.escape(k)}</h3>{v}" for k, v in parts.items())
-
-# %% ../../nbs/serve/35_ledger.ipynb #5c11e0da
-def save_html(self:ScanSummary, path:str|Path)->Path: # The path
-    "Write the summary as a page of its own."
-    style = "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ddd;overflow-wrap:anywhere}"
-    page = ("<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" "
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            f"<title>Scan</title><style>{style}</style><h1>Scan</h1><p>{html.escape(shown(self.folder, 1 << 20))}</p>{_sections(self, LONGEST)}</html>")
-    with atomic_write(path) as temporary: temporary.write_text(page, encoding="utf-8")
-    return Path(path)
-
-def _text(self:ScanSummary)->str: # for the shell
-    counts = ", ".join(f"{self.counts[k]:,} {k}" for k in (*DECISIONS, "unreadable") if self.counts[k])
-    worst = [f"  {o['probability']:6.1%} {o['decision']:12} {shown(o['path'], 1 << 20)}" for o in self.suspicious[:10]
-             if o["decision"] == "FAKE"]
-    return "\n".join([f"{self.files:,} files: {counts or 'none'}; {self.seconds:,.0f} s of judging", *worst,
-                      *(shown(o, 1 << 20) for o in self.notes)])
-
-ScanSummary.save_html, ScanSummary.__str__, ScanSummary._repr_html_ = save_html, _text, lambda self: _sections(self, 10)

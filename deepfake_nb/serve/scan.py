@@ -15,7 +15,8 @@ from time import perf_counter
 import deepfake_nb
 from ..core import DeepfakeError, Unreadable, available_cores, available_memory, clean_text
 from ..data.journal import file_state
-from .ledger import Ledger, ScanError, ScanSummary, differences, file_row, plain_path, summarise
+from .ledger import Ledger, ScanError, differences, file_row, plain_path
+from .summary import ScanSummary, summarise
 from ..data.lists import FileList
 
 # %% auto #0

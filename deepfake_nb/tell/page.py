@@ -123,8 +123,8 @@ def find_browser()->str|None: # Path of a program; None where there is none
     "A browser of the Chromium family."
     named = os.environ.get("DEEPFAKE_NB_CHROMIUM")
     found = (shutil.which(o) for o in ([named] if named else _browsers))
-    return next((o for o in found if o),
-                None) or (None if named else next((o for o in _places if os.path.exists(o)), None))
+    if place := next((o for o in found if o), None): return place
+    return None if named else next((o for o in _places if os.path.exists(o)), None)
 
 # %% ../../nbs/tell/15_page.ipynb #ed11297f
 # for profile and temporary files; a browser makes a socket there, whose path may not be long
@@ -303,8 +303,8 @@ def to_pdf(
     "Print a page, with a browser where there is one and with WeasyPrint otherwise."
     problems, browser = [], find_browser()
     with atomic_write(path) as temporary:
-        for printer in ([lambda: _by_browser(page, temporary, browser, seconds)] if browser
-                        else []) + [lambda: print_with_weasyprint(page, temporary)]:
+        printers = [lambda: _by_browser(page, temporary, browser, seconds)] if browser else []
+        for printer in (*printers, lambda: print_with_weasyprint(page, temporary)):
             try: printer()
             except PageError as e:
                 logger.warning("%s", e)

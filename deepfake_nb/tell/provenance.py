@@ -24,16 +24,16 @@ _not_texts = {"exif", "icc_profile", "xmp", "XML:com.adobe.xmp", "photoshop", "c
 def _exif_facts(image)->dict[str, str]:
     exif = image.getexif()
     camera = exif.get_ifd(0x8769)
-    facts = {k: shown(exif[v]) for k, v in _exif.items() if v in exif} | {k: shown(camera[v])
-        for k, v in _exif_camera.items() if v in camera}
+    facts = {k: shown(exif[v]) for k, v in _exif.items() if v in exif}
+    facts |= {k: shown(camera[v]) for k, v in _exif_camera.items() if v in camera}
     if exif.get_ifd(0x8825): facts["Position"] = "recorded in the file (left out here)"
     return facts
 
 def _xmp_facts(info:dict)->dict[str, str]:
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
     text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-    found = {k: re.search(rf"{name}\W{{1,3}}([^<>\"']{{1,200}})", text) for k, name
-             in {"Made with (XMP)": "CreatorTool", "Digital source type (IPTC)": "DigitalSourceType"}.items()}
+    names = {"Made with (XMP)": "CreatorTool", "Digital source type (IPTC)": "DigitalSourceType"}
+    found = {k: re.search(rf"{name}\W{{1,3}}([^<>\"']{{1,200}})", text) for k, name in names.items()}
     return {k: shown(v[1].rsplit("digitalsourcetype/")[-1]) for k, v in found.items() if v}
 
 def image_facts(
@@ -42,8 +42,8 @@ def image_facts(
     "What an image says about its origin."
     from PIL import Image
     with Image.open(path) as image:
-        texts = {f"Text '{shown(k, 40)}'": shown(v) for k, v in image.info.items() if isinstance(v, str)
-                 and k not in _not_texts and not k.startswith("XML")}
+        texts = {f"Text '{shown(k, 40)}'": shown(v) for k, v in image.info.items()
+                 if isinstance(v, str) and k not in _not_texts and not k.startswith("XML")}
         return _exif_facts(image) | _xmp_facts(image.info) | dict(list(texts.items())[:20])
 
 # %% ../../nbs/tell/10_provenance.ipynb #31443383
@@ -54,8 +54,8 @@ def video_facts(
     with open_container(path) as container:
         entries = {k: v for part in (container, *container.streams) for k, v in part.metadata.items()}
     position = {k for k in entries if "location" in k.lower() or "gps" in k.lower()}
-    facts = {shown(k, 40): shown(v) for k, v in list(entries.items())[:30] if k not in position
-             and k.lower() not in ("language", "handler_name", "vendor_id")}
+    facts = {shown(k, 40): shown(v) for k, v in list(entries.items())[:30]
+             if k not in position and k.lower() not in ("language", "handler_name", "vendor_id")}
     return facts | ({"Position": "recorded in the file (left out here)"} if position else {})
 
 # %% ../../nbs/tell/10_provenance.ipynb #a915084c
@@ -64,7 +64,9 @@ CREDENTIALS = dict(
     present="The file carries Content Credentials (C2PA) whose signature fits the file. Whether the signer deserves "
             "trust was not checked.",
     invalid="The file carries Content Credentials (C2PA) that do not fit: the file or the record was changed after it "
-            "was signed.", not_checked="Content Credentials (C2PA) were not checked.", )
+            "was signed.",
+    not_checked="Content Credentials (C2PA) were not checked.",
+)
 
 def _digital_source(manifest:dict)->str: # how the picture came about, in the IPTC's word
     actions = [a for o in manifest.get("assertions", []) if str(o.get("label", "")).startswith("c2pa.actions")

@@ -86,8 +86,8 @@ def pointing_sentence(
     "How far to believe the map of the heat."
     if not pointing: return "How often that is the forged part was not measured for these weights."
     return (f"In tests on {pointing['n']} made forgeries it lay in the forged part in {pointing['hit']:.0%} "
-            f"({pointing['low']:.0%} to {pointing['high']:.0%}); "
-            f"that of another face would have in {pointing['others']:.0%}.")
+            f"({pointing['low']:.0%} to {pointing['high']:.0%}); that of another face would have in "
+            f"{pointing['others']:.0%}.")
 
 def hint_sentences(
     prediction:Prediction, # Any
@@ -109,9 +109,8 @@ def _basis(prediction:Prediction, face:FaceVerdict)->str: # what the verdict res
     if prediction.kind == "video":
         seen += f", seen in {len(frames)} frames between {face.timeline[0].time:.1f} and {face.timeline[-1].time:.1f} seconds"
         low, high = percent(min(frames)), percent(max(frames))
-        if len(frames) > 1:
-            seen += f"; taken alone, these frames are rated " + (f"from {low} to {high}" if low != high
-                else f"{low} each")
+        rated = f"from {low} to {high}" if low != high else f"{low} each"
+        if len(frames) > 1: seen += f"; taken alone, these frames are rated {rated}"
     return f"This rests on {who}{seen}."
 
 def headline(
@@ -149,12 +148,12 @@ def bold_leads(
     page:str, # HTML with paragraphs of these sentences
 )->str: # The same, easier to scan
     "Set in bold what a sentence is about, and the caution."
-    return re.sub(r"<p>(Kind, as a hint:|Where:|False alarms:|Misses:)", r"<p><b>\1</b>", page).replace(f"<p>{CAUTION}",
-        f"<p><b>{CAUTION}</b>")
+    page = re.sub(r"<p>(Kind, as a hint:|Where:|False alarms:|Misses:)", r"<p><b>\1</b>", page)
+    return page.replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
 
 def _certainty(rate:dict)->str: # the interval, where there is one
-    return f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})" if None not in (rate.get("low"),
-        rate.get("high")) else ""
+    if None in (rate.get("low"), rate.get("high")): return ""
+    return f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})"
 
 def error_sentence(
     prediction:Prediction, # Any
@@ -166,9 +165,8 @@ def error_sentence(
         return f"False alarms: how often real faces are called FAKE at the threshold of {threshold} was not measured."
     items = f"{rate['n_real']} real items" if rate.get("n_real") else "the real items"
     return (f"False alarms: at the threshold of {threshold}, {share:.1%} of {items} were wrongly called "
-            f"FAKE{_certainty(rate)}. "
-            f"Measured on: {shown(rate.get('dataset') or 'the calibration set', 200)}. On other material the rate may "
-            "be higher.")
+            f"FAKE{_certainty(rate)}. Measured on: {shown(rate.get('dataset') or 'the calibration set', 200)}. "
+            "On other material the rate may be higher.")
 
 # %% ../../nbs/tell/05_wording.ipynb #d2508587
 def tests_of(
@@ -188,8 +186,8 @@ def power_rows(
 def _missed_by_kind(table:dict)->str: # with at least one kind
     (name, worst), (other, best) = list(table.items())[0], list(table.items())[-1]
     line = f"Misses: of {worst['n']} forgeries of the kind \"{name}\", {worst['found']:.0%} were found in tests; the others were not"
-    return line + (f". Of the kind that is found best (\"{other}\") it was {best['found']:.0%} of "
-                   f"{best['n']}." if len(table) > 1 else ".")
+    if len(table) == 1: return f"{line}."
+    return f"{line}. Of the kind that is found best (\"{other}\") it was {best['found']:.0%} of {best['n']}."
 
 def miss_sentence(
     prediction:Prediction, # Any
