@@ -80,7 +80,6 @@ def _get_scorer(weights, scorer, calibration)->Scorer|ForeignScorer: # raises `W
     else: found = load_scorer(weights) if scorer is None else load_foreign(scorer, weights)
     return found if calibration is None else calibrated(found, calibration)
 
-# %% ../../nbs/judge/20_predict.ipynb #68c0a78f
 MAX_PEOPLE = 64 # judged in one file: a school class on its photo
 
 # %% ../../nbs/judge/20_predict.ipynb #ab356544
@@ -103,10 +102,8 @@ class Detector:
         engine:str="torch", # What runs the backbone: 'torch', or on a processor 'onnx' or 'openvino'
         # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
         second_look:int=SECOND_LOOK,
-        # Somebody else's network in place of weights, as `load_foreign` takes it; its factory is called with `weights`
-        scorer=None,
-        # A file of deepfake-calibrate, or a `CalibrationFile`, in place of what the weights say; None: what they say
-        calibration=None,
+        scorer=None, # Somebody else's network, as `load_foreign` takes it; its factory is called with `weights`
+        calibration=None, # A file of deepfake-calibrate, or a `CalibrationFile`; None: what the weights say
     ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
         self._given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name, least in dict(frames=1, max_people=1, batch_size=1, second_look=0).items():
@@ -121,9 +118,8 @@ class Detector:
         self.scorer.eval().to(self.device, torch.float32, **order)
         number = "float32" if self.foreign and precision == "auto" else precision
         self.dtype, self.precision = choose_precision(number, self.device), precision
-        if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu":
-            keep_memory()
-        self.engine = engine # None: PyTorch
+        self.engine = start_engine(engine, self.scorer, self.device, self.dtype) # None: PyTorch
+        if self.engine is None and self.device.type == "cpu": keep_memory()
         source = self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights"
         self.calibration, rule, self.familiar, self.kinds = _rules(self.scorer, source)
         self.abstention = abstention or rule
@@ -133,10 +129,13 @@ class Detector:
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
         self.flip, self.recheck, self.second_look = flip, recheck, second_look
 
-    foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")
+# %% ../../nbs/judge/20_predict.ipynb #ab356545
+Detector.foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")
 
-    def __repr__(self):
-        return f"Detector({self.scorer.config.name or self.scorer.config.arch!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
+@patch
+def __repr__(self:Detector):
+    name = self.scorer.config.name or self.scorer.config.arch
+    return f"Detector({name!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
 
 # %% ../../nbs/judge/20_predict.ipynb #cf271ccd
 def _build_again(given:dict, sha256:str)->Detector: # in another process
@@ -155,7 +154,6 @@ def __reduce__(self:Detector):
                         "process. Accepted: a detector that was made with face_detector as a path, 'haar' or None.")
     return _build_again, (self._given, self.scorer.sha256)
 
-# %% ../../nbs/judge/20_predict.ipynb #47e5310e
 @patch
 def settings(self:Detector)->dict:
     "All that was set, and what the weights file prescribes; plain values."

@@ -142,8 +142,7 @@ class ProtocolResult:
 
     def to_dict(self)->dict: # plain values
         known = {k: v for k, v in asdict(self.protocol).items() if k not in ("data", "path")}
-        rows = {k: dict(held_out=self.held_out[k][0], why=self.held_out[k][1], **m.to_dict())
-                for k, m in self.rows.items()}
+        rows = {k: dict(zip(("held_out", "why"), self.held_out[k])) | m.to_dict() for k, m in self.rows.items()}
         return dict(protocol=known, sha256=self.protocol.sha256, weights=self.evaluation.setup.get("weights", {}),
                     rows=rows, notes=self.notes, resamples=self.evaluation.n, seed=self.evaluation.seed)
 

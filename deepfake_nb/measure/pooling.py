@@ -112,6 +112,6 @@ def stretches(
     for piece in pieces:
         out = np.r_[False, smoothed(np.asarray(log_odds, dtype=float)[piece]) >= bar, False]
         edges = np.flatnonzero(np.diff(out.astype(int)))
-        found += [slice(int(piece[0] + a), int(piece[0] + b)) for a, b in zip(edges[::2], edges[1::2])
-                  if b - a >= least]
+        found += [slice(int(piece[0] + a), int(piece[0] + b))
+                  for a, b in zip(edges[::2], edges[1::2]) if b - a >= least]
     return found

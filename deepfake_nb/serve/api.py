@@ -53,13 +53,13 @@ class PredictionJob(BaseModel):
     progress: Progress
     created: datetime
     finished: datetime | None = None
-    expires: datetime | None = Field(None, description="When the result is forgotten at the latest; it may be earlier "
-                                                       "where many come")
-    prediction: dict[str, Any] | None = Field(None, description="The record that `deepfake-predict` prints: decision, "
-                                                                "probability, reasons, faces...")
+    expires: datetime | None = Field(None,
+        description="When the result is forgotten at the latest; it may be earlier where many come")
+    prediction: dict[str, Any] | None = Field(None,
+        description="The record that `deepfake-predict` prints: decision, probability, reasons, faces...")
     problem: Problem | None = Field(None, description="Why there is no verdict, of a job that failed")
-    links: dict[str, str] = Field(description="Paths: self, and where they exist report_html, report_pdf, report_json "
-                                              "and heatmap")
+    links: dict[str, str] = Field(
+        description="Paths: self, and where they exist report_html, report_pdf, report_json and heatmap")
 
 # %% ../../nbs/serve/55_api.ipynb #1795a55b
 class Weights(BaseModel):
@@ -113,7 +113,7 @@ def show_job(
     return PredictionJob(id=job.id, name=job.name, state="failed" if job.state == "cancelled" else job.state,
         progress=Progress(share=job.share, text=job.text), created=time(job.created),
         finished=job.finished and time(job.finished), expires=expires, links=links,
-            problem=problem_of(503 if job.unavailable else 422, job.error) if job.error else None,
+        problem=problem_of(503 if job.unavailable else 422, job.error) if job.error else None,
         prediction=prediction_to_dict(job.result.prediction) if job.state == "succeeded" else None)
 
 def heatmap_of(
@@ -164,11 +164,11 @@ def _add_problems(api:FastAPI)->None:
         # of the router: no such path, or another method
         unnamed, headers = e.detail == HTTPStatus(e.status_code).phrase, e.headers
         if e.status_code == 405: # it knows only the first route
-            headers = {"Allow": ", ".join(sorted({m for o in api.routes if o.path_regex.match(request.scope["path"])
-                                                  for m in o.methods}))}
-        return await _answer(request, e.status_code, f"{request.method} {shown(request.url.path, 200)}: {e.detail}. "
-                                                     "Accepted: what /v1/openapi.json describes." if unnamed
-                                                     else e.detail, headers)
+            routes = [o for o in api.routes if o.path_regex.match(request.scope["path"])]
+            headers = {"Allow": ", ".join(sorted({m for o in routes for m in o.methods}))}
+        asked = f"{request.method} {shown(request.url.path, 200)}"
+        detail = f"{asked}: {e.detail}. Accepted: what /v1/openapi.json describes." if unnamed else e.detail
+        return await _answer(request, e.status_code, detail, headers)
     @handle(Exception)
     async def unexpected(request, e):
         return await _answer(request, 500, "An unexpected error; it stands in the log of the service.")
@@ -219,36 +219,39 @@ _retry = {"Retry-After": dict(description="Seconds after which to come again", s
 _says = {400: "The request cannot be understood", 401: "No key, or a wrong one",
          404: "There is no such prediction, or none any more", 408: "The file came too slowly",
          409: "There is no result yet, or none at all", 413: "The file is too large", 415: "Not a form",
-             422: "The file or a parameter cannot be used", 429: "The line is full", 503: "The service cannot work now",
-         507: "The disk is full"}
+         422: "The file or a parameter cannot be used", 429: "The line is full",
+         503: "The service cannot work now", 507: "The disk is full"}
 
 def _problems(*codes:int)->dict: # for the description
     return {o: dict(description=_says[o], content=_problem) | (dict(headers=_retry) if o in (429, 503) else {})
             for o in codes}
 
-_form = {"requestBody": dict(required=True,
-    content={"multipart/form-data": dict(schema=dict(type="object", required=["file"], additionalProperties=False,
-    properties=dict(file=dict(type="string", format="binary", description="An image or a video"))))})}
-_links = {o: dict(operationId=o, parameters=dict(id="$response.body#/id")) for o in ("get_prediction",
-    "delete_prediction", "get_report_html", "get_report_pdf", "get_report_json", "get_heatmap")}
+_file_field = dict(type="string", format="binary", description="An image or a video")
+_fields = dict(type="object", required=["file"], additionalProperties=False, properties=dict(file=_file_field))
+_form = {"requestBody": dict(required=True, content={"multipart/form-data": dict(schema=_fields)})}
+_then = "get_prediction delete_prediction get_report_html get_report_pdf get_report_json get_heatmap".split()
+_links = {o: dict(operationId=o, parameters=dict(id="$response.body#/id")) for o in _then}
+_later = _retry | dict(Location=dict(description="Where to ask", schema=dict(type="string")))
 _answers = {200: dict(description="The verdict", links=_links),
-            202: dict(description="A job that goes on", model=PredictionJob, headers=_retry
-                | dict(Location=dict(description="Where to ask", schema=dict(type="string"))), links=_links),
+            202: dict(description="A job that goes on", model=PredictionJob, headers=_later, links=_links),
             **_problems(400, 408, 413, 415, 422, 429, 503, 507)}
 
 # %% ../../nbs/serve/55_api.ipynb #a8d80aee
+_seconds = Query(ge=0, le=LONGEST_WAIT,
+                 description=f"Seconds to wait for the verdict; {WAIT:g} where neither this nor Prefer says")
+_level = Query(ge=0, le=1, description="Probability of a forgery from which on a face is called FAKE")
+_preference = Header(max_length=200, description="wait=30 or respond-async, as in RFC 7240")
+
 def _add_sending(api:FastAPI, guarded:dict)->None:
+    names = dict(enum=[o.name for o in api.state.service.weights])
     @api.post("/v1/predictions", responses=_answers | guarded["responses"], dependencies=guarded["dependencies"],
               openapi_extra=_form)
     async def create_prediction(request:Request, response:Response,
-        wait:Annotated[float | None, Query(ge=0, le=LONGEST_WAIT,
-            description=f"Seconds to wait for the verdict; {WAIT:g} where neither this nor Prefer says")] = None,
-        weights:str|None=Query(None, description="A name of /v1/weights",
-            json_schema_extra=dict(enum=[o.name for o in api.state.service.weights])), threshold:Annotated[float | None,
-            Query(ge=0, le=1, description="Probability of a forgery from which on a face is called FAKE")] = None,
+        wait:Annotated[float | None, _seconds] = None,
+        weights:str|None=Query(None, description="A name of /v1/weights", json_schema_extra=names),
+        threshold:Annotated[float | None, _level] = None,
         report:Annotated[bool, Query(description="Make heatmap and reports too? Without, it is quicker")] = True,
-        prefer:Annotated[str | None,
-                         Header(max_length=200, description="wait=30 or respond-async, as in RFC 7240")] = None,
+        prefer:Annotated[str | None, _preference] = None,
     )->PredictionJob:
         "Judge a file."
         service = request.app.state.service
@@ -267,9 +270,9 @@ def _add_sending(api:FastAPI, guarded:dict)->None:
 # %% ../../nbs/serve/55_api.ipynb #77c925c2
 def _job(request:Request, id:str)->Job: # raises a problem where there is none
     if job := request.app.state.service.jobs.get(id): return job
+    minutes = request.app.state.service.limits.keep_minutes
     raise HTTPException(404, f"There is no prediction {shown(id, 60)!r}, or none any more. Accepted: the id of one "
-                             f"that was sent within the last {request.app.state.service.limits.keep_minutes:g} "
-                             "minutes.")
+                             f"that was sent within the last {minutes:g} minutes.")
 
 def _reported(request:Request, id:str)->Job: # one with a report
     job = _job(request, id)
@@ -302,16 +305,17 @@ def _add_asking(api:FastAPI, guarded:dict)->None:
 
 # %% ../../nbs/serve/55_api.ipynb #a7791cc2
 def _file(data:bytes, mime:str, name:str)->Response:
-    return Response(data, media_type=mime, headers={"Content-Disposition": f'attachment; filename="{name}"',
-                             "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; "
-                                                        "img-src data:"})
+    policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Security-Policy": policy}
+    return Response(data, media_type=mime, headers=headers)
 
 def _printed(request:Request, job:Job)->bytes: # the PDF; raises a problem where nothing here can print
     try: return request.app.state.service.jobs.print_report(job)
     except EngineError as e: raise Unavailable(str(e)) from None
 
 def _described(mime:str, *codes:int)->dict: # for the description
-    return {200: dict(description="The file", content={mime: dict(schema=dict(type="object") if mime == "application/json" else dict(type="string", format="binary"))})} | _problems(404, 409, 422, *codes)
+    schema = dict(type="object") if mime == "application/json" else dict(type="string", format="binary")
+    return {200: dict(description="The file", content={mime: dict(schema=schema)})} | _problems(404, 409, 422, *codes)
 
 def _add_reports(api:FastAPI, guarded:dict)->None:
     def route(path, mime, *codes):

@@ -48,12 +48,12 @@ def gauge_html(
     "The probability as a bar."
     value, mark = 100 * prediction.probability, 100 * prediction.threshold
     side = lambda o: f"left:{o:.1f}%" if o <= 60 else f"right:{100 - o:.1f}%"
-    label = f"Probability of a forgery {percent(prediction.probability)}, called FAKE from {percent(prediction.threshold)} on"
-    return (f"<div class=\"dn-gauge\" role=\"img\" aria-label=\"{label}\"><i style=\"width:{value:.1f}%\"></i><b "
-            f"style=\"left:{mark:.1f}%\"></b>"
-            f"<span class=\"dn-above\" style=\"{side(mark)}\">FAKE from {percent(prediction.threshold)} on</span>"
-            f"<span class=\"dn-below\" style=\"{side(value)}\">this file: "
-            f"{percent(prediction.probability)}</span></div>")
+    here, limit = percent(prediction.probability), percent(prediction.threshold)
+    label = f"Probability of a forgery {here}, called FAKE from {limit} on"
+    return (f"<div class=\"dn-gauge\" role=\"img\" aria-label=\"{label}\">"
+            f"<i style=\"width:{value:.1f}%\"></i><b style=\"left:{mark:.1f}%\"></b>"
+            f"<span class=\"dn-above\" style=\"{side(mark)}\">FAKE from {limit} on</span>"
+            f"<span class=\"dn-below\" style=\"{side(value)}\">this file: {here}</span></div>")
 
 # %% ../../nbs/serve/15_app.ipynb #df787511
 # a part of the verdict under a small title; nothing where there are no lines
@@ -65,16 +65,16 @@ def verdict_html(
     prediction:Prediction, # Any
 )->str: # A box
     "The verdict in plain words: the word, why, what was not looked at, how often that is wrong."
-    unseen, listed = coverage_sentences(prediction.looked_at), lambda lines: "<ul>" + "".join(f"<li>{html.escape(o)}</li>" for o in lines) + "</ul>"
+    decision, unseen = prediction.decision, coverage_sentences(prediction.looked_at)
+    listed = lambda lines: "<ul>" + "".join(f"<li>{html.escape(o)}</li>" for o in lines) + "</ul>"
     notes = [o for o in prediction.notes if o not in unseen]
-    return (f"<section class=\"dn-verdict {prediction.decision}\" "
-            f"aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p "
-            f"class=\"dn-lead\">{html.escape(headline(prediction))}</p>"
-            + (listed([REASONS[o] for o in prediction.reasons]) if prediction.reasons else "") + (gauge_html(prediction)
-                if prediction.decision != INCONCLUSIVE else "")
+    return (f"<section class=\"dn-verdict {decision}\" aria-label=\"Verdict\"><h2>{decision}</h2>"
+            f"<p class=\"dn-lead\">{html.escape(headline(prediction))}</p>"
+            + (listed([REASONS[o] for o in prediction.reasons]) if prediction.reasons else "")
+            + (gauge_html(prediction) if decision != INCONCLUSIVE else "")
             + _paragraphs("What this rests on", "why", why_sentences(prediction))
-                + _paragraphs("Not looked at", "unseen", unseen) + _paragraphs("How often it is wrong", "trust",
-                    trust_sentences(prediction))
+            + _paragraphs("Not looked at", "unseen", unseen)
+            + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
             + (f"<h3>To note</h3><div class=\"dn-trust\">{listed(notes)}</div>" if notes else "") + "</section>")
 
 # %% ../../nbs/serve/15_app.ipynb #fbdaf807
@@ -91,17 +91,19 @@ def timeline_html(
     dots = lambda face: "".join(f"<circle cx='{x(o.time):.1f}' cy='{y(o.probability):.1f}' r='3.5'/>"
                                 for o in face.timeline)
     path = lambda face: " ".join(f"{x(o.time):.1f},{y(o.probability):.1f}" for o in face.timeline)
-    grid = "".join(f"<text x='54' y='{y(o) + 5:.0f}' text-anchor='end'>{o:.0%}</text><line x1='60' x2='690' "
-                   f"y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
-    curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'><polyline points='{path(o)}' "
-                     f"fill='none'/>{dots(o)}</g>" for o in lines)
+    grid = "".join(f"<text x='54' y='{y(o) + 5:.0f}' text-anchor='end'>{o:.0%}</text>"
+                   f"<line x1='60' x2='690' y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
+    curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'>"
+                     f"<polyline points='{path(o)}' fill='none'/>{dots(o)}</g>" for o in lines)
     bands = "".join(f"<rect x='{x(o.start):.1f}' width='{max(3, x(o.end) - x(o.start)):.1f}' y='20' height='128' "
-                    f"fill='#b42318' opacity='.15'><title>{o.start:.1f} to {o.end:.1f} s: "
-                    f"{percent(o.probability)}</title></rect>" for o in prediction.segments)
-    level, seen = y(prediction.threshold), f"Estimated probability of a forgery over time, for {len(lines)} {'person' if len(lines) == 1 else 'people'}"
+                    f"fill='#b42318' opacity='.15'>"
+                    f"<title>{o.start:.1f} to {o.end:.1f} s: {percent(o.probability)}</title></rect>"
+                    for o in prediction.segments)
+    level, who = y(prediction.threshold), f"{len(lines)} {'person' if len(lines) == 1 else 'people'}"
+    seen = f"Estimated probability of a forgery over time, for {who}"
     return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{bands}{grid}"
-            f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/><text "
-            f"x='690' y='{level - 5 if level > 40 else 18:.1f}' text-anchor='end'>FAKE from here on</text>"
+            f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/>"
+            f"<text x='690' y='{level - 5 if level > 40 else 18:.1f}' text-anchor='end'>FAKE from here on</text>"
             f"{curves}<line x1='{x(time):.1f}' x2='{x(time):.1f}' y1='20' y2='148' stroke='#1d4f91' stroke-width='2'/>"
             f"<text x='60' y='170'>0 s</text><text x='690' y='170' text-anchor='end'>{end:.1f} s</text></svg>")
 
@@ -184,9 +186,9 @@ def _make_buttons(self):
                                          layout=dict(width="100%", max_width="30rem"))
     self.own_threshold = _button("Use the measured threshold", "", self._reset_threshold,
                                  layout=dict(align_self="flex-start"))
-    self.advanced = widgets.VBox([widgets.HTML("<p class=\"dn-soft\">The threshold was chosen when the weights were "
-                                               "measured. At another one, the rate of false alarms is not known.</p>"),
-                                  self.weights, self.threshold, self.own_threshold], layout=dict(display="none"))
+    about = widgets.HTML("<p class=\"dn-soft\">The threshold was chosen when the weights were measured. At another "
+                         "one, the rate of false alarms is not known.</p>")
+    self.advanced = widgets.VBox([about, self.weights, self.threshold, self.own_threshold], layout=dict(display="none"))
     self.advanced.add_class("dn-advanced")
     self.fold_button.observe(lambda change: self._unfold(change.new), "value")
     self.weights.observe(lambda change: self._reset_threshold(), "value")
@@ -213,7 +215,8 @@ def _make_results(self):
     step = lambda by: setattr(self.position, "value", min(self.position.max, max(1, self.position.value + by)))
     steps = _row(_button("Previous frame", "", lambda: step(-1)), _button("Next frame", "", lambda: step(1)),
                  _button("Most suspicious frame", "", self._worst))
-    self.browser = widgets.VBox([widgets.HTML("<h2>Frame by frame</h2>"), self.timeline, self.position, steps, self.frame], layout=dict(display="none"))
+    title = widgets.HTML("<h2>Frame by frame</h2>")
+    self.browser = widgets.VBox([title, self.timeline, self.position, steps, self.frame], layout=dict(display="none"))
     self.results = widgets.VBox([self.verdict, self.downloads, self.pictures, self.browser],
                                 layout=dict(display="none"))
 
@@ -322,7 +325,9 @@ def _show_result(self)->None:
     pictures = "".join(picture_html(o.data, o.mime, o.caption, wide=o.name.startswith("person-"))
                        for o in self.result.pictures if not o.name.startswith("timeline-"))
     hint = "<p class=\"dn-soft\">Red marks the places that spoke most for a forgery in the eyes of the network. That is where it looked; it is not a map of what was altered. Where nothing spoke for a forgery, there is no colour.</p>"
-    self.pictures.value = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint if 'heatmap' in [o.name for o in self.result.pictures] else ''}" if pictures else ""
+    if not any(o.name == "heatmap" for o in self.result.pictures): hint = ""
+    page = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint}"
+    self.pictures.value = page if pictures else ""
     self.browser.layout.display = "flex" if self.result.frames else "none"
     if self.result.frames:
         self.position.max = len(self.result.frames)

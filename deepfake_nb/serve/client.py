@@ -116,9 +116,9 @@ class Client:
             answer = connection.getresponse()
             return _checked(answer.status, answer.headers, answer.read())
         except (OSError, http.client.HTTPException) as e:
-            raise ClientError(f"{self.url} does not answer "
-                              f"({getattr(e, 'strerror', None) or str(e) or type(e).__name__}). Accepted: the address "
-                              "of a running deepfake-api.") from None
+            why = getattr(e, "strerror", None) or str(e) or type(e).__name__
+            raise ClientError(f"{self.url} does not answer ({why}). Accepted: the address of a running "
+                              "deepfake-api.") from None
         finally: connection.close()
 
 # %% ../../nbs/serve/65_client.ipynb #994eb91c
@@ -206,8 +206,7 @@ def report(self:Client,
         try: data = self._ask("GET", path)
         except ApiError as e:
             # nobody was judged, or nothing there can print
-            if kinds or (kind, e.status) not in (("heatmap", 409), ("pdf", 503)):
-                raise
+            if kinds or (kind, e.status) not in (("heatmap", 409), ("pdf", 503)): raise
             continue
         files[kind] = Path(folder)/KINDS[kind]
         with atomic_write(files[kind]) as temporary: temporary.write_bytes(data)

@@ -80,8 +80,8 @@ def _frame_views(prediction:Prediction, media)->list[FrameView]:
     for face, clip in zip(prediction.faces, prediction.evidence):
         for number, score in zip(clip.frame_indices, face.timeline): seen.setdefault(number, []).append((face, score))
     def view(number, people):
-        picture, names = media.frames[number], [f"Person {o.person + 1}: {percent(score.probability)}"
-                                                for o, score in people]
+        picture = media.frames[number]
+        names = [f"Person {o.person + 1}: {percent(score.probability)}" for o, score in people]
         for (face, score), name in zip(people[::-1], names[::-1]):
             picture = draw_box(picture, score.box, name, COLOURS[face.decision])
         return FrameView(float(media.times[number]), ", ".join(names), _jpeg(picture))
@@ -123,9 +123,10 @@ class Engine:
         except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
         length = f", {media.duration:.1f} seconds" if media.kind == "video" else ""
         size = Path(file).stat().st_size
-        text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, " + (f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB")
-        return Preview(media.kind, text,
-                       _jpeg(_film_strip(media.frames) if media.kind == "video" else media.frames[0], 720))
+        size = f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB"
+        text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, {size}"
+        picture = _film_strip(media.frames) if media.kind == "video" else media.frames[0]
+        return Preview(media.kind, text, _jpeg(picture, 720))
 
 # %% ../../nbs/serve/10_engine.ipynb #a52cec7e
 def examine(self:Engine,
@@ -182,8 +183,8 @@ def record_file(
 )->bytes: # A report.json
     "The evidence for programs, with the hashes of the pages."
     files = {"report.html": page.encode()} | ({"report.pdf": pdf} if pdf else {})
-    return (json.dumps(record | dict(files={k: hashlib.sha256(v).hexdigest() for k, v in files.items()}), indent=2)
-            + "\n").encode()
+    hashes = {k: hashlib.sha256(v).hexdigest() for k, v in files.items()}
+    return (json.dumps(record | dict(files=hashes), indent=2) + "\n").encode()
 
 # %% ../../nbs/serve/10_engine.ipynb #d0eb88c5
 _methods = ("choices", "preview", "examine", "print_page")

@@ -133,8 +133,8 @@ class Job:
 
     @property
     def weight(self)->int: # bytes that are kept for it
-        return len(self.pdf or b"") + (len(self.result.page) + sum(len(o.data) for o in self.result.pictures)
-                                       if self.result else 0)
+        shown = len(self.result.page) + sum(len(o.data) for o in self.result.pictures) if self.result else 0
+        return len(self.pdf or b"") + shown
 
 # %% ../../nbs/serve/45_jobs.ipynb #0fe6b08f
 class Jobs:

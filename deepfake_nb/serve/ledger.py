@@ -63,12 +63,10 @@ def sound_row(
     "A row that is never in the way of the others."
     path = str(row["path"])
     if re.search("[\ud800-\udfff]", path): path = plain_path(path)
-    try:
-        return {k: _read[kind](row[k]) if row.get(k) is not None else [] if kind == "texts" else None
-                for k, kind in COLUMNS.items()} | dict(path=path)
+    empty = dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[])
+    try: return empty | {k: _read[o](row[k]) for k, o in COLUMNS.items() if row.get(k) is not None} | dict(path=path)
     except (TypeError, ValueError, OverflowError) as e:
-        return dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[],
-                                             error=clean_text(f"{path}: its row cannot be kept ({e})"))
+        return empty | dict(error=clean_text(f"{path}: its row cannot be kept ({e})"))
 
 # %% ../../nbs/serve/35_ledger.ipynb #59336279
 def _arrow():
@@ -112,8 +110,7 @@ def _check_setup(folder:Path, setup:dict): # writes `scan.json` where there is n
     if (folder/"scan.json").exists():
         if changed := differences(_record(folder)["setup"], setup):
             raise ScanError(f"{folder} holds a scan with another setup: {'; '.join(changed)}. Accepted: the same "
-                            "setup, another folder, "
-                            "or --restart (restart=True), which deletes its rows.")
+                            "setup, another folder, or --restart (restart=True), which deletes its rows.")
     elif any(folder.glob("rows/part-*")):
         raise FileError(folder, "rows of a scan without its scan.json", "the folder of a scan, or a new one")
     else: _write_record(folder, dict(setup=setup, started=datetime.now(timezone.utc).isoformat(timespec="seconds")))
@@ -184,8 +181,8 @@ class Ledger:
         self.rows = _journal_rows(self.journal)
         if self.rows: self._rewrite_journal()
         self.done = {} # of each path, what was judged
-        for rows in (*(read_part(o, ["path", "file_state", "sha256"]).to_pylist() for o in _parts(self.folder)),
-                     self.rows):
+        parts = (read_part(o, ["path", "file_state", "sha256"]).to_pylist() for o in _parts(self.folder))
+        for rows in (*parts, self.rows):
             self.done |= {_key(o["path"]): _mark(o["file_state"], o["sha256"]) for o in rows}
 
     @property
@@ -300,9 +297,9 @@ def read_scan(
 ): # A DataFrame, one row for each file; `attrs['setup']` says how they were judged
     "The table of a scan."
     import pandas as pd
-    tables = [o.to_pandas() for o in scan_tables(folder, columns)] or [rows_table([]).select(columns
-        or list(COLUMNS)).to_pandas()]
-    frame = pd.concat([o for o in tables if len(o)] or tables[:1], ignore_index=True)
+    frames = [o.to_pandas() for o in scan_tables(folder, columns)]
+    if not frames: frames = [rows_table([]).select(columns or list(COLUMNS)).to_pandas()]
+    frame = pd.concat([o for o in frames if len(o)] or frames[:1], ignore_index=True)
     for name in {"reasons", "notes"} & set(frame): frame[name] = frame[name].map(list)
     frame.attrs["setup"] = _record(folder)["setup"]
     return frame

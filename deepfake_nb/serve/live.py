@@ -36,8 +36,8 @@ def verdict_text(
 )->str: # For instance 'person 1: FAKE 93%'
     "A live verdict in a few plain letters."
     number = "" if person.probability is None else f" {person.probability:.0%}"
-    return f"person {person.person}: {person.decision}{number}" + (f" ({person.reasons[0].replace('_', ' ').lower()})"
-        if person.reasons else "")
+    reason = f" ({person.reasons[0].replace('_', ' ').lower()})" if person.reasons else ""
+    return f"person {person.person}: {person.decision}{number}{reason}"
 
 def draw_live(
     result:LiveResult, # With an image

@@ -129,12 +129,15 @@ def judge(self:Worker,
     if row and not late: return row
     code = self._end()
     if row: return row
-    found, accepted = (f"judging it took longer than {self.seconds:g} seconds and was stopped", "a file that can be judged in this time") if late else _ending(code)
-    return file_row(Unreadable(path, f"{plain_path(path)}: {found}. Accepted: {accepted}."), perf_counter() - start,
-                    self.setup, state)
+    if late:
+        found = f"judging it took longer than {self.seconds:g} seconds and was stopped"
+        accepted = "a file that can be judged in this time"
+    else: found, accepted = _ending(code)
+    why = f"{plain_path(path)}: {found}. Accepted: {accepted}."
+    return file_row(Unreadable(path, why), perf_counter() - start, self.setup, state)
 
-CRASHES = {getattr(signal, o, None) for o in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP",
-                                              "SIGSYS")} - {None}
+_crashes = "SIGSEGV SIGABRT SIGBUS SIGFPE SIGILL SIGTRAP SIGSYS".split()
+CRASHES = {getattr(signal, o) for o in _crashes if hasattr(signal, o)}
 
 def _ending(code:int)->tuple[str, str]: # of a process that died, in words: what happened, what would have been accepted
     died = "the process that judged it died"
@@ -279,7 +282,8 @@ def _ray(job:dict, workers:int|None, seconds:float, address:str|None, gpus:float
     except ImportError:
         raise ScanError("Ray is not installed. Accepted: pip install 'deepfake_nb[scan]', or --engine "
                         "processes.") from None
-    here, ours = dict(num_cpus=workers or default_workers(), include_dashboard=False, object_store_memory=300*2**20), not ray.is_initialized()
+    here = dict(num_cpus=workers or default_workers(), include_dashboard=False, object_store_memory=300*2**20)
+    ours = not ray.is_initialized()
     if ours:
         try: ray.init(address or "local", log_to_driver=False, logging_level="error", **({} if address else here))
         except ConnectionError as e:

@@ -76,9 +76,8 @@ class EngineProcess:
         self.environment = dict(DEEPFAKE_NB_ENGINE=f"{os.urandom(16).hex()} {address}")
         settings = dict(weights=[str(Path(o).absolute()) for o in weights] if weights else None, device=device,
                         ready=str(self._ready))
-        self._command, self._told = child_command("from deepfake_nb.serve.server import run_engine; "
-                                                  f"run_engine(**{settings!r})"), child_environment(folder,
-                                                      TMPDIR=str(self._scratch), **self.environment)
+        self._command = child_command(f"from deepfake_nb.serve.server import run_engine; run_engine(**{settings!r})")
+        self._told = child_environment(folder, TMPDIR=str(self._scratch), **self.environment)
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
 

@@ -161,9 +161,9 @@ def _clip(number:int, samples:list[Sample])->FaceClip:
 def _verdicts(detector:Detector, jobs:dict, length:int)->dict: # number -> samples becomes number -> verdict
     rule = dataclasses.replace(detector.abstention, near=None) # the band does that
     scores, away = score_samples(detector, list(jobs.values())), detector.familiar or (lambda features: None)
-    return {number: person_verdict(_clip(number, samples), score, detector.calibration, rule, detector.threshold,
-            length, None, away(score.features))
-            for (number, samples), score in zip(jobs.items(), scores)}
+    verdict = lambda clip, score: person_verdict(clip, score, detector.calibration, rule, detector.threshold, length,
+                                                 distance=away(score.features))
+    return {k: verdict(_clip(k, samples), score) for (k, samples), score in zip(jobs.items(), scores)}
 
 # %% ../../nbs/serve/25_stream.ipynb #aa23e78b
 class LiveScorer:
@@ -187,8 +187,7 @@ class LiveScorer:
         now:float, # Seconds
     )->None:
         "Score those with new crops, if it is time."
-        new = {k: [s for s in o.samples if s.features is None] for k, o in opinions.items()}
-        new = {k: o for k, o in new.items() if o}
+        new = {k: fresh for k, o in opinions.items() if (fresh := [s for s in o.samples if s.features is None])}
         if self._job or self._done or not new or not self.pace.ready(now): return
         most = max(1, int((self.longest/self.cost if self.cost else 4)/len(new))) if self._pool else self.length
         for number, samples in new.items():
@@ -297,11 +296,11 @@ class Stream:
     def about(self)->dict: # Plain values, without passwords
         "What a checker should know about the results."
         d, config = self.detector, self.detector.scorer.config
+        own = dataclasses.asdict(self.settings) | dict(clip_length=self.length, every_frame=self.capture.every_frame)
         return dict(source=self.capture.source.name, created=self.created, threshold=d.threshold,
             false_positive_rate=d.false_positive_rate, weights=dict(name=config.name, sha256=d.scorer.sha256),
-                face_detector=dict(name=d.face_detector.name, sha256=d.face_detector.sha256),
-            settings=d.settings() | dataclasses.asdict(self.settings) | dict(clip_length=self.length,
-                every_frame=self.capture.every_frame), version=deepfake_nb.__version__)
+            face_detector=dict(name=d.face_detector.name, sha256=d.face_detector.sha256),
+            settings=d.settings() | own, version=deepfake_nb.__version__)
 
 # %% ../../nbs/serve/25_stream.ipynb #e476f5e7
 def _iterate(self:Stream)->Iterator[LiveResult]:
@@ -361,6 +360,6 @@ def _result(self:Stream, frame:Frame|None, people:list[LivePerson])->LiveResult:
     now = frame.time if frame is not None and (offline or capture.source.kind == "file") else capture.clock()
     return LiveResult(now, [self._say(o, now) for o in people], capture.state, frame and frame.number,
         None if frame is None or offline else monotonic() - frame.arrived, capture.received, capture.dropped,
-            self._scorer.scored, capture.reconnects, capture.take_events(), None if frame is None else frame.image)
+        self._scorer.scored, capture.reconnects, capture.take_events(), None if frame is None else frame.image)
 
 Stream._sample, Stream._say, Stream._result = _sample, _say, _result

@@ -66,28 +66,31 @@ def summarise(
         summary.reasons.update(o for reasons in frame.reasons for o in reasons)
         summary.seconds += float(frame.seconds.sum())
         judged = frame[frame.probability.notna()].assign(fake=frame.decision == "FAKE")
-        best = pd.concat([best, judged]).sort_values(["fake", "probability"], ascending=False,
-                                                     kind="stable").head(longest)
-        summary.errors += frame[frame.error.notna()].head(longest - len(summary.errors))[["path", "error"]].to_dict("records")
+        both = pd.concat([best, judged])
+        best = both.sort_values(["fake", "probability"], ascending=False, kind="stable").head(longest)
+        failed = frame[frame.error.notna()].head(longest - len(summary.errors))
+        summary.errors += failed[["path", "error"]].to_dict("records")
         some = frame[frame.judged.notna() & (frame.judged < frame.people)]
         summary.people.update(files=len(some), people=int(some.people.sum()), judged=int(some.judged.sum()))
-        summary.unjudged += some.head(longest - len(summary.unjudged))[["path", "decision", "people", "judged"]].to_dict("records")
+        some = some.head(longest - len(summary.unjudged))
+        summary.unjudged += some[["path", "decision", "people", "judged"]].to_dict("records")
     if best is not None:
         summary.suspicious = best[["path", "decision", "probability", "kind", "people", "judged"]].to_dict("records")
     return summary
 
 # %% ../../nbs/serve/37_summary.ipynb #433adb26
 def _table(head:list[str], rows:list[list])->str: # HTML; all is escaped
-    line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(shown(o, 1 << 20))}</{tag}>"
-                                               for o in cells) + "</tr>"
-    return f"<table>{line(head, 'th')}{''.join(line(o, 'td') for o in rows)}</table>" if rows else "<p>none</p>"
+    if not rows: return "<p>none</p>"
+    cell = lambda text, tag: f"<{tag}>{html.escape(shown(text, 1 << 20))}</{tag}>"
+    line = lambda cells, tag: f"<tr>{''.join(cell(o, tag) for o in cells)}</tr>"
+    return f"<table>{line(head, 'th')}{''.join(line(o, 'td') for o in rows)}</table>"
 
 def _people(o:dict)->str: # '5', or '5 of 40 judged'
     return f"{o['people']:.0f}" if not o["judged"] < o["people"] else f"{o['judged']:.0f} of {o['people']:.0f} judged"
 
 def _sections(summary:ScanSummary, longest:int)->str: # HTML
-    counts = [[k, f"{n:,}", f"{n/max(1, summary.files):.1%}"] for k in (*DECISIONS, "unreadable")
-              if (n := summary.counts[k])]
+    counts = [[k, f"{n:,}", f"{n/max(1, summary.files):.1%}"]
+              for k in (*DECISIONS, "unreadable") if (n := summary.counts[k])]
     listed = [[f"{o['probability']:.1%}", o["decision"], o["kind"], _people(o), o["path"]]
               for o in summary.suspicious[:longest]]
     errors, weights = [[o["error"]] for o in summary.errors[:longest]], summary.setup["weights"]
@@ -95,30 +98,33 @@ def _sections(summary:ScanSummary, longest:int)->str: # HTML
               ["threshold", f"{summary.setup['threshold']:g}"],
               ["face detector", summary.setup["face_detector"]["name"]], ["version", summary.setup["version"]]]
     some = [[o["decision"] or "", _people(o), o["path"]] for o in summary.unjudged[:longest]]
-    parts = {f"{summary.files:,} files": "".join(f"<p>{html.escape(shown(o, 1 << 20))}</p>" for o in summary.notes)
-             + _table(["decision", "files", "share"], counts),
-             "Most suspicious": _table(["P(fake)", "decision", "kind", "people", "file"], listed),
-             **({f"Not everybody was judged: {summary.people['files']:,}": _table(["decision", "people", "file"], some)}
-                 if some else {}),
-             "Inconclusive because": _table(["reason", "files"], [list(o) for o in summary.reasons.most_common()]),
-             f"Unreadable: {summary.counts['unreadable']:,}": _table(["what was found"], errors),
-             **({"Left out": _table(["file or folder", "reason"], summary.left_out[:longest])} if summary.left_out else {}), "Judged by": _table(["", ""], judged)}
+    notes = "".join(f"<p>{html.escape(shown(o, 1 << 20))}</p>" for o in summary.notes)
+    parts = {f"{summary.files:,} files": notes + _table(["decision", "files", "share"], counts),
+             "Most suspicious": _table(["P(fake)", "decision", "kind", "people", "file"], listed)}
+    if some:
+        parts[f"Not everybody was judged: {summary.people['files']:,}"] = _table(["decision", "people", "file"], some)
+    parts["Inconclusive because"] = _table(["reason", "files"], [list(o) for o in summary.reasons.most_common()])
+    parts[f"Unreadable: {summary.counts['unreadable']:,}"] = _table(["what was found"], errors)
+    if summary.left_out: parts["Left out"] = _table(["file or folder", "reason"], summary.left_out[:longest])
+    parts["Judged by"] = _table(["", ""], judged)
     return "".join(f"<h3>{html.escape(k)}</h3>{v}" for k, v in parts.items())
 
 # %% ../../nbs/serve/37_summary.ipynb #5c11e0da
 def save_html(self:ScanSummary, path:str|Path)->Path: # The path
     "Write the summary as a page of its own."
-    style = "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ddd;overflow-wrap:anywhere}"
-    page = ("<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" "
-            "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            f"<title>Scan</title><style>{style}</style><h1>Scan</h1><p>{html.escape(shown(self.folder, 1 << 20))}</p>{_sections(self, LONGEST)}</html>")
+    style = ("body{font:15px sans-serif;margin:2em;max-width:70em}"
+             "td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ddd;overflow-wrap:anywhere}")
+    page = ("<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">"
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+            f"<title>Scan</title><style>{style}</style><h1>Scan</h1>"
+            f"<p>{html.escape(shown(self.folder, 1 << 20))}</p>{_sections(self, LONGEST)}</html>")
     with atomic_write(path) as temporary: temporary.write_text(page, encoding="utf-8")
     return Path(path)
 
 def _text(self:ScanSummary)->str: # for the shell
     counts = ", ".join(f"{self.counts[k]:,} {k}" for k in (*DECISIONS, "unreadable") if self.counts[k])
-    worst = [f"  {o['probability']:6.1%} {o['decision']:12} {shown(o['path'], 1 << 20)}" for o in self.suspicious[:10]
-             if o["decision"] == "FAKE"]
+    worst = [f"  {o['probability']:6.1%} {o['decision']:12} {shown(o['path'], 1 << 20)}"
+             for o in self.suspicious[:10] if o["decision"] == "FAKE"]
     return "\n".join([f"{self.files:,} files: {counts or 'none'}; {self.seconds:,.0f} s of judging", *worst,
                       *(shown(o, 1 << 20) for o in self.notes)])
 

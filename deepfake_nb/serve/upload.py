@@ -78,9 +78,10 @@ class Upload(anywidget.AnyWidget):
         except (UploadError, OSError) as e:
             name = str(content.get("name") or getattr(self.receiver, "name", "The file"))[:500]
             self.forget()
-            self.on_progress(str(e) if isinstance(e, UploadError)
-                             else f"{name} cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try "
-                                  "again later.", -1, True)
+            why = str(e)
+            if not isinstance(e, UploadError):
+                why = f"{name} cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try again later."
+            self.on_progress(why, -1, True)
 
     def forget(self)->None:
         "Give up an upload that goes on, and remove what came of it."
@@ -100,8 +101,8 @@ def _receive(self:Upload, content:dict, buffers:list)->None: # one message from 
     if self.receiver.complete:
         receiver, self.receiver = self.receiver, None
         return self.on_file(receiver.path, receiver.name)
-    self.on_progress(f"Uploading: {self.receiver.received/max(1, self.receiver.size):.0%}",
-                     self.receiver.received/max(1, self.receiver.size), False)
+    share = self.receiver.received/max(1, self.receiver.size)
+    self.on_progress(f"Uploading: {share:.0%}", share, False)
     self.send(dict(kind="next", upload=self.number, **{"from": self.receiver.received}))
 
 @patch
