@@ -145,7 +145,8 @@ def threshold_at_fpr(
     allowed = min(int(rate * len(s) + 1e-9), len(s) - 1)
     threshold = float(np.nextafter(s[allowed], np.inf))
     if threshold > 1:
-        raise ValueError(f"more than {rate:.1%} of the {len(s)} real items score exactly 1: no threshold keeps that rate")
+        raise ValueError(f"more than {rate:.1%} of the {len(s)} real items score exactly 1: no threshold keeps that "
+                         "rate")
     above = int((s >= threshold).sum())
     note = f"{len(s)} real items are too few for a rate of {rate:.2%}: not one of them may be called fake." if allowed < 1 else ""
     return ThresholdChoice(threshold, rate, above / len(s), len(s), *wilson_interval(above, len(s), level), note)

@@ -56,10 +56,10 @@ def _was_held_out(protocol:Protocol, training:dict, datasets:set, allowed:set, u
         return "no", f"this round was trained without {stamp.get('held_out')}, not without {value}"
     if not training: return "unknown", "the weights do not say what they were trained on"
     named, prose, blind = _stated(training)
-    faults = [said for name, said in named if any(_same_set(name, o) for o in datasets)
-              and not any(_same_set(name, o) for o in allowed)]
-    faults += [f"trained on: {text}" for text in prose for o in datasets if _in_prose(o, text)
-               and not any(_same_set(o, a) for a in allowed)]
+    faults = [said for name, said in named
+              if any(_same_set(name, o) for o in datasets) and not any(_same_set(name, o) for o in allowed)]
+    faults += [f"trained on: {text}" for text in prose for o in datasets
+               if _in_prose(o, text) and not any(_same_set(o, a) for a in allowed)]
     if faults: return "no", "; ".join(dict.fromkeys(faults))
     if blind: return "unknown", "the weights do not name all that they were trained on"
     if prose: return "unknown", "the weights describe their training data in words, and do not mention these"

@@ -123,7 +123,8 @@ def fit_items(
 )->dict: # temperature, threshold, false_positive_rate, calibration, abstention, notes; raises `DeepfakeError` where there is too little
     "All that raw scores of known truth tell."
     if not (0 < rate < 1 and 0 <= undecided and rate + undecided < 1):
-        raise DeepfakeError(f"rate {rate:g}, undecided {undecided:g}; accepted: a rate between 0 and 1, and together below 1")
+        raise DeepfakeError(f"rate {rate:g}, undecided {undecided:g}; accepted: a rate between 0 and 1, and together "
+                            "below 1")
     real = [o for o in items if o.label == REAL]
     people, least = len({o.group for o in real}), math.ceil(1/rate - 1e-9)
     if people < least:

@@ -33,7 +33,8 @@ def read_key(
         raise DeepfakeError(f"{where}: cannot be read ({getattr(e, 'strerror', None) or type(e).__name__}). Accepted: "
                             "a file with the key.") from None
     if not re.fullmatch(r"[!-~]{%d,1000}" % SHORTEST_KEY, key := key.strip()):
-        raise DeepfakeError(f"{where}: not a key. Accepted: {SHORTEST_KEY} or more letters, digits and signs without spaces.")
+        raise DeepfakeError(f"{where}: not a key. Accepted: {SHORTEST_KEY} or more letters, digits and signs without "
+                            "spaces.")
     return key
 
 # %% ../../nbs/serve/60_hosting.ipynb #4bf7cb4c

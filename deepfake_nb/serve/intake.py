@@ -41,7 +41,8 @@ class _Form:
     def _grow(self, which, piece):
         self._header[which] += piece
         if len(self._header[which]) > LONGEST_HEADER:
-            raise IntakeError(422, f"A part of the form has a header of more than {LONGEST_HEADER} bytes. Accepted: {FORM}.")
+            raise IntakeError(422, f"A part of the form has a header of more than {LONGEST_HEADER} bytes. Accepted: "
+                                   f"{FORM}.")
     def on_header_field(self, data, start, end): self._grow(0, data[start:end])
     def on_header_value(self, data, start, end): self._grow(1, data[start:end])
     def on_header_end(self):
@@ -75,7 +76,8 @@ def too_large(
 def _parser(form:_Form, content_type:str)->MultipartParser: # raises `IntakeError`
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
-        raise IntakeError(415, f"The request holds {shown(kind.decode(errors='replace') or 'nothing that is named', 60)}. Accepted: {FORM}.")
+        what = shown(kind.decode(errors="replace") or "nothing that is named", 60)
+        raise IntakeError(415, f"The request holds {what}. Accepted: {FORM}.")
     if not options.get(b"boundary"): raise IntakeError(422, f"The form has no boundary. Accepted: {FORM}.")
     heard = "on_part_begin on_header_field on_header_value on_header_end on_headers_finished on_part_data on_end".split()
     try: return MultipartParser(options[b"boundary"], {o: getattr(form, o) for o in heard})
@@ -89,7 +91,8 @@ async def _fill(form:_Form, parser:MultipartParser, stream:AsyncIterator[bytes])
             raise too_large(form.name or "The form", form.max_bytes)
         if piece: await asyncio.to_thread(parser.write, piece)
     if not form.complete or form.name is None:
-        raise IntakeError(422, f"The form {'ends before its file does' if form.name else 'has no file'}. Accepted: {FORM}.")
+        why = "ends before its file does" if form.name else "has no file"
+        raise IntakeError(422, f"The form {why}. Accepted: {FORM}.")
 
 async def take_in(
     stream:AsyncIterator[bytes], # The body of a request

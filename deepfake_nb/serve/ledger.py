@@ -124,9 +124,11 @@ def _lock(folder:Path)->tuple: # an open file, closing which gives the lock back
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise ScanError(f"{folder}: another scan is writing there. Accepted: another folder, or wait for its end.") from None
+        raise ScanError(f"{folder}: another scan is writing there. Accepted: another folder, or wait for its "
+                        "end.") from None
     except OSError as e:
-        return file, f"{folder} cannot be locked ({e.strerror or e}): nothing keeps a second scan from writing there at the same time."
+        return file, (f"{folder} cannot be locked ({e.strerror or e}): nothing keeps a second scan from writing there "
+                      "at the same time.")
     return file, None
 
 def _parts(folder:Path)->list[Path]: return sorted(folder.glob("rows/part-*.parquet"))

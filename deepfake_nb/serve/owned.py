@@ -48,7 +48,8 @@ class OwnedFolder:
 # %% ../../nbs/serve/02_owned.ipynb #340a43a0
 def _own(folder:Path)->bool: # marked, and not a link or a folder of another user
     with suppress(OSError):
-        return folder.is_dir() and not folder.is_symlink() and (folder/".owned").is_file() and folder.stat().st_uid == getattr(os, "getuid", lambda: 0)()
+        marked = folder.is_dir() and not folder.is_symlink() and (folder/".owned").is_file()
+        return marked and folder.stat().st_uid == getattr(os, "getuid", lambda: 0)()
     return False
 
 def sweep(

@@ -147,7 +147,8 @@ def _ending(code:int)->tuple[str, str]: # of a process that died, in words: what
     if -code in CRASHES:
         return f"{died} ({name}: a decoder or another library crashed)", "a file that no decoder crashes on"
     if code == -9:
-        return f"{died} ({name}, which is also what a system without memory sends)", "a file that can be judged in the memory there is"
+        died = f"{died} ({name}, which is also what a system without memory sends)"
+        return died, "a file that can be judged in the memory there is"
     return f"{died} ({name}, sent from outside)", "a scan whose processes nobody ends"
 
 # %% ../../nbs/serve/40_scan.ipynb #8611753e
