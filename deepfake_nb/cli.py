@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
-from .shell import (UsageError, call_parse, check_usage, command, evaluation_source, make_detector, print_json, result_folder, say,
-                              write_report, write_result, weights_files)
+from .shell import (UsageError, call_parse, check_usage, command, evaluation_source, make_detector,
+                              print_json, result_folder, say, write_report, write_result, weights_files)
 
 # %% auto #0
 __all__ = ['deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
@@ -32,19 +32,23 @@ def deepfake_doctor(
     return int(not tell(quick, weights, json))
 
 # %% ../nbs/94_cli.ipynb #aef558f5
-def _beside(result:Prediction, what:str, work): # what `work` gives; None where it fails, which costs a note and not the verdict
+# what `work` gives; None where it fails, which costs a note and not the verdict
+def _beside(result:Prediction, what:str, work):
     try: return work()
     except Exception as e:
         why = str(e).rstrip(".") if isinstance(e, (DeepfakeError, OSError)) else f"{type(e).__name__}: {e}"
         result.notes.append(clean_text(f"{what} ({why})."))
 
-def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->tuple[dict, bool]: # one file's JSON, and whether its folder was written
+# one file's JSON, and whether its folder was written
+def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->tuple[dict, bool]:
     if isinstance(result, Unreadable) or not out: return result.to_dict(), True
     from deepfake_nb.judge.explain import explain
     explanation = _beside(result, "The heatmap could not be drawn", lambda: explain(detector, result)) if heatmap else None
-    written = explanation and _beside(result, "The heatmap could not be written", lambda: write_result(result, explanation, out))
+    written = explanation and _beside(result, "The heatmap could not be written",
+                                      lambda: write_result(result, explanation, out))
     written = written or _beside(result, "The result could not be written", lambda: write_result(result, None, out))
-    reported = not report or written and _beside(result, "The report could not be made", lambda: report(result, explanation, Path(out)/result_folder(result.path)) or True)
+    reported = not report or written and _beside(result, "The report could not be made", lambda: report(result,
+        explanation, Path(out)/result_folder(result.path)) or True)
     return result.to_dict(), bool(written and reported)
 
 def judge_files(
@@ -61,7 +65,9 @@ def judge_files(
         for i, result in enumerate(detector.predict_each(paths, progress=bar)):
             item, written = _result(detector, result, out, heatmap, report)
             if isinstance(result, Unreadable) or not written: failed.append(result)
-            for line in (f"[{i + 1}/{len(paths)}] {result}", *(f"  {o}" for o in item.get("notes", []) if o not in told)): say(clean_text(line))
+            for line in (f"[{i + 1}/{len(paths)}] {result}",
+                         *(f"  {o}" for o in item.get("notes", []) if o not in told)):
+                say(clean_text(line))
             told.update(item.get("notes", []))
             yield item
     print_json(items(), several=len(paths) > 1)
@@ -73,18 +79,23 @@ def judge_files(
 def deepfake_predict(
     *paths:str, # Images and videos
     weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
-    out:Annotated[str, dict(metavar="FOLDER")]=None, # Folder for the results: prediction.json and heatmap.png in a folder for each file. With --demo ./evidence by default
-    threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    # Folder for the results: prediction.json and heatmap.png in a folder for each file. With --demo ./evidence by default
+    out:Annotated[str, dict(metavar="FOLDER")]=None,
+    # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    threshold:Annotated[float, dict(metavar="P")]=None,
     frames:int=32, # Frames to look at in a video
     max_people:int=64, # People to judge in one file, the largest faces; whoever is left out keeps it from being REAL
     second_look:int=32, # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
-    engine:str="torch", # What runs the network: torch, or on a processor onnx or openvino (pip install 'deepfake_nb[onnx]')
-    base:Annotated[str, dict(metavar="FILE")]=None, # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
+    # What runs the network: torch, or on a processor onnx or openvino (pip install 'deepfake_nb[onnx]')
+    engine:str="torch",
+    # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
+    base:Annotated[str, dict(metavar="FILE")]=None,
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
-    calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
+    # What deepfake-calibrate measured; by default what the weights say
+    calibration:Annotated[str, dict(metavar="FILE")]=None,
     demo:bool=False, # Judge a real and a forged portrait and a video of each, made on the spot
 )->int: # Exit code
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
@@ -93,8 +104,8 @@ def deepfake_predict(
     if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
-    detector = make_detector(weights, device, frames=frames, second_look=second_look, max_people=max_people, threshold=threshold,
-                             engine=engine, scorer=scorer, calibration=calibration, base=base)
+    detector = make_detector(weights, device, frames=frames, second_look=second_look, max_people=max_people,
+                             threshold=threshold, engine=engine, scorer=scorer, calibration=calibration, base=base)
     from deepfake_nb.forge.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     report_to = functools.partial(write_report, weights=None if scorer else weights) if report else None
@@ -107,7 +118,8 @@ def deepfake_report(
     *predictions:str, # prediction.json as deepfake-predict --out writes it, one or more
     input:str=None, # The file that was judged; by default where prediction.json says it lies
     out:str=None, # Folder for report.html, report.pdf and report.json; by default beside prediction.json
-    weights:str=None, # The weights that judged, for what their file says about them; by default those that come with the package
+    # The weights that judged, for what their file says about them; by default those that come with the package
+    weights:str=None,
     template:str=None, # A notebook in place of the built-in one. Its code is run
     pdf:Annotated[bool, dict(help="Make no PDF")]=True, # Make a PDF?
     verify:str=None, # A report.json to check against --input, instead of making a report
@@ -117,13 +129,17 @@ def deepfake_report(
     from deepfake_nb.tell.report import load_prediction
     from deepfake_nb.tell.verify import verify_report
     if verify:
-        if not input or predictions: raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
+        if not input or predictions:
+            raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
         print(result := verify_report(verify, input))
         return 0 if result.ok else 1
-    if not predictions: raise UsageError("no prediction given. Accepted: one or more prediction.json, or --verify report.json --input FILE")
-    if len(predictions) > 1 and (input or out): raise UsageError("--input and --out are for one prediction. Accepted: one at a time, or without them")
+    if not predictions:
+        raise UsageError("no prediction given. Accepted: one or more prediction.json, or --verify report.json --input FILE")
+    if len(predictions) > 1 and (input or out):
+        raise UsageError("--input and --out are for one prediction. Accepted: one at a time, or without them")
     for path in predictions:
-        write_report(load_prediction(path), None, out or Path(path).parent, weights, file=input, pdf=pdf, template=template)
+        write_report(load_prediction(path), None, out or Path(path).parent, weights, file=input, pdf=pdf,
+                     template=template)
 
 # %% ../nbs/94_cli.ipynb #f9fe9e42
 @call_parse
@@ -138,8 +154,10 @@ def deepfake_extract(
     dataset:str=None, # Name of the data set, for instance celeb-df; by default recognised by its layout
     face_detector:str=None, # YuNet's ONNX file, or 'haar'; by default the best one at hand
     format:str="jpg", # jpg, or without loss png or webp
-    label_everybody:bool=False, # Give all people of a forged film its label? By default only those that a mask or a box names
-    fake_is:str=None, # In a table whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    # Give all people of a forged film its label? By default only those that a mask or a box names
+    label_everybody:bool=False,
+    # In a table whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    fake_is:str=None,
 )->int: # Exit code
     "Cut the faces out of a data set. Prints the path of their table; what gave no face is in failures.csv. Exit code 1: nothing came out, 2: wrong usage."
     from deepfake_nb.data.splits import read_manifest
@@ -148,7 +166,9 @@ def deepfake_extract(
     except ValueError as e: raise UsageError(str(e)) from e
     manifest = read_manifest(src, dataset, fake_is)
     for line in manifest.attrs.get("notes", ()): say(line)
-    for line in extract(manifest, out, size, margin, frames, workers, face_detector, format, label_everybody=label_everybody).attrs["notes"]: say(line)
+    for line in extract(manifest, out, size, margin, frames, workers, face_detector, format,
+                        label_everybody=label_everybody).attrs["notes"]:
+        say(line)
     print(Path(out)/"manifest.csv")
 
 # %% ../nbs/94_cli.ipynb #29da6180
@@ -156,7 +176,8 @@ def deepfake_extract(
 @command
 def deepfake_train(
     *data:str, # Labelled data: folders such as data/, CSVs or JSONs; public data sets are recognised by their layout. With --from-real-only real faces
-    real_faces:str="", # Real faces to forge from, alone or beside labelled ones: one source, or several with commas between them
+    # Real faces to forge from, alone or beside labelled ones: one source, or several with commas between them
+    real_faces:str="",
     labelled:str="", # Labelled faces, likewise
     validate_on:str="", # Labelled faces to choose the best epoch by, likewise; never trained on
     out:str="models/best_model.safetensors", # Weights file
@@ -173,17 +194,21 @@ def deepfake_train(
     from_real_only:bool=False, # Learn from real faces and their forgeries made here?
     labelled_share:float=.5, # Share of a batch that is labelled where both kinds of faces are given
     labelled_weight:float=1., # Of the loss of labelled faces beside that of forgeries made here
-    redraw:str="", # With real faces: file of networks that draw some of the faces to paste; made first where it does not exist
+    # With real faces: file of networks that draw some of the faces to paste; made first where it does not exist
+    redraw:str="",
     autoencoder:str="", # With real faces: latent autoencoder that draws some forgeries anew: a folder with ..._encoder.pth and ..._decoder.pth, or a .safetensors
     balance:str="class", # Oversampling by class, method or dataset; none for none
     frozen_epochs:int=0, # Epochs in which only the head learns, and again as many with the late layers
-    freeze:int=0, # Stages of the backbone that stay as they are; 4 of 7 make an EfficientNet about three times as fast on a processor
+    # Stages of the backbone that stay as they are; 4 of 7 make an EfficientNet about three times as fast on a processor
+    freeze:int=0,
     average:float=.998, # Decay of the running average of the weights; 0 for none
     patience:int=0, # Stop after so many epochs without a better validation AUC; 0 for never
-    tune:str="all", # What of the backbone is trained and stored: all, its norm layers (norm), or nothing but the head (head)
+    # What of the backbone is trained and stored: all, its norm layers (norm), or nothing but the head (head)
+    tune:str="all",
     uniformity:float=0., # Weight of alignment and uniformity of the features beside the loss; 0 for none
     weights:str="", # Weights of this library to go on with
-    pretrained:str="auto", # Backbone: imagenet, none or a file; auto: ImageNet's where a package brings it (pip install 'deepfake_nb[pretrained]')
+    # Backbone: imagenet, none or a file; auto: ImageNet's where a package brings it (pip install 'deepfake_nb[pretrained]')
+    pretrained:str="auto",
     arch_args:str="{}", # Further arguments of the architecture, as JSON
     mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
     std:float=None, # Likewise
@@ -191,7 +216,8 @@ def deepfake_train(
     seed:int=0, # Of everything drawn at random
     protocol:str="", # Train as a protocol says, a TOML file or the name of one that comes with the library; data is then NAME=PATH for each of its sets
     hold_out:str="", # What this round of the protocol holds out: a method, or a set
-    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    fake_is:str=None,
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
     from deepfake_nb.learn.bound import SettingsError, train_as_told
@@ -216,30 +242,41 @@ def deepfake_evaluate(
     weights:str=None, # Weights file; by default the one that comes with the package
     out:str="evaluation", # Folder for evaluation.json, predictions.csv, failures.json and evaluation.html
     split:str=None, # Only the items of this split: train, val or test
-    threshold:float=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    threshold:float=None,
     frames:int=32, # Frames to look at in a video
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     robustness:bool=False, # Score again under JPEG, H.264, resizing, blur, noise and brightness? Some 24 times the work
     limit:int=None, # Items to take for --robustness, drawn at random; by default all
     before:str=None, # Folder of an earlier evaluation to compare with
-    base:Annotated[str, dict(metavar="FILE")]=None, # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
+    # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
+    base:Annotated[str, dict(metavar="FILE")]=None,
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
-    calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
-    scores:str=None, # Measure the scores of another program in place of a detector: a table with the columns path and probability
+    # What deepfake-calibrate measured; by default what the weights say
+    calibration:Annotated[str, dict(metavar="FILE")]=None,
+    # Measure the scores of another program in place of a detector: a table with the columns path and probability
+    scores:str=None,
     protocol:str=None, # Measure what a protocol says: a TOML file, or the name of one that comes with the library
-    data:Annotated[str, dict(action="append", metavar="NAME=PATH")]=None, # Where a data set of the protocol lies; once for each
+    # Where a data set of the protocol lies; once for each
+    data:Annotated[str, dict(action="append", metavar="NAME=PATH")]=None,
     hold_out:str=None, # Only this round of a protocol that leaves one out: a method, or a set
-    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    fake_is:str=None,
 )->int: # Exit code
     "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read or has no score, or was trained on though the protocol holds it out, 2: wrong usage."
-    if not (sources or protocol): raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders, or --protocol")
+    if not (sources or protocol):
+        raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders, or --protocol")
     data = [*sources, *([data] if isinstance(data, str) else data or ())] if protocol else data
-    if protocol and (split or before or robustness or any("=" not in o for o in data)) or not protocol and (data or hold_out): raise UsageError("accepted: --protocol with --data NAME=PATH and --hold-out, and without --split, --before and --robustness; or neither")
+    if protocol and (split or before or robustness or any("=" not in o for o in data)) or not protocol and (data
+            or hold_out):
+        raise UsageError("accepted: --protocol with --data NAME=PATH and --hold-out, and without --split, --before and "
+                         "--robustness; or neither")
     check_usage(sources or (protocol,), False, threshold, frames, out)
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
     if protocol:
         from deepfake_nb.measure.heldout import report_protocol
-        print(result := report_protocol(protocol, dict(o.split("=", 1) for o in data), out, lambda: make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration, base=base), hold_out, scores, threshold, fake_is))
+        print(result := report_protocol(protocol, dict(o.split("=", 1) for o in data), out,
+                                        lambda: make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration, base=base), hold_out, scores, threshold, fake_is))
         return int(not (result.complete and result.sound))
     from deepfake_nb.measure.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
     earlier, manifest = read_evaluation(before) if before else None, evaluation_source(sources, split, fake_is)
@@ -251,7 +288,8 @@ def deepfake_evaluate(
         grid = measure_robustness(detector, manifest, limit=limit)
     save_evaluation(evaluation, out, grid)
     resume.unlink(missing_ok=True)
-    print(evaluation, *([f"\nrobustness\n{grid}"] if grid else []), *([f"\nagainst {before}\n{compare(earlier, evaluation)}"] if earlier else []), sep="\n")
+    print(evaluation, *([f"\nrobustness\n{grid}"] if grid else []),
+          *([f"\nagainst {before}\n{compare(earlier, evaluation)}"] if earlier else []), sep="\n")
     for item in unreadable(evaluation): say(item["error"])
     return 1 if len(unreadable(evaluation)) else 0
 
@@ -264,17 +302,22 @@ def deepfake_finetune(
     replay:str=None, # Original training data
     val:str=None, # Decides when to stop
     test:str=None, # The untouched set; nobody in it is in any other set
-    out:str="models/best_model_finetuned.safetensors", # New weights; those that are not kept go to ..._rejected.safetensors
+    # New weights; those that are not kept go to ..._rejected.safetensors
+    out:str="models/best_model_finetuned.safetensors",
     epochs:int=8, # At most
     learning_rate:float=2e-4, # Of the head; early layers take a tenth of it
     settings:str="{}", # Further settings as JSON, for instance '{"patience": 5, "held_out": 0.3}'
-    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    fake_is:str=None,
 )->int: # Exit code
     "Learn from failures, and say before and after on what was held out. Exit code 0: kept, 1: not kept, or refused because sets overlap, 2: wrong usage."
-    if not (pool and replay and val and test): raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
+    if not (pool and replay and val and test):
+        raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
     from deepfake_nb.learn.finetune import finetune, settings_from_json
     from deepfake_nb.data.tables import fake_means
-    with fake_means(fake_is): result = finetune(weights, pool, replay, val, test, out, settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
+    with fake_means(fake_is):
+        result = finetune(weights, pool, replay, val, test, out,
+                          settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
     return print(result) or int(not result.kept)
 
 # %% ../nbs/94_cli.ipynb #816bb15a
@@ -283,7 +326,8 @@ def deepfake_finetune(
 def deepfake_app(
     port:int=8866, # Where to serve; 0 for any free port
     host:str="127.0.0.1", # Address to serve at; 0.0.0.0 lets everybody in the network in
-    weights:str=None, # Weights files to choose from, with commas between them; by default the one that comes with the package
+    # Weights files to choose from, with commas between them; by default the one that comes with the package
+    weights:str=None,
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     max_megabytes:float=200., # Largest file that visitors may upload
     preheated:int=2, # Pages kept ready for the next visitors
@@ -292,7 +336,8 @@ def deepfake_app(
 )->int: # Exit code
     "Serve the upload app. Stop it with Ctrl-C."
     files = weights_files(weights)
-    if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0): raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
+    if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0):
+        raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
     need("voila", "anywidget", "ipywidgets", "ipykernel", "nbconvert", task="app")
     from deepfake_nb.serve.server import serve_app
     return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
@@ -302,31 +347,37 @@ def deepfake_app(
 @command
 def deepfake_scan(
     *sources:str, # Folders, files, lists of files (text, or a CSV, JSON or Parquet table with the column path), or - for a list on standard input
-    out:Annotated[str, dict(metavar="FOLDER")]="scan", # Folder for rows/*.parquet, scan.json and summary.html; a scan that was stopped goes on there
+    # Folder for rows/*.parquet, scan.json and summary.html; a scan that was stopped goes on there
+    out:Annotated[str, dict(metavar="FOLDER")]="scan",
     weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
-    threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    threshold:Annotated[float, dict(metavar="P")]=None,
     frames:int=32, # Frames to look at in a video
     second_look:int=32, # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
     face_detector:str=None, # YuNet's ONNX file, or haar; by default the best one at hand
     device:str="cpu", # cpu, cuda or mps: where each worker computes
-    workers:int=None, # Processes, about 600 MB each; by default one per core (or CPU of the cluster), and not more than GB of memory
+    # Processes, about 600 MB each; by default one per core (or CPU of the cluster), and not more than GB of memory
+    workers:int=None,
     seconds:float=300., # Time for one file; what takes longer is stopped and becomes an error row
     engine:str=None, # processes or ray; by default ray with --address, else processes
     address:str=None, # Of a Ray cluster, for instance auto on one of its machines, or ray://head:10001
     gpus:float=0., # With ray: share of a GPU for each worker, for instance 0.25
     part_size:int=10_000, # Rows of a Parquet partition
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
-    calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
+    # What deepfake-calibrate measured; by default what the weights say
+    calibration:Annotated[str, dict(metavar="FILE")]=None,
     restart:bool=False, # Delete the rows of an earlier scan in the folder
 )->int: # Exit code
     "Judge any number of files. Prints a summary; exit code 0: every file has its row, 1: the scan could not begin or go on, 2: wrong usage, 130: stopped by Ctrl-C."
     check_usage(sources, False, threshold, frames, out)
-    if (1 if workers is None else workers) < 1 or seconds <= 0 or part_size < 1 or gpus < 0: raise UsageError("accepted: --workers and --part-size from 1, --seconds above 0, --gpus from 0")
-    if engine not in (None, "processes", "ray") or (engine == "processes" and address): raise UsageError("accepted: --engine processes, or --engine ray, with or without --address")
+    if (1 if workers is None else workers) < 1 or seconds <= 0 or part_size < 1 or gpus < 0:
+        raise UsageError("accepted: --workers and --part-size from 1, --seconds above 0, --gpus from 0")
+    if engine not in (None, "processes", "ray") or (engine == "processes" and address):
+        raise UsageError("accepted: --engine processes, or --engine ray, with or without --address")
     need("pandas", "pyarrow", task="scan")
     from deepfake_nb.serve.scan import scan
-    settings = dict(frames=frames, second_look=second_look, threshold=threshold, face_detector=face_detector, device=device,
-                    scorer=scorer, calibration=calibration)
+    settings = dict(frames=frames, second_look=second_look, threshold=threshold, face_detector=face_detector,
+                    device=device, scorer=scorer, calibration=calibration)
     print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
     say(f"rows: {Path(out)/'rows'}, summary: {Path(out)/'summary.html'}")
 
@@ -334,8 +385,10 @@ def deepfake_scan(
 @call_parse
 @command
 def deepfake_stream(
-    source:str, # The number of a camera such as 0, an address (rtsp, rtsps, rtmp, rtmps, http or https), or a video file
-    json:Annotated[str, dict(metavar="FILE")]=None, # Add the results to this file; by default they go to standard output
+    # The number of a camera such as 0, an address (rtsp, rtsps, rtmp, rtmps, http or https), or a video file
+    source:str,
+    # Add the results to this file; by default they go to standard output
+    json:Annotated[str, dict(metavar="FILE")]=None,
     save:Annotated[str, dict(metavar="FILE")]=None, # Write the picture with boxes and labels as an MP4
     seconds:float=None, # Stop after so many; by default never
     every:float=1., # Seconds between lines of JSON. Changes of labels and events are written at once
@@ -346,7 +399,8 @@ def deepfake_stream(
     timeout:float=10., # Seconds without an answer after which a connection is given up
     give_up:float=None, # Seconds without a picture after which it is an error; by default never, once there was one
     weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
-    threshold:Annotated[float, dict(metavar="P")]=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
+    threshold:Annotated[float, dict(metavar="P")]=None,
     device:str=None, # cpu, cuda or mps; by default the fastest one here
 )->int: # Exit code
     "Watch a camera, a stream or a file and say who is real. Stop it with Ctrl-C. Exit code 0: it ended, 1: the source failed, 2: wrong usage."
@@ -354,12 +408,15 @@ def deepfake_stream(
     from deepfake_nb.see.capture import Capture, SourceError
     from deepfake_nb.serve.live import JsonLines, VideoRecorder, watch
     from deepfake_nb.serve.stream import Stream, StreamSettings
-    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
-    try: parts = Capture(source, fast, timeout, give_up=give_up), StreamSettings(rate=rate, half_life=half_life, dwell=dwell), VideoRecorder(save, rate) if save else None
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
+    try:
+        parts = Capture(source, fast, timeout, give_up=give_up), StreamSettings(rate=rate, half_life=half_life, dwell=dwell), VideoRecorder(save, rate) if save else None
     except (SourceError, ValueError) as e: raise UsageError(str(e)) from e
     capture, settings, recorder = parts
     with open(json, "a", encoding="utf-8") if json else nullcontext(sys.stdout) as file:
-        last = watch(Stream(capture, make_detector(weights, device, threshold=threshold), settings, seconds), JsonLines(file, every), recorder, say)
+        last = watch(Stream(capture, make_detector(weights, device, threshold=threshold), settings, seconds),
+                     JsonLines(file, every), recorder, say)
     if last: say(f"{last.time:.1f} s watched, {last.received} frames received, {last.dropped} of them dropped")
 
 # %% ../nbs/94_cli.ipynb #f7a1e23e
@@ -379,8 +436,10 @@ def deepfake_export(
     try: scorer = load_scorer(weights)
     except WeightsError as e: raise UsageError(f"--weights: {e}") from e
     export_scorer(scorer, path)
-    differences, tolerance = {o: parity(scorer, load_engine(path, o)) for o in engines_here() if o != "torch"}, TOLERANCE["float32"]
-    print(json.dumps(dict(path=str(path), bytes=path.stat().st_size, weights_sha256=scorer.sha256, fingerprint=fingerprint(scorer),
-                          parity=differences, tolerance=tolerance), indent=2))
-    if not differences: say("Neither ONNX Runtime nor OpenVINO is installed, so the file was not compared with PyTorch.")
+    differences, tolerance = {o: parity(scorer, load_engine(path, o)) for o in engines_here()
+                              if o != "torch"}, TOLERANCE["float32"]
+    print(json.dumps(dict(path=str(path), bytes=path.stat().st_size, weights_sha256=scorer.sha256,
+                          fingerprint=fingerprint(scorer), parity=differences, tolerance=tolerance), indent=2))
+    if not differences:
+        say("Neither ONNX Runtime nor OpenVINO is installed, so the file was not compared with PyTorch.")
     return int(any(o["logits"] > tolerance for o in differences.values()))

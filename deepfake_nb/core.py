@@ -142,8 +142,10 @@ class FaceVerdict:
     sharpness: float|None = None # median sharpness of the crops, as `faces.sharpness` measures it
     heatmap: str|None = None # path of this person's heatmap, if one was written
     distance: float|None = None # from the faces that the weights know, about 1 for faces like them; None: not measured
-    where: dict = field(default_factory=dict) # where the network looked, as `explain` writes it: time, box, spread, regions, sizes
-    forgery: dict = field(default_factory=dict) # the kind of forgery, as a hint: kind, error, n; empty where it cannot be told
+    # where the network looked, as `explain` writes it: time, box, spread, regions, sizes
+    where: dict = field(default_factory=dict)
+    # the kind of forgery, as a hint: kind, error, n; empty where it cannot be told
+    forgery: dict = field(default_factory=dict)
 
     @property
     def credible(self)->bool: return self.probability is not None and not self.reasons # may it carry the verdict?

@@ -14,8 +14,8 @@ from .core import DeepfakeError
 __all__ = ['module_of', 'extras_by_module', 'how_to_install', 'MissingExtra', 'need']
 
 # %% ../nbs/01_extras.ipynb #56be691b
-_IRREGULAR = {"scikit-learn": "sklearn", "c2pa-python": "c2pa", "opencv-python-headless": "cv2", "pillow": "PIL", "mkdocs-material": "material",
-              "grad-cam": "pytorch_grad_cam"}
+_IRREGULAR = {"scikit-learn": "sklearn", "c2pa-python": "c2pa", "opencv-python-headless": "cv2", "pillow": "PIL",
+              "mkdocs-material": "material", "grad-cam": "pytorch_grad_cam"}
 
 def module_of(
     package:str, # As pip names it, for instance 'scikit-learn'

@@ -21,24 +21,30 @@ __all__ = ['deepfake_api']
 def deepfake_api(
     port:int=8000, # Where to serve; 0 for any free port
     host:str="127.0.0.1", # Address to serve at; 0.0.0.0 lets everybody in the network in
-    weights:str=None, # Weights files to choose from, with commas between them; by default the one that comes with the package
+    # Weights files to choose from, with commas between them; by default the one that comes with the package
+    weights:str=None,
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     max_megabytes:float=200., # Largest file
     queue:int=32, # Files that may wait; more are refused
     seconds:float=300., # Time for one file; what takes longer is stopped
     keep_minutes:float=15., # For which a result is kept
     keep_results:int=100, # Results that are kept, in memory
-    key_file:Annotated[str, dict(metavar="FILE")]=None, # Holds the key that clients must show; by default DEEPFAKE_NB_API_KEY, and without that no key is asked for
+    # Holds the key that clients must show; by default DEEPFAKE_NB_API_KEY, and without that no key is asked for
+    key_file:Annotated[str, dict(metavar="FILE")]=None,
     origins:str="", # Origins of pages in browsers that may ask, with commas between them; by default none
     root_path:str="", # Path of the API behind a proxy that removes it
 )->int: # Exit code
     "Serve verdicts over HTTP. Stop it with Ctrl-C or SIGTERM. Exit code 1: the engine does not start, 2: wrong usage."
     files = weights_files(weights)
-    if not (0 <= port < 65536 and min(max_megabytes, queue, seconds, keep_minutes, keep_results) > 0): raise UsageError("accepted: --port from 0 to 65535, and --max-megabytes, --queue, --seconds, --keep-minutes and --keep-results above 0")
+    if not (0 <= port < 65536 and min(max_megabytes, queue, seconds, keep_minutes, keep_results) > 0):
+        raise UsageError("accepted: --port from 0 to 65535, and --max-megabytes, --queue, --seconds, --keep-minutes "
+                         "and --keep-results above 0")
     need("fastapi", "uvicorn", "python_multipart", "nbconvert", "nbformat", task="api")
     from deepfake_nb.serve.api import Limits
     from deepfake_nb.serve.hosting import read_key, serve_api
-    limits = Limits(megabytes=max_megabytes, queue=queue, seconds=seconds, keep_minutes=keep_minutes, keep_results=keep_results)
+    limits = Limits(megabytes=max_megabytes, queue=queue, seconds=seconds, keep_minutes=keep_minutes,
+                    keep_results=keep_results)
     try: key = read_key(key_file)
     except DeepfakeError as e: raise UsageError(str(e)) from e
-    return serve_api(port, host, files, device, limits, key, [o.strip() for o in origins.split(",") if o.strip()], root_path)
+    return serve_api(port, host, files, device, limits, key, [o.strip() for o in origins.split(",") if o.strip()],
+                     root_path)

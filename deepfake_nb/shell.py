@@ -29,7 +29,8 @@ def _report_place()->str: # where faults are reported
 
 def _unforeseen(e:Exception)->str: # a sentence about a fault of the library itself
     place = traceback.extract_tb(e.__traceback__)[-1]
-    return (f"unforeseen, {type(e).__name__}: {str(e) or 'no more is known'} ({Path(place.filename).name}, line {place.lineno}). "
+    return (f"unforeseen, {type(e).__name__}: {str(e) or 'no more is known'} ({Path(place.filename).name}, line "
+            f"{place.lineno}). "
             f"Please report it{_report_place()} with what DEEPFAKE_NB_DEBUG=1 shows.")
 
 def error_sentence(
@@ -40,15 +41,19 @@ def error_sentence(
     if isinstance(e, KeyboardInterrupt): return 130, "interrupted"
     if isinstance(e, (UsageError, MissingExtra)): return 2, str(e)
     if isinstance(e, DeepfakeError): return 1, str(e)
-    if isinstance(e, ModuleNotFoundError) and e.name and how_to_install(e.name): return 2, str(MissingExtra([e.name], task))
-    if isinstance(e, OSError) and e.strerror: return 1, f"{e.filename or 'standard output, or a file without a name'}: {e.strerror}."
+    if isinstance(e, ModuleNotFoundError) and e.name and how_to_install(e.name):
+        return 2, str(MissingExtra([e.name], task))
+    if isinstance(e, OSError) and e.strerror:
+        return 1, f"{e.filename or 'standard output, or a file without a name'}: {e.strerror}."
     if isinstance(e, OSError): return 1, str(e)
-    if isinstance(e, MemoryError): return 1, "not enough memory. Accepted: fewer frames, smaller batches, or a machine with more"
+    if isinstance(e, MemoryError):
+        return 1, "not enough memory. Accepted: fewer frames, smaller batches, or a machine with more"
     return 1, _unforeseen(e)
 
 # %% ../nbs/92_shell.ipynb #f6a76324
 def _output_gone()->None: # what is still to be printed goes nowhere, so that the end of Python is no error too
-    with contextlib.suppress(OSError, ValueError, AttributeError): os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 def _exit_code(function, args, kwargs)->int: # runs the body of a command; errors become sentences
     name = function.__name__.replace("_", "-")
@@ -67,9 +72,12 @@ def _exit_code(function, args, kwargs)->int: # runs the body of a command; error
     return code
 
 # %% ../nbs/92_shell.ipynb #8a96309e
-def _share_cores()->None: # threads that wait shall sleep, and be no more than a container gives cores; what the user has set stays
-    waits = dict(OMP_WAIT_POLICY="PASSIVE", OPENCV_THREAD_POOL_ACTIVE_WAIT_WORKER="0", OPENCV_THREAD_POOL_ACTIVE_WAIT_MAIN="0")
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"), str(available_cores()))
+# threads that wait shall sleep, and be no more than a container gives cores; what the user has set stays
+def _share_cores()->None:
+    waits = dict(OMP_WAIT_POLICY="PASSIVE", OPENCV_THREAD_POOL_ACTIVE_WAIT_WORKER="0",
+                 OPENCV_THREAD_POOL_ACTIVE_WAIT_MAIN="0")
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"),
+                           str(available_cores()))
     for name, value in (waits | counts).items(): os.environ.setdefault(name, value) # read when the libraries are loaded
 
 # %% ../nbs/92_shell.ipynb #2d860bce
@@ -112,7 +120,8 @@ def command(
 ): # The same function; run from the shell it turns errors into sentences and exit codes
     "Mark the body of a command. Goes below `call_parse`."
     @functools.wraps(function)
-    def run(*args, **kwargs): return _exit_code(function, args, kwargs) if _from_shell.get() else function(*args, **kwargs)
+    def run(*args, **kwargs):
+        return _exit_code(function, args, kwargs) if _from_shell.get() else function(*args, **kwargs)
     return run
 
 # %% ../nbs/92_shell.ipynb #99ca1b03
@@ -125,7 +134,8 @@ def run_command(
     out, error, old = io.StringIO(), io.StringIO(), sys.argv
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         script = Path(folder)/name.replace("_", "-")
-        script.write_text(f"import sys\nfrom {module} import {name}\nif __name__ == '__main__': sys.exit({name}())\n") # what pip writes for a console script
+        # what pip writes for a console script
+        script.write_text(f"import sys\nfrom {module} import {name}\nif __name__ == '__main__': sys.exit({name}())\n")
         sys.argv = [str(script), *map(str, arguments)]
         try: runpy.run_path(str(script), run_name="__main__")
         except SystemExit as e: code = e.code
@@ -173,7 +183,8 @@ def print_json(
     "Print results as they come."
     if several: print("[", flush=True)
     try:
-        for i, item in enumerate(items): print("," * bool(i), json.dumps(item, indent=2, allow_nan=False), sep="", end="\n", flush=True)
+        for i, item in enumerate(items):
+            print("," * bool(i), json.dumps(item, indent=2, allow_nan=False), sep="", end="\n", flush=True)
     finally:
         if several: print("]", flush=True)
 
@@ -208,11 +219,15 @@ def check_usage(
 )->None: # Raises `UsageError`
     "Say what is wrong with the arguments of `deepfake_predict`."
     if not paths and not demo: raise UsageError("no file given. Accepted: one or more images or videos, or --demo")
-    if threshold is not None and not 0 <= threshold <= 1: raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
     if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
-    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()), None)
-    if not existing.is_dir(): raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
-    if out and not os.access(existing, os.W_OK | os.X_OK): raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
+    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()),
+                    None)
+    if not existing.is_dir():
+        raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
+    if out and not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
 
 # %% ../nbs/92_shell.ipynb #5e0a91c3
 def evaluation_source(
@@ -230,7 +245,8 @@ def evaluation_source(
         raise UsageError(f"--split {split}: no such items. Accepted: {known or 'no --split'}")
     chosen = manifest if split is None else manifest[manifest.split == split].reset_index(drop=True)
     if trained := int((chosen.split == "train").sum()):
-        say(f"{trained} of {len(chosen)} items are in the training split: figures on items that were trained on say nothing.")
+        say(f"{trained} of {len(chosen)} items are in the training split: figures on items that were trained on say "
+            "nothing.")
     return chosen
 
 # %% ../nbs/92_shell.ipynb #c62cea08

@@ -24,18 +24,21 @@ def _write_calibration(made, scorer, out:str)->None: # as a file of its own, or 
     new.config = replace(new.config, name=Path(out).stem, parent_sha256=scorer.sha256)
     save_scorer(new, out)
 
+# %% ../nbs/98_workbench.ipynb #130dea41
 @call_parse
 @command
 def deepfake_calibrate(
     *sources:str, # Manifests (CSV, JSON) or folders with labels; public data sets are recognised by their layout. Nothing the scorer was trained on
     weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
-    out:Annotated[str, dict(metavar="FILE")]="calibration.json", # Calibration file (.json), or new weights (.safetensors)
+    # Calibration file (.json), or new weights (.safetensors)
+    out:Annotated[str, dict(metavar="FILE")]="calibration.json",
     rate:float=.05, # Share of the real files that may be called FAKE
     undecided:float=.05, # Share of them that may be left undecided beside
     pooling:str="auto", # How the frames of a film become one: mean, soft maximum or share; auto: what finds most
     split:str=None, # Only the items of this split: train, val or test
-    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    fake_is:str=None,
     dataset:str="", # What the material is called in the record
     frames:int=32, # Frames to look at in a video
     device:str=None, # cpu, cuda or mps; by default the fastest one here
@@ -43,17 +46,22 @@ def deepfake_calibrate(
     "Give a scorer temperature, threshold, pooling and abstention from real material. Exit code 0: written, 1: too little or unreadable material, 2: wrong usage."
     if not sources: raise UsageError("nothing to calibrate by. Accepted: one or more manifests or folders")
     check_usage(sources, False, None, frames, str(Path(out).parent))
-    if Path(out).suffix not in (".json", ".safetensors") or scorer and not out.endswith(".json"): raise UsageError(f"--out {out}. Accepted: a name that ends in .json, or with weights of this library in .safetensors")
+    if Path(out).suffix not in (".json", ".safetensors") or scorer and not out.endswith(".json"):
+        raise UsageError(f"--out {out}. Accepted: a name that ends in .json, or with weights of this library in "
+                         ".safetensors")
     from deepfake_nb.measure.pooling import POOLINGS
-    if pooling not in ("auto", *POOLINGS): raise UsageError(f"--pooling {pooling}. Accepted: auto, {', '.join(POOLINGS)}")
+    if pooling not in ("auto", *POOLINGS):
+        raise UsageError(f"--pooling {pooling}. Accepted: auto, {', '.join(POOLINGS)}")
     need("pandas", "sklearn", task="evaluate")
     from deepfake_nb.measure.calibrate import AbstentionRule
     from deepfake_nb.measure.recalibrate import calibrate_detector, raw_scorer
     manifest, whole = evaluation_source(sources, split, fake_is), make_detector(weights, device, scorer=scorer)
     resume = Path(out).with_suffix(".scored.jsonl")
-    made = calibrate_detector(make_detector(raw_scorer(whole.scorer), device, frames=frames), manifest, rate, undecided, pooling, dataset, resume, rule=AbstentionRule.from_dict(whole.scorer.config.abstention))
+    made = calibrate_detector(make_detector(raw_scorer(whole.scorer), device, frames=frames), manifest, rate, undecided,
+                              pooling, dataset, resume, rule=AbstentionRule.from_dict(whole.scorer.config.abstention))
     _write_calibration(made, whole.scorer, out)
     resume.unlink(missing_ok=True)
     for line in made.notes: say(line)
     fpr = made.false_positive_rate
-    print(f"{out}: FAKE from {made.threshold:.1%} on; {fpr['achieved']:.1%} of {fpr['n_real']} real files ({fpr['people']} people) are called FAKE, with 95% certainty {fpr['low']:.1%} to {fpr['high']:.1%}.")
+    print(f"{out}: FAKE from {made.threshold:.1%} on; {fpr['achieved']:.1%} of {fpr['n_real']} real files "
+          f"({fpr['people']} people) are called FAKE, with 95% certainty {fpr['low']:.1%} to {fpr['high']:.1%}.")

@@ -7,7 +7,8 @@ from PIL import Image
 from deepfake_nb.core import INCONCLUSIVE, FaceVerdict, WeightsError, prediction_from_dict
 from deepfake_nb.see.media import write_video
 from deepfake_nb.model.scorer import create_scorer, save_scorer
-from deepfake_nb.judge.predict import KEY_FRAMES, Detector, judge
+from deepfake_nb.judge.people import KEY_FRAMES
+from deepfake_nb.judge.predict import Detector, judge
 
 portrait = get_sample_data("grace_hopper.jpg", asfileobj=False)
 shared = Path(__file__).parents[2]/"shared"

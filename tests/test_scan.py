@@ -8,7 +8,8 @@ from PIL import Image
 pytest.importorskip("pyarrow", reason="a scan writes Parquet: pip install 'deepfake_nb[scan]'")
 pytest.importorskip("pandas", reason="a scan is read with pandas: pip install 'deepfake_nb[scan]'")
 from deepfake_nb.core import DeepfakeError
-from deepfake_nb.serve.ledger import ScanError, plain_path, read_scan, summarise
+from deepfake_nb.serve.ledger import ScanError, plain_path, read_scan
+from deepfake_nb.serve.summary import summarise
 from deepfake_nb.see.media import write_video
 from deepfake_nb.model.scorer import create_scorer, save_scorer
 from deepfake_nb.judge.predict import Detector

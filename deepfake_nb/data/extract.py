@@ -186,7 +186,8 @@ def _read_clips(job:_Job, settings:ExtractSettings, detector:FaceDetector)->tupl
         return [], "ERROR", clean_text(f"{type(error).__name__}: {error}")
 
 # %% ../../nbs/data/40_extract.ipynb #e1d7b229
-def _write_crop(crop:np.ndarray, path:Path, format:str)->str: # a digest of the bytes; raises `WriteError` where they are not all there
+# a digest of the bytes; raises `WriteError` where they are not all there
+def _write_crop(crop:np.ndarray, path:Path, format:str)->str:
     data = io.BytesIO()
     Image.fromarray(crop).save(data, **FORMATS[format])
     with atomic_write(path) as temporary:
@@ -203,10 +204,13 @@ def _write_crops(clips:list[tuple], place:Path, name:str, settings:ExtractSettin
         for i, (crop, time, face) in enumerate(zip(clip.crops, clip.times, clip.faces)):
             file = f"p{clip.person}_{i:03}.{settings.format}"
             digest, mask = _write_crop(crop, place/file, settings.format), {}
-            if masks: mask = dict(mask=f"{name}/{file}.mask.png", mask_digest=_write_crop(masks[i], place/f"{file}.mask.png", "png"))
+            if masks:
+                mask = dict(mask=f"{name}/{file}.mask.png",
+                            mask_digest=_write_crop(masks[i], place/f"{file}.mask.png", "png"))
             source = {f"source_{k}": round(float(v), 2) for k, v in zip("xywh", face.box)}
-            crops.append(mask | dict(path=f"{name}/{file}", digest=digest, row=row, person=clip.person, time=round(float(time), 4),
-                              **faces_in_crop(face, settings.size, settings.margin), **source, sharpness=round(sharpness(crop), 2)))
+            crops.append(mask | dict(path=f"{name}/{file}", digest=digest, row=row, person=clip.person,
+                              time=round(float(time), 4), **faces_in_crop(face, settings.size, settings.margin),
+                              **source, sharpness=round(sharpness(crop), 2)))
     return crops
 
 def _write_record(job:_Job, crops:list[dict], reason:str="", detail:str="")->dict:
@@ -218,7 +222,8 @@ def _read_record(job:_Job)->dict|None: # None: not done, not as it is wanted now
     try:
         record = json.loads(job.record.read_text())
         if record["key"] != job.key or record["reason"] == "ERROR": return None
-        written = [(o["path"], o["digest"]) for o in record["crops"]] + [(o["mask"], o["mask_digest"]) for o in record["crops"] if "mask" in o]
+        written = [(o["path"], o["digest"]) for o in record["crops"]] + [(o["mask"], o["mask_digest"])
+            for o in record["crops"] if "mask" in o]
         return record if all(_digest((Path(job.out)/name).read_bytes()) == digest for name, digest in written) else None
     except (OSError, ValueError, KeyError, TypeError): return None
 
@@ -364,27 +369,34 @@ def extract(
     return _write_tables(manifest, records, out, detector, [o for o in notes if o not in told])
 
 # %% ../../nbs/data/40_extract.ipynb #5beb1a7a
-def _without_own(manifest:pd.DataFrame, out:Path)->pd.DataFrame: # the same; raises `ManifestError` where crops of this very folder are to be cut up
+# the same; raises `ManifestError` where crops of this very folder are to be cut up
+def _without_own(manifest:pd.DataFrame, out:Path)->pd.DataFrame:
     own = [o for o in manifest.path if Path(unspell_name(o)).is_relative_to(out/"crops")]
-    if own: raise ManifestError(own[0], f"a crop of an earlier run into {out} ({len(own)} of {len(manifest)} items are)", "the files that the crops were cut from, or another folder to write to")
+    if own:
+        raise ManifestError(own[0], f"a crop of an earlier run into {out} ({len(own)} of {len(manifest)} items are)",
+                            "the files that the crops were cut from, or another folder to write to")
     return manifest
 
 def _tidy(out:Path): # temporary files of a run that was killed
     for path in (*out.glob(".*"), *(out/"records").glob(".*")):
         if re.fullmatch(r"\..{8}(\.csv|\.json)", path.name): path.unlink()
 
-def _write_mark(out:Path, settings:ExtractSettings, detector:FaceDetector): # from the first minute on, so that nobody takes crops for data
+# from the first minute on, so that nobody takes crops for data
+def _write_mark(out:Path, settings:ExtractSettings, detector:FaceDetector):
     with atomic_write(out/"extraction.json") as temporary:
-        temporary.write_text(json.dumps(dict(settings=dataclasses.asdict(settings), face_detector=dict(name=detector.name, sha256=detector.sha256)), indent=1))
+        temporary.write_text(json.dumps(dict(settings=dataclasses.asdict(settings),
+                                             face_detector=dict(name=detector.name, sha256=detector.sha256)), indent=1))
 
 def _write_tables(manifest, records, out:Path, detector:FaceDetector, notes:list[str])->pd.DataFrame:
     failures, table = _failure_table(manifest, records), _crop_table(manifest, records, out)
     with atomic_write(out/"failures.csv") as temporary: failures.to_csv(temporary, index=False, encoding="utf-8")
     if not len(table):
-        raise DeepfakeError(f"{out}: not one face came out of {len(manifest)} items; the reasons are in failures.csv, the first: {failures.detail.iloc[0]}")
+        raise DeepfakeError(f"{out}: not one face came out of {len(manifest)} items; the reasons are in failures.csv, "
+                            f"the first: {failures.detail.iloc[0]}")
     write_manifest(table, out/"manifest.csv")
     count = failures.reason.value_counts()
     by = f" ({', '.join(f'{n} x {reason}' for reason, n in count.items())})" if len(count) else ""
-    notes = [*notes, f"{len(table)} crops of {len(manifest) - len(failures)} items; {len(failures)} items gave none{by}, see failures.csv."]
+    notes = [*notes, f"{len(table)} crops of {len(manifest) - len(failures)} items; {len(failures)} items gave "
+                     f"none{by}, see failures.csv."]
     table.attrs.update(root=str(out), notes=[*notes, *([detector.note] if detector.note else [])])
     return check_manifest(table, str(out))

@@ -154,34 +154,45 @@ def manifest_from_folder(
         inside = path.relative_to(root)
         words = [o.lower() for o in inside.parts[:-1]]
         if len({_folder_labels[o] for o in words if o in _folder_labels}) > 1:
-            raise ManifestError(root, f"{spell_name(inside)} lies under words of both labels", "one of real and fake above a file")
+            raise ManifestError(root, f"{spell_name(inside)} lies under words of both labels",
+                                "one of real and fake above a file")
         at = next((i for i, o in enumerate(words) if o in _folder_labels), None)
         if at is None:
             unlabelled.append(inside)
             continue
-        split = next((SPLIT_WORDS[o] for o in words[:at] if o in SPLIT_WORDS), next((SPLIT_WORDS[o] for o in words if o in SPLIT_WORDS), ""))
+        split = next((SPLIT_WORDS[o] for o in words[:at] if o in SPLIT_WORDS),
+                     next((SPLIT_WORDS[o] for o in words if o in SPLIT_WORDS), ""))
         deeper = inside.parts[at + 1:-1]
         frames = deeper and is_picture(path)
         who = group(inside) if group else "/".join(filter(None, (split, *deeper))) if frames else inside.as_posix()
         label = _folder_labels[words[at]]
-        records.append(item_record(path, root, label, root.name, deeper[0] if deeper else "fake", split, [str(who).replace("|", "_")]))
+        records.append(item_record(path, root, label, root.name, deeper[0] if deeper else "fake", split,
+                                   [str(who).replace("|", "_")]))
     if unlabelled:
-        raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance {spell_name(unlabelled[0])}", "train/real/..., train/fake/..., val/..., test/..., or a public data set as it was published: " + ", ".join(o for o in ADAPTERS if MARKS[o] and o != "csv"))
-    return finish_manifest(records, root, found.notes(), "train/real/..., train/fake/..., val/..., test/... with images or videos")
+        raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance "
+                                  f"{spell_name(unlabelled[0])}",
+                                  "train/real/..., train/fake/..., val/..., test/..., or a public data set as it was "
+                                  "published: " + ", ".join(o for o in ADAPTERS if MARKS[o] and o != "csv"))
+    return finish_manifest(records, root, found.notes(), "train/real/..., train/fake/..., val/..., test/... with "
+                                                         "images or videos")
 
 # %% ../../nbs/data/25_manifest.ipynb #8418af26
 _flag = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
 
-def _said_elsewhere(table:pd.DataFrame, taken:str)->dict[str, list]: # by the place in the table: what each row states there, None where it states nothing
+# by the place in the table: what each row states there, None where it states nothing
+def _said_elsewhere(table:pd.DataFrame, taken:str)->dict[str, list]:
     said, varied = {}, table.label.nunique() > 1
-    for name in [o for o in table if o not in (taken, "path", "label", "split", "group", "dataset", "video_id", "identities", "identity", "pair")]:
+    for name in [o for o in table if o not in (taken, "path", "label", "split", "group", "dataset", "video_id",
+                                               "identities", "identity", "pair")]:
         yes = yes_means(name)
         if pd.api.types.is_numeric_dtype(table[name]) and yes is None: continue
         read = (lambda o: _folder_labels[str(o).lower()]) if yes is None else lambda o: _flag[str(o).lower()] if yes == FAKE else 1 - _flag[str(o).lower()]
         stated = [_or_none(read, o) for o in table[name]]
-        if name == "method" or yes is not None or None not in stated and (len(set(stated)) > 1 or not varied): said[f"the column {name}"] = stated
+        if name == "method" or yes is not None or None not in stated and (len(set(stated)) > 1 or not varied):
+            said[f"the column {name}"] = stated
     if "source_path" not in table: # crops lie in folders of another kind
-        words = [{_folder_labels.get(o.lower()) for o in re.split(r"[/\\\\]", o)[:-1]} - {None} if not os.path.isabs(o) else () for o in table.path]
+        words = [{_folder_labels.get(o.lower()) for o in re.split(r"[/\\\\]", o)[:-1]} - {None} if not os.path.isabs(o)
+                 else () for o in table.path]
         boxes = set(BOX_COLUMNS) <= set(table) # a forged film may hold somebody who is real
         said["the folder"] = [None if len(o) != 1 or boxes and FAKE in o else next(iter(o)) for o in words]
     return said
@@ -195,11 +206,16 @@ def _compare_labels(path:Path, table:pd.DataFrame, taken:str="label", sure:bool=
     for place, stated in said.items():
         wrong = [o for o in zip(table.index, table.path, table.label, stated) if o[3] is not None and o[2] != o[3]]
         if not wrong: continue
-        rows = "; ".join(f"line {line}, {name}: {LABELS[label]}, but {place} says {LABELS[other]}" for line, name, label, other in wrong[:3])
+        rows = "; ".join(f"line {line}, {name}: {LABELS[label]}, but {place} says {LABELS[other]}"
+                         for line, name, label, other in wrong[:3])
         turned = " (all of them: perhaps 1 means real in this table)" if len(wrong) == len(stated) else ""
-        raise ManifestError(path, f"labels that contradict the table itself in {len(wrong)} of {len(stated)} rows{turned}: {rows}", "0 or real, 1 or fake, everywhere alike, or fake_is=0 (--fake-is 0) where 1 means real")
+        raise ManifestError(path, f"labels that contradict the table itself in {len(wrong)} of {len(stated)} "
+                                  f"rows{turned}: {rows}", "0 or real, 1 or fake, everywhere alike, or fake_is=0 "
+                                                           "(--fake-is 0) where 1 means real")
     if not sure and not any(o is not None for stated in said.values() for o in stated):
-        raise ManifestError(path, f"numbers in the column {taken}, and nothing that says which of them is forged", "words such as real and fake; a column called is_fake or is_real; another column or folders that say it; or fake_is=1 (--fake-is 1) where 1 means FAKE")
+        raise ManifestError(path, f"numbers in the column {taken}, and nothing that says which of them is forged",
+                            "words such as real and fake; a column called is_fake or is_real; another column or "
+                            "folders that say it; or fake_is=1 (--fake-is 1) where 1 means FAKE")
 
 # %% ../../nbs/data/25_manifest.ipynb #8dd33a31
 def drop_doubles(

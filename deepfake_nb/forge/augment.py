@@ -39,7 +39,8 @@ def _generator_on(device:torch.device, seed:int)->torch.Generator: return torch.
 def grain(
     shape:tuple, # Of what is drawn
     like:Tensor, # On its device, and of its kind
-    generator:torch.Generator|None=None, # For results that can be repeated; one of another device gives no more than a seed
+    # For results that can be repeated; one of another device gives no more than a seed
+    generator:torch.Generator|None=None,
 )->Tensor: # Of that shape, mean 0 and standard deviation 1
     "Random numbers for pixels, drawn where the pixels are."
     if generator is not None and generator.device.type != like.device.type:
@@ -53,7 +54,8 @@ def per_clip(
 )->Tensor: # `(B, 1, 1, 1, 1)` on the device of `x`
     "A strength as a tensor that broadcasts over clips; raises `ValueError` for a wrong length or shape."
     if x.ndim != 5 or x.shape[2] != 3: raise ValueError(f"expected clips (B, T, 3, H, W), got {tuple(x.shape)}")
-    s = onto(strength.float().flatten(), x.device) if isinstance(strength, Tensor) else torch.full((1,), float(strength), device=x.device)
+    s = onto(strength.float().flatten(), x.device) if isinstance(strength, Tensor) else torch.full((1,),
+        float(strength), device=x.device)
     if len(s) not in (1, len(x)): raise ValueError(f"expected 1 strength or {len(x)}, one per clip, got {len(s)}")
     return s.expand(len(x)).reshape(-1, 1, 1, 1, 1)
 
@@ -176,7 +178,8 @@ def denoise(
     radius:int=2, # Of the neighbourhood in pixels
 )->Tensor: # Same shape
     "Grain smoothed away, edges kept."
-    mean = lambda o: torch.nn.functional.avg_pool2d(o.flatten(0, 1), 2*radius + 1, 1, radius, count_include_pad=False).unflatten(0, x.shape[:2])
+    mean = lambda o: torch.nn.functional.avg_pool2d(o.flatten(0, 1), 2*radius + 1, 1, radius,
+                                                    count_include_pad=False).unflatten(0, x.shape[:2])
     middle = mean(x)
     variance = (mean(x*x) - middle*middle).clamp(min=0)
     kept = (variance + 1e-8)/(variance + 1e-8 + per_clip(strength, x)**2)
@@ -188,14 +191,16 @@ _luma_table = """16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 
 _chroma_table = """17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99""" + " 99"*32
 
 @functools.lru_cache
-def _jpeg_constants(device:torch.device)->tuple[Tensor, ...]: # DCT as (64, 64), tables (2, 64), RGB -> YCbCr (3, 3) and back
+# DCT as (64, 64), tables (2, 64), RGB -> YCbCr (3, 3) and back
+def _jpeg_constants(device:torch.device)->tuple[Tensor, ...]:
     k = torch.arange(8, dtype=torch.float64)
     dct = torch.cos((2*k + 1)*k[:, None]*math.pi/16)*torch.where(k[:, None] == 0, math.sqrt(1/8), .5)
     tables = torch.tensor([[float(o) for o in t.split()] for t in (_luma_table, _chroma_table)])
     colour = torch.tensor([[.299, .587, .114], [-.168736, -.331264, .5], [.5, -.418688, -.081312]])
     return tuple(o.float().to(device) for o in (torch.kron(dct, dct), tables, colour, torch.linalg.inv(colour)))
 
-def _quantise(plane:Tensor, table:Tensor, dct:Tensor)->Tensor: # plane (B, N, H, W), H and W multiples of 8; table (B, 64)
+# plane (B, N, H, W), H and W multiples of 8; table (B, 64)
+def _quantise(plane:Tensor, table:Tensor, dct:Tensor)->Tensor:
     b, n, h, w = plane.shape
     blocks = plane.reshape(b, n, h//8, 8, w//8, 8).transpose(3, 4).reshape(b, -1, 64)
     steps = table[:, None]
@@ -215,7 +220,8 @@ def jpeg(
     ycc = torch.einsum("ij,njhw->nihw", colour, pad).unflatten(0, (b, t))
     y = _quantise(ycc[:, :, 0] - 128, luma, dct) + 128
     cc = torch.nn.functional.avg_pool2d(ycc[:, :, 1:].flatten(0, 1), 2).unflatten(0, (b, t)).flatten(1, 2)
-    cc = torch.nn.functional.interpolate(_quantise(cc, chroma, dct), scale_factor=2, mode="bilinear", align_corners=False)
+    cc = torch.nn.functional.interpolate(_quantise(cc, chroma, dct), scale_factor=2, mode="bilinear",
+                                         align_corners=False)
     ycc = torch.cat([y[:, :, None], cc.unflatten(1, (t, 2))], 2)
     rgb = torch.einsum("ij,btjhw->btihw", back, ycc)
     return (rgb[..., :h, :w].round()/255).clamp(0, 1)
@@ -253,7 +259,8 @@ def h264(
 )->Tensor: # Same shape, on the same device
     "Each clip written as H.264 video in memory and read again; raises `ImportError` where PyAV is not installed."
     per_clip(float(strength), x)
-    return from_bytes(torch.from_numpy(np.stack([h264_clip(o, strength, frame_rate) for o in to_bytes(x).cpu().numpy()]))).to(x)
+    return from_bytes(torch.from_numpy(np.stack([h264_clip(o, strength, frame_rate)
+                                                 for o in to_bytes(x).cpu().numpy()]))).to(x)
 
 def film(
     x:Tensor, # `(B, T, 3, S, S)` in [0, 1]
@@ -261,7 +268,8 @@ def film(
     scale:float=1., # Share of the size at which it is filmed, above 0 to 1
 )->Tensor: # Same shape; raises `ImportError` where PyAV is not installed
     "Written as H.264 video, in which the face is smaller, and read again."
-    return from_bytes(torch.from_numpy(np.stack([film_clip(o, rate, round(x.shape[-1]*scale)) for o in to_bytes(x).cpu().numpy()]))).to(x)
+    return from_bytes(torch.from_numpy(np.stack([film_clip(o, rate, round(x.shape[-1]*scale))
+                                                 for o in to_bytes(x).cpu().numpy()]))).to(x)
 
 # %% ../../nbs/forge/05_augment.ipynb #af3aef5c
 DEGRADATIONS:dict[str, tuple[Callable, str, tuple]] = dict(
@@ -279,7 +287,8 @@ def degrade(
     strength:float|Tensor, # As that degradation understands it
 )->Tensor: # Same shape
     "Apply a degradation by its name; raises `ValueError` for an unknown one."
-    if name not in DEGRADATIONS: raise ValueError(f"degradation {name!r} is unknown; accepted: {', '.join(DEGRADATIONS)}")
+    if name not in DEGRADATIONS:
+        raise ValueError(f"degradation {name!r} is unknown; accepted: {', '.join(DEGRADATIONS)}")
     return DEGRADATIONS[name][0](x, strength)
 
 # %% ../../nbs/forge/05_augment.ipynb #c9f34b88

@@ -49,7 +49,8 @@ def pan(
         turn = 2 * math.pi * i / max(1, len(pictures) - 1)
         scale = 1 + zoom * (1.2 - math.cos(turn) / 2) / 1.7
         x, y = (width * (1 - scale) * (.5 + .4 * math.sin(turn)), height * (1 - scale) * (.5 - .4 * math.cos(turn)))
-        frames.append(cv2.warpAffine(picture, np.array([[scale, 0, x], [0, scale, y]]), (width, height), flags=cv2.INTER_AREA))
+        frames.append(cv2.warpAffine(picture, np.array([[scale, 0, x], [0, scale, y]]), (width, height),
+                                     flags=cv2.INTER_AREA))
     return frames
 
 def write_demo(
@@ -60,9 +61,11 @@ def write_demo(
     from matplotlib.cbook import get_sample_data
     from PIL import Image
     from deepfake_nb.see.media import write_video
-    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image: real = np.array(image.convert("RGB"))
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
+        real = np.array(image.convert("RGB"))
     paths = [Path(out)/f"demo_{o}" for o in ("real.jpg", "forged.jpg", "real.mp4", "forged.mp4")]
     for path, picture in zip(paths, (real, *forge_portrait(real))):
         with atomic_write(path) as temporary: Image.fromarray(picture).save(temporary, quality=95)
-    for path, pictures in zip(paths[2:], ([real] * 32, forge_portrait(real, 32))): write_video(path, pan(pictures), fps=12)
+    for path, pictures in zip(paths[2:], ([real] * 32, forge_portrait(real, 32))):
+        write_video(path, pan(pictures), fps=12)
     return paths

@@ -31,7 +31,8 @@ def h264_clip(
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=frame_rate, options=dict(crf=str(int(rate)), preset="veryfast"))
         stream.width, stream.height, stream.pix_fmt, stream.thread_count = clip.shape[2], clip.shape[1], "yuv420p", 1
-        for frame in clip: container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        for frame in clip:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode())
     file.seek(0)
     with av.open(file) as container: frames = [o.to_ndarray(format="rgb24") for o in container.decode(video=0)]
@@ -44,7 +45,8 @@ def film_clip(
 )->np.ndarray: # Same shape as the clip
     "Filmed smaller than it is, and enlarged again."
     import cv2
-    fit = lambda frames, n, how: frames if frames.shape[1] == n else np.stack([cv2.resize(o, (n, n), interpolation=how) for o in frames])
+    fit = lambda frames, n, how: frames if frames.shape[1] == n else np.stack([cv2.resize(o, (n, n), interpolation=how)
+        for o in frames])
     size, side = clip.shape[1], min(clip.shape[1], 2*max(8, round(side/2)))
     return fit(h264_clip(fit(clip, side, cv2.INTER_AREA), rate), size, cv2.INTER_LINEAR)
 
@@ -59,7 +61,8 @@ def _film_some(name, shape, numbers, rates, sides): # in a filming process: clip
 def _block(size)->shared_memory.SharedMemory: # raises `DeepfakeError` where there is too little memory to share
     place = Path("/dev/shm")
     if place.is_dir() and (free := shutil.disk_usage(place).free) < size:
-        raise DeepfakeError(f"{size >> 20} MiB of pictures to be filmed and {free >> 20} MiB of shared memory. Accepted: more of it (Docker: --shm-size=2g), smaller batches, or no workers (--workers 0)")
+        raise DeepfakeError(f"{size >> 20} MiB of pictures to be filmed and {free >> 20} MiB of shared memory. "
+                            "Accepted: more of it (Docker: --shm-size=2g), smaller batches, or no workers (--workers 0)")
     return shared_memory.SharedMemory(create=True, size=size)
 
 class Camera:
@@ -95,14 +98,18 @@ class Films:
         self.shared[:] = clips
         for part in np.array_split(np.arange(len(clips)), min(len(clips), 4*camera.count)):
             i = part.tolist()
-            self.jobs.append(camera.pool.submit(_film_some, self.block.name, clips.shape, i, [rates[k] for k in i], [sides[k] for k in i]))
+            self.jobs.append(camera.pool.submit(_film_some, self.block.name, clips.shape, i, [rates[k] for k in i],
+                                                [sides[k] for k in i]))
 
     def result(self)->np.ndarray: # `uint8 (N, T, S, S, 3)`; raises `DeepfakeError` where a process has died
         "The filmed clips, once all of them are there."
-        if not self.jobs: return np.stack([film_clip(*o) for o in zip(self.clips, self.rates, self.sides)]) if len(self.clips) else self.clips
+        if not self.jobs:
+            return np.stack([film_clip(*o) for o in zip(self.clips, self.rates, self.sides)]) if len(self.clips) else self.clips
         try:
             for o in self.jobs: o.result()
-        except BrokenProcessPool as error: raise DeepfakeError(f"one of {self.camera.count} processes that film has died. Accepted: fewer of them (--workers), more memory, or none (--workers 0)") from error
+        except BrokenProcessPool as error:
+            raise DeepfakeError(f"one of {self.camera.count} processes that film has died. Accepted: fewer of them "
+                                "(--workers), more memory, or none (--workers 0)") from error
         filmed = self.shared.copy()
         self.camera.free.append(self.block)
         return filmed

@@ -39,7 +39,8 @@ def face_windows(
     size:int, # Side Z of the windows in pixels
 )->Tensor: # `(N, 3, Z, Z)`
     "The aligned faces."
-    window = onto(2*window_landmarks(size) + .5, x.device).expand(len(x), 5, 2) # pixel centres: the middle of two lies half a pixel on
+    # pixel centres: the middle of two lies half a pixel on
+    window = onto(2*window_landmarks(size) + .5, x.device).expand(len(x), 5, 2)
     return F.avg_pool2d(warp(x, align_to(landmarks, window), 2*size), 2)
 
 # %% ../../nbs/forge/15_redraw.ipynb #4ebbe653
@@ -61,15 +62,18 @@ class FaceAutoencoder(nn.Module):
     ):
         super().__init__()
         self.config = dict(size=size, width=width, code=code, upsampling=upsampling, depth=depth)
-        accepted = dict(size=range(32, 257, 16), width=range(4, 65), code=range(1, 257), upsampling=UPSAMPLING, depth=range(2, 5))
+        accepted = dict(size=range(32, 257, 16), width=range(4, 65), code=range(1, 257), upsampling=UPSAMPLING,
+                        depth=range(2, 5))
         for name, value in self.config.items():
-            if isinstance(value, bool) or value not in accepted[name]: raise ValueError(f"{name} is {value!r}; accepted: {accepted[name]}")
+            if isinstance(value, bool) or value not in accepted[name]:
+                raise ValueError(f"{name} is {value!r}; accepted: {accepted[name]}")
         widths, self.size = [width, 2*width, 4*width, 4*width][:depth], size
         shrink = lambda a, b: nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.BatchNorm2d(b), nn.LeakyReLU(.1, True))
         grow = lambda a, b: nn.Sequential(_up(upsampling, a, b), nn.BatchNorm2d(b), nn.LeakyReLU(.1, True))
         self.encoder = nn.Sequential(*map(shrink, [3, *widths], widths), nn.Conv2d(widths[-1], code, 1))
-        self.decoder = nn.Sequential(nn.Conv2d(code, widths[-1], 3, padding=1), nn.LeakyReLU(.1, True), *map(grow, widths[::-1], widths[-2::-1]),
-                                     grow(width, width//2), nn.Conv2d(width//2, 3, 3, padding=1))
+        self.decoder = nn.Sequential(nn.Conv2d(code, widths[-1], 3, padding=1), nn.LeakyReLU(.1, True),
+                                     *map(grow, widths[::-1], widths[-2::-1]), grow(width, width//2),
+                                     nn.Conv2d(width//2, 3, 3, padding=1))
 
     def encode(self, x:Tensor)->Tensor: return self.encoder(2*x - 1)            # (N, 3, Z, Z) -> (N, code, z, z)
     def decode(self, code:Tensor)->Tensor: return torch.sigmoid(self.decoder(code)) # back, in [0, 1]
@@ -92,7 +96,8 @@ def _difference(drawn, real): # of pixels, of edges and of what is seen from afa
 # %% ../../nbs/forge/15_redraw.ipynb #7de37bdc
 def fit_autoencoder(
     network:FaceAutoencoder, # Is trained in place, and left in evaluation mode
-    windows:Tensor, # `uint8 (N, 3, W, W)` from `face_windows`; resized where the network's windows are smaller or larger
+    # `uint8 (N, 3, W, W)` from `face_windows`; resized where the network's windows are smaller or larger
+    windows:Tensor,
     steps:int=2500, # Batches
     batch:int=16, # Windows in a batch
     learning_rate:float=1e-3, # At the start; falls to nothing in the last two fifths
@@ -143,9 +148,11 @@ class Redraw:
         generator:torch.Generator|None=None, # For results that can be repeated
     )->Tensor: # Same shape; the same values beyond the windows
         n, out = len(x), x.clone()
-        sometimes = lambda share, low, high: uniform(n, low, high, generator)*(torch.rand(n, generator=generator) < share)
+        sometimes = lambda share, low, high: uniform(n, low, high,
+                                                     generator)*(torch.rand(n, generator=generator) < share)
         which = torch.randint(len(self.networks), (n,), generator=generator)
-        settings = torch.stack([sometimes(self.mixed, .2, 1.), sometimes(1., 0., .15), sometimes(self.detail, 0., .7)], 1)
+        settings = torch.stack([sometimes(self.mixed, .2, 1.), sometimes(1., 0., .15), sometimes(self.detail, 0., .7)],
+                               1)
         for k, network in enumerate(self.networks):
             if not len(i := (which == k).nonzero().flatten()): continue
             own, i = onto(settings[i], x.device), onto(i, x.device)
@@ -185,8 +192,10 @@ def save_redraw(
     path:str|Path, # Where to, `.safetensors`; appears only when written completely
 )->Path: # The same path
     "Write networks to one file."
-    tensors = {f"{i}.{k}": (v.half() if v.is_floating_point() else v).contiguous() for i, o in enumerate(redraw.networks) for k, v in o.state_dict().items()}
-    with atomic_write(path) as temporary: save_file(tensors, temporary, metadata=dict(redraw=json.dumps([o.config for o in redraw.networks])))
+    tensors = {f"{i}.{k}": (v.half() if v.is_floating_point() else v).contiguous()
+               for i, o in enumerate(redraw.networks) for k, v in o.state_dict().items()}
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata=dict(redraw=json.dumps([o.config for o in redraw.networks])))
     return Path(path)
 
 def load_redraw(
@@ -195,13 +204,16 @@ def load_redraw(
     "Read networks from a file."
     path = Path(path)
     if not path.is_file(): raise WeightsError(path, "no such file", ACCEPTED)
-    if path.stat().st_size > _limit: raise WeightsError(path, f"{path.stat().st_size} bytes", f"{ACCEPTED}, of at most {_limit} bytes")
+    if path.stat().st_size > _limit:
+        raise WeightsError(path, f"{path.stat().st_size} bytes", f"{ACCEPTED}, of at most {_limit} bytes")
     data = path.read_bytes()
     try:
         tensors, length = load_tensors(data), int.from_bytes(data[:8], "little")
         configs = json.loads(json.loads(data[8:8 + length])["__metadata__"]["redraw"])
         networks = [FaceAutoencoder(**o) for o in configs[:16]]
-        for i, network in enumerate(networks): network.load_state_dict({k.partition(".")[2]: v.float() if v.is_floating_point() else v for k, v in tensors.items() if k.startswith(f"{i}.")})
+        for i, network in enumerate(networks):
+            network.load_state_dict({k.partition(".")[2]: v.float() if v.is_floating_point() else v
+                                     for k, v in tensors.items() if k.startswith(f"{i}.")})
         return Redraw(networks)
     except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as e:
         told = str(e).strip().splitlines() or [type(e).__name__]
@@ -231,27 +243,37 @@ class LatentAutoencoder(nn.Module):
     ):
         super().__init__()
         smaller = lambda wide: (_conv(width, width, stride=2, bias=False), *(_Block(width, wide) for _ in range(3)))
-        larger = lambda wide: (*(_Block(width, wide) for _ in range(3)), nn.Upsample(scale_factor=2), _conv(width, width, bias=False))
-        self.encoder = nn.Sequential(_conv(3, width), _Block(width), *smaller(False), *smaller(False), *smaller(True), _conv(width, code))
-        self.decoder = nn.Sequential(_Soft(), _conv(code, width), nn.ReLU(), *larger(True), *larger(False), *larger(False), _Block(width), _conv(width, 3))
+        larger = lambda wide: (*(_Block(width, wide) for _ in range(3)), nn.Upsample(scale_factor=2),
+                               _conv(width, width, bias=False))
+        self.encoder = nn.Sequential(_conv(3, width), _Block(width), *smaller(False), *smaller(False), *smaller(True),
+                                     _conv(width, code))
+        self.decoder = nn.Sequential(_Soft(), _conv(code, width), nn.ReLU(), *larger(True), *larger(False),
+                                     *larger(False), _Block(width), _conv(width, 3))
 
-    def forward(self, x:Tensor)->Tensor: return self.decoder(self.encoder(x)) # (N, 3, S, S) in [0, 1], S a multiple of 8; about the same back
+    def forward(self, x:Tensor)->Tensor: # (N, 3, S, S) in [0, 1], S a multiple of 8; about the same back
+        return self.decoder(self.encoder(x))
 
 # %% ../../nbs/forge/15_redraw.ipynb #8217d777
 ACCEPTED_AUTOENCODER = "a folder with ..._encoder.pth and ..._decoder.pth, or a .safetensors file with tensors under encoder. and decoder."
 
 def _table(path:Path)->dict[str, Tensor]: # raises `WeightsError`, or whatever a damaged file provokes
-    if path.stat().st_size > _limit: raise WeightsError(path, f"{path.stat().st_size} bytes", f"{ACCEPTED_AUTOENCODER}, of at most {_limit} bytes each")
+    if path.stat().st_size > _limit:
+        raise WeightsError(path, f"{path.stat().st_size} bytes",
+                           f"{ACCEPTED_AUTOENCODER}, of at most {_limit} bytes each")
     data = path.read_bytes()
-    table = load_tensors(data) if path.suffix == ".safetensors" else torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    table = load_tensors(data) if path.suffix == ".safetensors" else torch.load(io.BytesIO(data), map_location="cpu",
+        weights_only=True)
     return {k: v.float() for k, v in table.items()}
 
 def _halves(path:Path)->tuple[dict, dict]: # tensors of encoder and decoder
     if path.is_file():
         table = _table(path)
-        return tuple({k.removeprefix(f"{half}."): v for k, v in table.items() if k.startswith(f"{half}.")} for half in ("encoder", "decoder"))
-    found = [sorted(o for o in path.glob(f"*{half}.*") if o.suffix in (".pth", ".safetensors")) for half in ("encoder", "decoder")]
-    if [len(o) for o in found] != [1, 1]: raise WeightsError(path, f"{len(found[0])} encoders and {len(found[1])} decoders", ACCEPTED_AUTOENCODER)
+        return tuple({k.removeprefix(f"{half}."): v for k, v in table.items() if k.startswith(f"{half}.")}
+                     for half in ("encoder", "decoder"))
+    found = [sorted(o for o in path.glob(f"*{half}.*") if o.suffix in (".pth", ".safetensors"))
+             for half in ("encoder", "decoder")]
+    if [len(o) for o in found] != [1, 1]:
+        raise WeightsError(path, f"{len(found[0])} encoders and {len(found[1])} decoders", ACCEPTED_AUTOENCODER)
     return _table(found[0][0]), _table(found[1][0])
 
 def load_autoencoder(
@@ -262,7 +284,8 @@ def load_autoencoder(
     if not path.exists(): raise WeightsError(path, "no such file or folder", ACCEPTED_AUTOENCODER)
     try:
         encoder, decoder = _halves(path)
-        with torch.device("meta"): network = LatentAutoencoder(encoder["14.weight"].shape[0], encoder["0.weight"].shape[0])
+        with torch.device("meta"):
+            network = LatentAutoencoder(encoder["14.weight"].shape[0], encoder["0.weight"].shape[0])
         network.encoder.load_state_dict(encoder, assign=True)
         network.decoder.load_state_dict(decoder, assign=True)
     except WeightsError: raise
@@ -288,9 +311,11 @@ class LatentRedraw:
         n, side = len(x), x.shape[-1]
         scale = self.scales[int(torch.randint(len(self.scales), (), generator=generator))]
         size = max(16, 8*round(side*scale/8))
-        fit = lambda o, size: o if o.shape[-1] == size else F.interpolate(o, (size, size), mode="bicubic", antialias=True)
+        fit = lambda o, size: o if o.shape[-1] == size else F.interpolate(o, (size, size), mode="bicubic",
+            antialias=True)
         with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda), torch.backends.cudnn.flags(enabled=True, benchmark=False): # batches of any number are not worth trying out kernels for
             code = self.network.encoder(fit(x, size).clamp(0, 1))
             amount = (torch.rand(n, generator=generator) < self.noisy)*torch.rand(n, generator=generator)*self.noise
-            drawn = self.network.decoder(code + onto(amount.to(code.dtype), x.device).reshape(-1, 1, 1, 1)*code.std()*grain(code.shape, code, generator))
+            drawn = self.network.decoder(code
+                                         + onto(amount.to(code.dtype), x.device).reshape(-1, 1, 1, 1)*code.std()*grain(code.shape, code, generator))
         return fit(drawn.float().clamp(0, 1), side).clamp(0, 1)

@@ -15,13 +15,16 @@ __all__ = ['SWAPS', 'lay_over', 'face_oval', 'poisson_swap', 'feathered_swap']
 # %% ../../nbs/forge/20_swaps.ipynb #ded86faf
 def lay_over(
     donor:np.ndarray, # `uint8 (H, W, 3)`
-    points:np.ndarray, # `(5, 2)` landmarks of the donor in pixels: right eye, left eye, nose, right and left mouth corner
+    # `(5, 2)` landmarks of the donor in pixels: right eye, left eye, nose, right and left mouth corner
+    points:np.ndarray,
     to:np.ndarray, # `(5, 2)` where they shall come to lie, in pixels
     size:int, # Side S of the result in pixels
 )->np.ndarray: # `uint8 (S, S, 3)`; raises `ValueError` where the landmarks fall into one point
     "The donor moved onto the target."
     matrix, _ = cv2.estimateAffinePartial2D(np.float32(points), np.float32(to))
-    if matrix is None: raise ValueError(f"landmarks {np.round(points, 1).tolist()} cannot be laid over {np.round(to, 1).tolist()}; accepted: five points of a face")
+    if matrix is None:
+        raise ValueError(f"landmarks {np.round(points, 1).tolist()} cannot be laid over {np.round(to, 1).tolist()}; "
+                         "accepted: five points of a face")
     return cv2.warpAffine(donor, matrix, (size, size), borderMode=cv2.BORDER_REFLECT)
 
 def face_oval(
@@ -32,7 +35,8 @@ def face_oval(
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
     unit, (x, y) = float(np.linalg.norm(mouth - eyes)), (eyes + mouth)/2
     angle = np.degrees(np.arctan2(*(mouth - eyes)[::-1])) - 90
-    oval = cv2.ellipse(np.zeros((size, size), np.uint8), (int(x), int(y)), (int(.85*unit), int(1.05*unit)), angle, 0, 360, 255, -1)
+    oval = cv2.ellipse(np.zeros((size, size), np.uint8), (int(x), int(y)), (int(.85*unit), int(1.05*unit)), angle, 0,
+                       360, 255, -1)
     oval[[0, 1, -2, -1]] = 0; oval[:, [0, 1, -2, -1]] = 0
     return oval, unit
 
@@ -47,7 +51,8 @@ def poisson_swap(
     oval, _ = face_oval(to, len(target))
     left, top, width, height = cv2.boundingRect(oval)
     moved = lay_over(donor, points, to, len(target))
-    return cv2.seamlessClone(moved, np.ascontiguousarray(target), oval, (left + width//2, top + height//2), cv2.NORMAL_CLONE)
+    return cv2.seamlessClone(moved, np.ascontiguousarray(target), oval, (left + width//2, top + height//2),
+                             cv2.NORMAL_CLONE)
 
 def feathered_swap(
     target:np.ndarray, # `uint8 (S, S, 3)`, the picture that gets another face
@@ -59,7 +64,9 @@ def feathered_swap(
     "One face laid over another in its colours, fading out towards the rim."
     size, (oval, unit) = len(target), face_oval(to, len(target))
     moved = lay_over(donor, points, to, size)
-    if side: moved = cv2.resize(cv2.resize(moved, (side, side), interpolation=cv2.INTER_AREA), (size, size), interpolation=cv2.INTER_CUBIC)
+    if side:
+        moved = cv2.resize(cv2.resize(moved, (side, side), interpolation=cv2.INTER_AREA), (size, size),
+                           interpolation=cv2.INTER_CUBIC)
     inside, moved = oval > 127, moved.astype(np.float32)
     (m0, s0), (m1, s1) = ((o[inside].mean(0), o[inside].std(0)) for o in (moved, target.astype(np.float32)))
     moved = (moved - m0)*np.clip(s1/np.maximum(s0, 1), .5, 2) + m1

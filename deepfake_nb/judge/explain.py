@@ -20,7 +20,8 @@ from ..see.regions import hottest_place, region_shares
 from ..model.scorer import Scorer
 from ..measure.calibrate import sigmoid
 from .scoring import cut_clips, score_clips
-from .predict import Detector, Evidence
+from .people import Evidence
+from .predict import Detector
 
 # %% auto #0
 __all__ = ['DIFFUSE', 'COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 'Faithfulness', 'faithfulness', 'Heat',
@@ -52,13 +53,14 @@ class _ClipLogit(nn.Module):
     def forward(self, x): # (K, 3, S, S), K = len(positions)
         features = self.features.index_copy(1, self.positions, self.scorer.features(x[None]))
         logit = self.scorer.classify(features)[0][:, None] # (1, 1)
-        if not logit.requires_grad: raise DeepfakeError(f"scorer {self.scorer.config.name} cannot be explained by a heat map: no gradient reaches its layer. Accepted: a network that is differentiable from that layer on")
+        if not logit.requires_grad:
+            raise DeepfakeError(f"scorer {self.scorer.config.name} cannot be explained by a heat map: no gradient "
+                                "reaches its layer. Accepted: a network that is differentiable from that layer on")
         return logit
 
 def _floats(crops:np.ndarray, device)->torch.Tensor: # (T, S, S, 3) uint8 -> (T, 3, S, S) in [0, 1]
     return torch.from_numpy(np.ascontiguousarray(crops)).to(device).permute(0, 3, 1, 2).float() / 255
 
-# %% ../../nbs/judge/25_explain.ipynb #c7cc79eb
 def clip_heat(
     scorer:Scorer, # Any scorer; it is left as it was
     crops:np.ndarray, # (T, S, S, 3) uint8, one clip of one person
@@ -96,7 +98,8 @@ def smooth_noise(
     "Random maps as coarse as those of Grad-CAM."
     size = shape[-1]
     cells = max(4, size // cell)
-    maps = [cv2.resize(generator.standard_normal((cells, cells)), (size, size), interpolation=cv2.INTER_CUBIC) for _ in range(int(np.prod(shape[:-2])))]
+    maps = [cv2.resize(generator.standard_normal((cells, cells)), (size, size), interpolation=cv2.INTER_CUBIC)
+            for _ in range(int(np.prod(shape[:-2])))]
     return np.float32(maps).reshape(shape)
 
 # %% ../../nbs/judge/25_explain.ipynb #0b673957
@@ -109,13 +112,15 @@ class Faithfulness:
 
     deletion = property(lambda self: _area(self.deleting), doc="Area in [0, 1]; lower than `random` is better.")
     insertion = property(lambda self: _area(self.inserting), doc="Area in [0, 1]; higher than `random` is better.")
-    random = property(lambda self: float(np.mean([_area(o) for o in self.at_random])), doc="Mean area of random orders, of deletion and of insertion.")
+    random = property(lambda self: float(np.mean([_area(o) for o in self.at_random])),
+                      doc="Mean area of random orders, of deletion and of insertion.")
 
-    def __repr__(self): return f"Faithfulness(deletion {self.deletion:.3f}, insertion {self.insertion:.3f}, random {self.random:.3f})"
+    def __repr__(self):
+        return f"Faithfulness(deletion {self.deletion:.3f}, insertion {self.insertion:.3f}, random {self.random:.3f})"
 
-def _area(curve:np.ndarray)->float: return float((curve[1:] + curve[:-1]).mean() / 2) # by the trapezoidal rule, over [0, 1]
+def _area(curve:np.ndarray)->float: # by the trapezoidal rule, over [0, 1]
+    return float((curve[1:] + curve[:-1]).mean() / 2)
 
-# %% ../../nbs/judge/25_explain.ipynb #58848148
 def faithfulness(
     scorer:Scorer, # Any scorer; it is left as it was
     crops:np.ndarray, # (K, S, S, 3) uint8, frames of one person in the order of time
@@ -147,9 +152,12 @@ class Heat:
     maps: np.ndarray # (len(positions), S, S) float32 in [0, 1]
     faithfulness: Faithfulness|None = None # does the verdict hang on the hot places? None: not measured
 
-    deletion = property(lambda self: self.faithfulness and self.faithfulness.deletion, doc="Lower than `random` is better; None: not measured.")
-    insertion = property(lambda self: self.faithfulness and self.faithfulness.insertion, doc="Higher than `random` is better; None: not measured.")
-    random = property(lambda self: self.faithfulness and self.faithfulness.random, doc="The same of random orders; None: not measured.")
+    deletion = property(lambda self: self.faithfulness and self.faithfulness.deletion,
+                        doc="Lower than `random` is better; None: not measured.")
+    insertion = property(lambda self: self.faithfulness and self.faithfulness.insertion,
+                         doc="Higher than `random` is better; None: not measured.")
+    random = property(lambda self: self.faithfulness and self.faithfulness.random,
+                      doc="The same of random orders; None: not measured.")
 
 @dataclass
 class Explanation:
@@ -174,10 +182,12 @@ def heat_place(
     if not spread: return {}
     x, y, side = crop_square(face, margin)
     scale, corner = side/len(hot), np.array([x, y]) - side/2
-    low, high = (np.clip(corner + scale*np.array(o), 0, picture.shape[1::-1]) for o in (place[:2], np.add(place[:2], place[2:])))
+    low, high = (np.clip(corner + scale*np.array(o), 0, picture.shape[1::-1])
+                 for o in (place[:2], np.add(place[:2], place[2:])))
     shares = (None, None) if face.landmarks is None else region_shares(hot, (face.landmarks - corner + .5)/scale - .5)
     regions, sizes = (o and {k: round(v, 3) for k, v in o.items()} for o in shares)
-    return dict(time=heat.face.timeline[heat.positions[0]].time, box=None if spread > DIFFUSE else [round(float(o), 1) for o in (*low, *(high - low))],
+    return dict(time=heat.face.timeline[heat.positions[0]].time,
+                box=None if spread > DIFFUSE else [round(float(o), 1) for o in (*low, *(high - low))],
                 spread=round(spread, 3), regions=regions, sizes=sizes)
 
 # %% ../../nbs/judge/25_explain.ipynb #ddf64992
@@ -192,7 +202,8 @@ def _person_heat(scorer:Scorer, face:FaceVerdict, clip:Evidence, max_frames:int)
 def _measure(detector:Detector, heat:Heat)->Heat: # the same with `faithfulness`
     rows = np.argsort(heat.positions) # in the order of time
     crops = heat.clip.crops[np.array(heat.positions)[rows]]
-    heat.faithfulness = faithfulness(detector.scorer, crops, heat.maps[rows], probability=detector.calibration.probability, batch_size=detector.batch_size)
+    heat.faithfulness = faithfulness(detector.scorer, crops, heat.maps[rows],
+                                     probability=detector.calibration.probability, batch_size=detector.batch_size)
     return heat
 
 def explain(
@@ -206,12 +217,15 @@ def explain(
     judged = [o for o in prediction.faces if o.timeline]
     if not judged: return None
     if not prediction.evidence:
-        raise DeepfakeError(f"{prediction.path}: the prediction holds no face crops. Accepted: a fresh one, from `predict` or `predict_many(..., evidence=True)`.")
+        raise DeepfakeError(f"{prediction.path}: the prediction holds no face crops. Accepted: a fresh one, from "
+                            "`predict` or `predict_many(..., evidence=True)`.")
     if prediction.weights["sha256"] != detector.scorer.sha256:
-        raise DeepfakeError(f"{prediction.path}: judged with the weights {prediction.weights['name']!r}, not with those of this detector. Accepted: the detector that judged it.")
+        raise DeepfakeError(f"{prediction.path}: judged with the weights {prediction.weights['name']!r}, not with "
+                            "those of this detector. Accepted: the detector that judged it.")
     detector.scorer.cam_target() # says why there can be no map
     clips = {o.person: o for o in prediction.evidence}
-    people = [_person_heat(detector.scorer, o, clips[o.person], max_frames) for o in sorted(judged, key=lambda o: -o.probability)[:max_people]]
+    people = [_person_heat(detector.scorer, o, clips[o.person], max_frames)
+              for o in sorted(judged, key=lambda o: -o.probability)[:max_people]]
     for o in people: o.face.where = heat_place(o, detector.scorer.config.margin)
     if faithful: people = [_measure(detector, o) for o in people]
     return Explanation(prediction, people, detector.scorer.config.margin)
@@ -242,7 +256,8 @@ def overlay(
 COLOURS = dict(REAL=(26, 127, 55), FAKE=(180, 35, 24), INCONCLUSIVE=(107, 89, 0))
 
 def _label(face:FaceVerdict)->str:
-    what = f"{face.probability:.0%}" if face.probability is not None else ", ".join(o.replace("_", " ").lower() for o in face.reasons)
+    reasons = ", ".join(o.replace("_", " ").lower() for o in face.reasons)
+    what = reasons if face.probability is None else f"{face.probability:.0%}"
     return f"{face.person + 1}: {face.decision} {what}"
 
 def draw_box(
@@ -276,7 +291,6 @@ def frame_place(
     draw.rectangle((x, y, x + w, y + h), outline="white", width=line)
     return np.array(image)
 
-
 # %% ../../nbs/judge/25_explain.ipynb #08957f9d
 @patch
 def whole_picture(self:Explanation)->np.ndarray: # (H, W, 3) uint8 RGB
@@ -293,15 +307,18 @@ def whole_picture(self:Explanation)->np.ndarray: # (H, W, 3) uint8 RGB
             heat = np.maximum(heat, paste_heat(person.maps[person.positions.index(i)], square, heat.shape))
         boxes.append((person.clip.faces[i].box, person.face))
     explained = {o.face.person for o in self.people}
-    if self.prediction.kind == "image": boxes += [(o.box, o) for o in self.prediction.faces if o.person not in explained]
+    if self.prediction.kind == "image":
+        boxes += [(o.box, o) for o in self.prediction.faces if o.person not in explained]
     picture = overlay(picture, heat)
     for o in self.people: # the box belongs to the most suspicious frame of its person
-        if o.face.decision == "FAKE" and o.face.where.get("box") and o.clip.frame_indices[o.positions[0]] == number: picture = frame_place(picture, o.face.where["box"])
+        if o.face.decision == "FAKE" and o.face.where.get("box") and o.clip.frame_indices[o.positions[0]] == number:
+            picture = frame_place(picture, o.face.where["box"])
     for box, face in boxes[::-1]: picture = draw_box(picture, box, _label(face), COLOURS[face.decision])
     return picture
 
 # %% ../../nbs/judge/25_explain.ipynb #db491c84
-def _around(picture:np.ndarray, square:tuple, side:int)->np.ndarray: # (side, side, 3), the square cut out, black outside the picture
+# (side, side, 3), the square cut out, black outside the picture
+def _around(picture:np.ndarray, square:tuple, side:int)->np.ndarray:
     x, y, width = square
     scale = side / width
     matrix = np.array([[scale, 0, side/2 - x*scale], [0, scale, side/2 - y*scale]])
@@ -318,15 +335,18 @@ def strip(self:Explanation,
     for i, heat in zip(person.positions, person.maps):
         x, y, width = crop_square(person.clip.faces[i], self.margin)
         picture, frame = person.clip.key_frames[i], person.face.timeline[i]
-        tile = _around(overlay(picture, paste_heat(heat, (x, y, width), picture.shape[:2])), (x, y, width * context), side)
+        hot = overlay(picture, paste_heat(heat, (x, y, width), picture.shape[:2]))
+        tile = _around(hot, (x, y, width * context), side)
         text = f"{person.face.person + 1} at {frame.time:.2f} s: {frame.probability:.0%}"
-        tiles.append(draw_box(tile, (0, 0, side - 1, side - 1), text, COLOURS[person.face.decision], max(9, side // 16)))
+        tiles.append(draw_box(tile, (0, 0, side - 1, side - 1), text, COLOURS[person.face.decision],
+                              max(9, side // 16)))
     return np.concatenate(tiles, 1)
 
 # %% ../../nbs/judge/25_explain.ipynb #812bb859
 def _fit(picture:np.ndarray, width:int)->np.ndarray: # the picture shrunk or enlarged to that width
     height = max(1, round(picture.shape[0] * width / picture.shape[1]))
-    return cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR)
+    way = cv2.INTER_AREA if width < picture.shape[1] else cv2.INTER_LINEAR
+    return cv2.resize(picture, (width, height), interpolation=way)
 
 @patch
 def picture(self:Explanation,
@@ -346,14 +366,16 @@ def save_heatmap(self:Explanation,
 )->Path: # The same path; raises `FileError` for another suffix
     "Write the picture to a file."
     path = Path(path)
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"): raise FileError(path, f"{path.suffix or 'no'} suffix", ".png, .jpg, .jpeg")
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise FileError(path, f"{path.suffix or 'no'} suffix", ".png, .jpg, .jpeg")
     with atomic_write(path) as temporary: Image.fromarray(self.picture()).save(temporary)
     return path
 
 # %% ../../nbs/judge/25_explain.ipynb #4380d9ba
 def _verdict_on_heat(o:Heat)->str: # in words
     areas, found = [_area(curve) for curve in o.faithfulness.at_random], (o.deletion < o.random, o.insertion > o.random)
-    if o.deletion < min(areas) and o.insertion > max(areas): return f"both better than each of {len(areas)} random orders"
+    if o.deletion < min(areas) and o.insertion > max(areas):
+        return f"both better than each of {len(areas)} random orders"
     if all(found): return "both better than random orders on average, not than each of them"
     return "only one of the two is better than random orders" if any(found) else "no better than random orders: do not rely on this map"
 

@@ -25,8 +25,10 @@ class PointingGame:
     others: np.ndarray # (N,) share of the other clips' maxima that lie in this mask; nan where there is no other
     blank: np.ndarray # (N,) bool: no heat at all, counted as a miss
 
-    accuracy = property(lambda self: float(self.hit.mean()) if len(self.hit) else float("nan"), doc="Share of hits, in [0, 1].")
-    interval = property(lambda self: wilson_interval(int(self.hit.sum()), len(self.hit)), doc="95% interval of the accuracy.")
+    accuracy = property(lambda self: float(self.hit.mean()) if len(self.hit) else float("nan"),
+                        doc="Share of hits, in [0, 1].")
+    interval = property(lambda self: wilson_interval(int(self.hit.sum()), len(self.hit)),
+                        doc="95% interval of the accuracy.")
 
     def __len__(self): return len(self.hit)
     def __getitem__(self, rows)->PointingGame: # the game of some clips; `rows` a mask or an array of numbers
@@ -35,8 +37,9 @@ class PointingGame:
     def __repr__(self):
         if not len(self): return "PointingGame(no clips)"
         low, high = self.interval
-        return (f"PointingGame({self.hit.sum()} of {len(self)} hit: {self.accuracy:.1%}, 95% interval {low:.1%} to {high:.1%}; "
-                f"chance {self.chance.mean():.1%}, other people's maps {self.others.mean():.1%}; {self.blank.sum()} without heat)")
+        return (f"PointingGame({self.hit.sum()} of {len(self)} hit: {self.accuracy:.1%}, "
+                f"95% interval {low:.1%} to {high:.1%}; chance {self.chance.mean():.1%}, "
+                f"other people's maps {self.others.mean():.1%}; {self.blank.sum()} without heat)")
 
 # %% ../../nbs/judge/30_faithful.ipynb #6ba8f4f6
 def count_hits(
@@ -44,7 +47,8 @@ def count_hits(
     masks:np.ndarray, # (N, S, S) share of each pixel that was pasted, in [0, 1]
 )->PointingGame: # Raises `ValueError` for other shapes or an empty mask
     "Play the pointing game with maps that are at hand."
-    if maps.shape != masks.shape or maps.ndim != 3: raise ValueError(f"maps {maps.shape} and masks {masks.shape}; accepted: the same shape (N, S, S)")
+    if maps.shape != masks.shape or maps.ndim != 3:
+        raise ValueError(f"maps {maps.shape} and masks {masks.shape}; accepted: the same shape (N, S, S)")
     largest = masks.max((1, 2), initial=0)
     if not largest.all(): raise ValueError(f"mask {int(np.argmin(largest))} is empty; accepted: masks of forgeries")
     inside, blank = masks > .5 * largest[:, None, None], maps.max((1, 2), initial=0) <= 0

@@ -39,7 +39,8 @@ def _detail(bands:list[np.ndarray], where:np.ndarray)->tuple[float, float]: # fi
 class Look:
     "What there is to see of one face."
     detail: float # about 0.8 for a photo; see above
-    relation: float|None # fine structures inside over outside, about 1; None: too little of the surroundings is in the picture
+    # fine structures inside over outside, about 1; None: too little of the surroundings is in the picture
+    relation: float|None
     blocks: float # 0.1 for a photo
 
 def look_at_face(
@@ -57,10 +58,13 @@ def look_at_face(
     inner = grey[inside(y - top, h, .15), inside(x - left, w, .15)]
     small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     rows, columns = np.mgrid[:small.shape[0], :small.shape[1]]
-    away = ((columns/scale + left - x - w/2)/(w/2))**2 + ((rows/scale + top - y - h/2)/(h/2))**2 # 1 on the ellipse of the box
+    # 1 on the ellipse of the box
+    away = ((columns/scale + left - x - w/2)/(w/2))**2 + ((rows/scale + top - y - h/2)/(h/2))**2
     bands, face, around = _bands(small), away < .5, away > 1.35
-    (fine, middle), outside = (_detail(bands, face) if face.any() else (1., 1.)), _detail(bands, around) if around.sum() > 80 else None
-    return Look(min((fine + middle)/2, middle + .1), outside and fine/outside[0], blocks(inner) if min(inner.shape) >= 20 else 0.)
+    fine, middle = _detail(bands, face) if face.any() else (1., 1.)
+    outside = _detail(bands, around) if around.sum() > 80 else None
+    return Look(min((fine + middle)/2, middle + .1), outside and fine/outside[0],
+                blocks(inner) if min(inner.shape) >= 20 else 0.)
 
 # %% ../../nbs/judge/05_hidden.ipynb #68c4dbcc
 LIMITS = dict(blocks=.4, detail=.5, relation=.8, soft_detail=.6, soft_relation=.7)
@@ -71,7 +75,8 @@ def hidden_reason(
     "Why there is nothing to see."
     if not looks: return None
     middle = lambda values: float(np.median(values)) if len(values) else 1.
-    detail, grid, relation = (middle([getattr(o, name) for o in looks if getattr(o, name) is not None]) for name in ("detail", "blocks", "relation"))
+    detail, grid, relation = (middle([getattr(o, name) for o in looks if getattr(o, name) is not None])
+                              for name in ("detail", "blocks", "relation"))
     o = LIMITS
     blurred = detail < o["detail"] and relation < o["relation"] or detail < o["soft_detail"] and relation < o["soft_relation"]
     if grid >= o["blocks"] or blurred: return "ANONYMISED"

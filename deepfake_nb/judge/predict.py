@@ -10,7 +10,6 @@ import dataclasses, logging
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from tqdm import tqdm
 import deepfake_nb
-from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, FrameScore, Prediction, Segment, Unreadable,
+from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, Prediction, Segment, Unreadable,
                               WeightsError, available_cores)
 from ..see.media import Limits, Media, evenly_spaced
 from ..see.faces import FaceClip, FaceDetector, extract_clips, load_face_detector
@@ -26,111 +25,69 @@ from ..see.pipeline import film_detector, read_and_look
 from ..see.again import SECOND_LOOK, look_again
 from ..model.foreign import ForeignScorer, load_foreign
 from ..model.scorer import Scorer, load_scorer
-from .scoring import CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device, choose_precision, keep_memory, score_clips, start_engine
+from .scoring import (CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device,
+                                       choose_precision, keep_memory, score_clips, start_engine)
 from .hidden import hidden_reason, look_at_face
-from .verdict import UNSEEN, WEAK, coverage_sentences, frames_looked_at, judge, missed_words, people_looked_at, power_of, segment_sentences
-from ..measure.calibrate import AbstentionRule, calibration_from_config, feature_distance_from_dict, logit, mild_reencodings, sigmoid
+from .people import keep_evidence, person_verdict, segments_of
+from .verdict import (WEAK, coverage_sentences, frames_looked_at, judge, missed_words,
+                                       people_looked_at, power_of, segment_sentences)
+from ..measure.calibrate import (AbstentionRule, calibration_from_config, feature_distance_from_dict, logit,
+                                           mild_reencodings)
 from ..measure.calibrationfile import calibrated
 from ..measure.kinds import kinds_from_dict
 from ..see.unchanged import read_unchanged
 
 # %% auto #0
-__all__ = ['KEY_FRAMES', 'MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'BESIDE', 'person_verdict', 'segments_of', 'Evidence',
-           'keep_evidence', 'Detector']
-
-# %% ../../nbs/judge/20_predict.ipynb #fe12e618
-def person_verdict(
-    clip:FaceClip, # The person
-    score:ClipScore, # What the scorer said
-    calibration, # A `Calibration`
-    rule:AbstentionRule, # When not to judge
-    threshold:float, # Probability from which on the person is called FAKE
-    frames_available:int, # Frames read from the file
-    reencoded:list[float]|None=None, # P(fake) after mild re-encodings, where they were scored
-    distance:float|None=None, # Of the features from those of known faces, where the weights know that
-    even:list[bool]|None=None, # Which of its frames were not chosen because something was suspicious there; None: all
-    hidden:str|None=None, # Why there is nothing to see of the face, as `hidden_reason` says
-)->FaceVerdict: # With a timeline, unless the person was not seen well enough
-    "The verdict on one person."
-    probability, frames = calibration.probability(score.logit), calibration.probability(score.frame_logits)
-    reasons = rule.reasons(face_size=clip.face_size, sharpness=clip.sharpness, frame_probabilities=frames, probability=probability,
-                           threshold=threshold, frames_available=frames_available, reencoded=reencoded, distance=distance, times=clip.times, even=even, hidden=hidden)
-    timeline = [FrameScore(float(t), float(p), tuple(map(float, face.box))) for t, p, face in zip(clip.times, frames, clip.faces)]
-    decision = INCONCLUSIVE if reasons else "FAKE" if probability >= threshold else "REAL"
-    verdict = FaceVerdict(clip.person, decision, probability, max(timeline, key=lambda o: o.probability).box, timeline, reasons,
-                          float(clip.face_size), float(clip.sharpness), distance=distance)
-    return dataclasses.replace(verdict, probability=None, timeline=[]) if set(reasons) & set(UNSEEN) else verdict
-
-# %% ../../nbs/judge/20_predict.ipynb #7faf0da9
-def segments_of(
-    faces:list[FaceVerdict], # The people of one film
-    rule:AbstentionRule, # Says what stands out
-    threshold:float, # Probability from which on a person is called FAKE
-    even:dict|None=None, # By person, which frames of the timeline are evenly spaced; None: all
-)->list[Segment]: # In order of time; a film that is forged throughout has one from end to end
-    "The stretches in which somebody stands out."
-    def of(face):
-        p, times = np.array([o.probability for o in face.timeline]), [o.time for o in face.timeline]
-        return [Segment(face.person, times[o.start], times[o.stop - 1], sigmoid(logit(p[o]).mean()), o.stop - o.start) for o in rule.segments(p, threshold, times, (even or {}).get(face.person))]
-    return sorted((o for face in faces for o in of(face)), key=lambda o: (o.start, o.person))
-
-# %% ../../nbs/judge/20_predict.ipynb #5febdfc9
-KEY_FRAMES = 4
-
-@dataclass
-class Evidence(FaceClip):
-    "A face clip with the whole picture of its most suspicious frames."
-    key_frames: dict = field(default_factory=dict) # position in the clip -> (H, W, 3) uint8, most suspicious first
-
-def keep_evidence(
-    clip:FaceClip, # One person
-    face:FaceVerdict, # The verdict on that person
-    frames:list[np.ndarray], # All frames of the file
-    limit:int=KEY_FRAMES, # Whole pictures to keep
-)->Evidence: # The clip with its key frames; none where the person was not judged
-    "What is needed to explain the verdict later."
-    worst = np.argsort([-o.probability for o in face.timeline], kind="stable")[:limit]
-    own = {f.name: getattr(clip, f.name) for f in dataclasses.fields(FaceClip)}
-    return Evidence(**own, key_frames={int(i): frames[clip.frame_indices[i]] for i in worst})
+__all__ = ['MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'BESIDE', 'Detector']
 
 # %% ../../nbs/judge/20_predict.ipynb #ba1035ac
-def _rules(scorer:Scorer, path)->tuple: # `Calibration`, `AbstentionRule`, `FeatureDistance` or None, `KindProbe` or None; raises `WeightsError`
+# `Calibration`, `AbstentionRule`, `FeatureDistance` or None, `KindProbe` or None; raises `WeightsError`
+def _rules(scorer:Scorer, path)->tuple:
     config, kinds = scorer.config, scorer.config.metrics.get("kinds")
-    try: return (calibration_from_config(config), AbstentionRule.from_dict(config.abstention), config.familiar and feature_distance_from_dict(config.familiar) or None,
+    try: return (calibration_from_config(config), AbstentionRule.from_dict(config.abstention),
+                 config.familiar and feature_distance_from_dict(config.familiar) or None,
                  kinds_from_dict(kinds) if kinds else None)
     except (TypeError, ValueError) as e:
-        raise WeightsError(path, f"a calibration that cannot be used ({e})", "what deepfake_nb.measure.calibrate writes") from e
+        raise WeightsError(path, f"a calibration that cannot be used ({e})",
+                           "what deepfake_nb.measure.calibrate writes") from e
 
 def _numbers(table, names:str)->bool: # has it these numbers? The file may come from a stranger
     return isinstance(table, dict) and all(isinstance(table.get(o), (int, float)) for o in names.split())
 
-def _figures(self)->tuple: # what was measured for this threshold: false-positive rate or None, tests, and a sentence where there is no rate
+# what was measured for this threshold: false-positive rate or None, tests, and a sentence where there is no rate
+def _figures(self)->tuple:
     rate, tests = self.calibration.false_positive_rate, self.scorer.config.metrics.get("tests")
     power = dict(power=self.calibration.power) if self.calibration.power else {}
     metrics, name = self.scorer.config.metrics, self.face_detector.name
     others = metrics["detectors"] if isinstance(metrics.get("detectors"), dict) else {}
-    if _numbers(metrics.get("pointing"), "hit low high others n"): power |= dict(pointing=metrics["pointing"]) # how far to believe the heat maps
-    if self.threshold != self.calibration.threshold: return None, {}, f"No false-positive rate is known for the threshold {self.threshold:g}."
+    if _numbers(metrics.get("pointing"), "hit low high others n"): # how far to believe the heat maps
+        power |= dict(pointing=metrics["pointing"])
+    if self.threshold != self.calibration.threshold:
+        return None, {}, f"No false-positive rate is known for the threshold {self.threshold:g}."
     tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector", "yunet")
     if rate and finder != name: # measured for this one, too?
         if _numbers(others.get(name), "achieved low high n_real"): return others[name], tests, ""
         return None, tests, f"No false-positive rate is known with the face detector {name}: it was measured with {finder}."
     if self.foreign and not rate:
-        return rate, tests, f"The scorer {self.scorer.config.name} is not calibrated: its threshold {self.threshold:g} was not chosen on real faces, and its probabilities are no frequencies. deepfake-calibrate gives it both."
+        return rate, tests, (f"The scorer {self.scorer.config.name} is not calibrated: its threshold "
+                             f"{self.threshold:g} was not chosen on real faces, and its probabilities are no "
+                             "frequencies. deepfake-calibrate gives it both.")
     return rate, tests, "" if rate else f"No false-positive rate is known for the threshold {self.threshold:g}."
 
 # %% ../../nbs/judge/20_predict.ipynb #b5d06156
 def _get_scorer(weights, scorer, calibration)->Scorer|ForeignScorer: # raises `WeightsError`, `ScorerError`
-    found = weights if isinstance(weights, (Scorer, ForeignScorer)) else load_scorer(weights) if scorer is None else load_foreign(scorer, weights)
+    if isinstance(weights, (Scorer, ForeignScorer)): found = weights
+    else: found = load_scorer(weights) if scorer is None else load_foreign(scorer, weights)
     return found if calibration is None else calibrated(found, calibration)
 
-# %% ../../nbs/judge/20_predict.ipynb #68c0a78f
 MAX_PEOPLE = 64 # judged in one file: a school class on its photo
 
+# %% ../../nbs/judge/20_predict.ipynb #ab356544
 class Detector:
     "Judges images and videos."
     def __init__(self,
-        weights:str|Path|Scorer|ForeignScorer|None=None, # A weights file, or a scorer in memory (put in evaluation mode); None: the default weights
+        # A weights file, or a scorer in memory (put in evaluation mode); None: the default weights
+        weights:str|Path|Scorer|ForeignScorer|None=None,
         device:str|None=None, # 'cpu', 'cuda', 'mps'; None: the fastest one here
         frames:int=32, # Frames to look at in a video, evenly spaced
         threshold:float|None=None, # P(fake) in [0, 1] from which on a person is FAKE; None: that of the weights file
@@ -143,38 +100,49 @@ class Detector:
         abstention:AbstentionRule|None=None, # When not to judge; None: the rule in the weights file
         limits:Limits|None=None, # What files to accept; None: `Limits()`
         engine:str="torch", # What runs the backbone: 'torch', or on a processor 'onnx' or 'openvino'
-        second_look:int=SECOND_LOOK, # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
-        scorer=None, # Somebody else's network in place of weights, as `load_foreign` takes it; with `weights`, its factory is called with that path
-        calibration=None, # A file of deepfake-calibrate, or a `CalibrationFile`, in place of what the weights say; None: what they say
+        # Frames more, at most, around suspicious moments of a video and in its longest gaps; 0: none
+        second_look:int=SECOND_LOOK,
+        scorer=None, # Somebody else's network, as `load_foreign` takes it; its factory is called with `weights`
+        calibration=None, # A file of deepfake-calibrate, or a `CalibrationFile`; None: what the weights say
     ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
         self._given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name, least in dict(frames=1, max_people=1, batch_size=1, second_look=0).items():
             if self._given[name] < least: raise ValueError(f"{name} is {self._given[name]}; accepted: {least} or more")
-        if threshold is not None and not 0 <= threshold <= 1: raise ValueError(f"threshold is {threshold}; accepted: a probability in [0, 1]")
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is {threshold}; accepted: a probability in [0, 1]")
         self.device = choose_device(device if engine == "torch" else device or "cpu")
         choose_precision(precision, self.device)
         calm_after_fork()
         with as_found(): self.scorer = _get_scorer(weights, scorer, calibration)
-        self.scorer.eval().to(self.device, torch.float32, **{} if self.foreign else dict(memory_format=torch.channels_last)) # theirs as they are
-        self.dtype, self.precision = choose_precision("float32" if self.foreign and precision == "auto" else precision, self.device), precision
-        if (engine := start_engine(engine, self.scorer, self.device, self.dtype)) is None and self.device.type == "cpu": keep_memory()
-        self.engine = engine # None: PyTorch
-        self.calibration, rule, self.familiar, self.kinds = _rules(self.scorer, self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights")
-        self.abstention, self.threshold = abstention or rule, self.calibration.threshold if threshold is None else float(threshold)
+        order = {} if self.foreign else dict(memory_format=torch.channels_last) # theirs as they are
+        self.scorer.eval().to(self.device, torch.float32, **order)
+        number = "float32" if self.foreign and precision == "auto" else precision
+        self.dtype, self.precision = choose_precision(number, self.device), precision
+        self.engine = start_engine(engine, self.scorer, self.device, self.dtype) # None: PyTorch
+        if self.engine is None and self.device.type == "cpu": keep_memory()
+        source = self.scorer.config.name if isinstance(weights, Scorer) else weights or "default weights"
+        self.calibration, rule, self.familiar, self.kinds = _rules(self.scorer, source)
+        self.abstention = abstention or rule
+        self.threshold = self.calibration.threshold if threshold is None else float(threshold)
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
         self.flip, self.recheck, self.second_look = flip, recheck, second_look
 
-    foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")
+# %% ../../nbs/judge/20_predict.ipynb #ab356545
+Detector.foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")
 
-    def __repr__(self):
-        return f"Detector({self.scorer.config.name or self.scorer.config.arch!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
+@patch
+def __repr__(self:Detector):
+    name = self.scorer.config.name or self.scorer.config.arch
+    return f"Detector({name!r}, {self.device}, faces by {self.face_detector.name}, threshold {self.threshold:g})"
 
 # %% ../../nbs/judge/20_predict.ipynb #cf271ccd
 def _build_again(given:dict, sha256:str)->Detector: # in another process
     detector = Detector(**given)
-    if detector.scorer.sha256 != sha256: raise WeightsError(given["weights"] or "default weights", "other weights than the detector had that was sent here", "the same file")
+    if detector.scorer.sha256 != sha256:
+        raise WeightsError(given["weights"] or "default weights",
+                           "other weights than the detector had that was sent here", "the same file")
     return detector
 
 @patch
@@ -182,18 +150,22 @@ def __reduce__(self:Detector):
     "For pickle and copy: what it was made of."
     finder = self._given["face_detector"]
     if hasattr(finder, "detect"):
-        raise TypeError("This detector was given its face detector as an object, which cannot be sent to another process. Accepted: a detector that was made with face_detector as a path, 'haar' or None.")
+        raise TypeError("This detector was given its face detector as an object, which cannot be sent to another "
+                        "process. Accepted: a detector that was made with face_detector as a path, 'haar' or None.")
     return _build_again, (self._given, self.scorer.sha256)
 
-# %% ../../nbs/judge/20_predict.ipynb #47e5310e
 @patch
 def settings(self:Detector)->dict:
     "All that was set, and what the weights file prescribes; plain values."
     config = self.scorer.config
-    return dict(frames=self.frames, second_look=self.second_look, max_people=self.max_people, flip=self.flip, recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."),
-                device=self.device.type, engine=self.engine.name if self.engine else "torch", arch=config.arch, temporal=config.temporal, clip_length=config.clip_length,
-                image_size=config.image_size, margin=config.margin, temperature=config.temperature,
-                abstention=self.abstention.to_dict()) | (dict(scorer=self.scorer.origin) if self.foreign else {}) | (dict(calibration=self.scorer.calibration_record) if hasattr(self.scorer, "calibration_record") else {})
+    told = dict(frames=self.frames, second_look=self.second_look, max_people=self.max_people, flip=self.flip,
+                recheck=self.recheck, precision=str(self.dtype).removeprefix("torch."), device=self.device.type,
+                engine=self.engine.name if self.engine else "torch", arch=config.arch, temporal=config.temporal,
+                clip_length=config.clip_length, image_size=config.image_size, margin=config.margin,
+                temperature=config.temperature, abstention=self.abstention.to_dict())
+    if self.foreign: told["scorer"] = self.scorer.origin
+    if hasattr(self.scorer, "calibration_record"): told["calibration"] = self.scorer.calibration_record
+    return told
 
 # %% ../../nbs/judge/20_predict.ipynb #3efaafdd
 def _scored(self:Detector, crops:list[np.ndarray], known:dict|None)->list[ClipScore]: # crops of each person
@@ -204,11 +176,13 @@ def _scored(self:Detector, crops:list[np.ndarray], known:dict|None)->list[ClipSc
     again = score_clips(self.scorer, [crops[i] for i in close], self.batch_size, self.flip, torch.float32)
     return [dict(zip(close, again)).get(i, score) for i, score in enumerate(scores)]
 
-def _even(self:Detector, clip:FaceClip, again:Collection[int])->np.ndarray: # (T,) which frames the person's number comes from
+# (T,) which frames the person's number comes from
+def _even(self:Detector, clip:FaceClip, again:Collection[int])->np.ndarray:
     even = np.array([i not in again for i in clip.frame_indices], bool)
     return even if even.sum() >= min(self.abstention.min_frames or 1, len(even)) else np.ones(len(even), bool)
 
-def _scores(self:Detector, crops:list[np.ndarray], even:list[np.ndarray], known:dict|None=None)->list[ClipScore]: # one per person, with the logits of all frames
+# one per person, with the logits of all frames
+def _scores(self:Detector, crops:list[np.ndarray], even:list[np.ndarray], known:dict|None=None)->list[ClipScore]:
     parts = [part for o, e in zip(crops, even) for part in ([o] if e.all() else [o[e], o[~e]])]
     scores = iter(_scored(self, parts, known))
     def joined(e):
@@ -220,63 +194,83 @@ def _scores(self:Detector, crops:list[np.ndarray], even:list[np.ndarray], known:
     return [joined(e) for e in even]
 
 # %% ../../nbs/judge/20_predict.ipynb #3efaafde
-def _after_reencoding(self:Detector, clips:list[FaceClip], even:list[np.ndarray])->list[list[float]|None]: # P(fake) of each person, once for each re-encoding
+# P(fake) of each person, once for each re-encoding
+def _after_reencoding(self:Detector, clips:list[FaceClip], even:list[np.ndarray])->list[list[float]|None]:
     if not self.recheck: return [None] * len(clips)
     changed = [mild_reencodings(o.crops[e]) for o, e in zip(clips, even)] # people x re-encodings
-    by_kind = [[self.calibration.probability(o.logit) for o in _scored(self, list(crops), None)] for crops in zip(*changed)]
+    by_kind = [[self.calibration.probability(o.logit) for o in _scored(self, list(crops), None)]
+               for crops in zip(*changed)]
     return [list(o) for o in zip(*by_kind)]
 
 @patch
 def predict_clips(self:Detector,
     clips:list[FaceClip], # One per person, crops of the size and margin the weights file asks for
     frames_available:int|None=None, # Frames read from the file; None: those of the longest clip
-    frames:list[np.ndarray]|None=None, # The frames themselves, to see whether a face was made unrecognisable; None: not looked at
+    # The frames themselves, to see whether a face was made unrecognisable; None: not looked at
+    frames:list[np.ndarray]|None=None,
     again:Collection[int]=(), # Positions of the frames that a second look added
     known:dict|None=None, # As for `score_clips`
 )->list[FaceVerdict]: # One per clip, in the same order
     "The verdicts on people whose crops are at hand."
     available = frames_available or max((len(o.times) for o in clips), default=0)
     away = lambda score: float(self.familiar(score.features)) if self.familiar else None
-    hidden = lambda clip: None if frames is None or not self.abstention.hidden else hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in evenly_spaced(len(clip), 5)])
+    def hidden(clip):
+        if frames is None or not self.abstention.hidden: return None
+        some = evenly_spaced(len(clip), 5)
+        return hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in some])
     even = [_even(self, o, again) for o in clips]
     scores = _scores(self, [o.crops for o in clips], even, known)
     told = zip(clips, even, scores, _after_reencoding(self, clips, even))
-    faces = [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, changed, away(score), e, hidden(clip))
+    faces = [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, changed,
+             away(score), e, hidden(clip))
              for clip, e, score, changed in told]
-    if self.kinds and self.threshold == self.calibration.threshold: # the hint's error was measured among those called FAKE there
-        for face, score in zip(faces, scores): face.forgery = self.kinds(score.features) if face.decision == "FAKE" else {}
+    # the hint's error was measured among those called FAKE there
+    if self.kinds and self.threshold == self.calibration.threshold:
+        for face, score in zip(faces, scores):
+            face.forgery = self.kinds(score.features) if face.decision == "FAKE" else {}
     return faces
 
 # %% ../../nbs/judge/20_predict.ipynb #971cbf6d
 SURE = dict(yunet=.75, haar=.6) # confidence that a face reaches in at least one frame, by the name of the detector
-SMALLEST = 32 # pixels: a smaller face is not even cut out, unless the abstention rule asks for less or there is no other
+# pixels: a smaller face is not even cut out, unless the abstention rule asks for less or there is no other
+SMALLEST = 32
 
 def _dropped_person(number:int, dropped:dict)->FaceVerdict: # from what `extract_clips` says about a face it left out
     box = tuple(map(float, dropped["box"]))
-    return FaceVerdict(number, INCONCLUSIVE, None, box, reasons=[dropped["reason"]], face_size=float(dropped["face_size"]))
+    return FaceVerdict(number, INCONCLUSIVE, None, box, reasons=[dropped["reason"]],
+                       face_size=float(dropped["face_size"]))
 
-def _looked_at(media:Media, people:list[FaceVerdict])->dict: # the record that `verdict` describes; what the reader knows counts
+# the record that `verdict` describes; what the reader knows counts
+def _looked_at(media:Media, people:list[FaceVerdict])->dict:
     own = frames_looked_at(media.times, media.frame_count, media.duration) | getattr(media, "looked_at", {})
     return own | people_looked_at(people)
 
-def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:list[FaceVerdict])->list[str]: # what follows from the verdict
-    if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, len(people))
+# what follows from the verdict
+def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:int)->list[str]:
+    if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, people)
     power = power_of(self.tests)
-    return [f"In tests these weights missed {missed_words(power)} forgeries at this threshold."] if decision == "REAL" and power is not None and power < WEAK else []
+    if decision != "REAL" or power is None or power >= WEAK: return []
+    return [f"In tests these weights missed {missed_words(power)} forgeries at this threshold."]
 
 def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list[str]:
     notes = list(media.notes) + ([self.face_detector.note] if self.face_detector.note else [])
     notes += sorted({o["text"] for o in dropped} - set(REASONS.values())) + coverage_sentences(looked_at)
-    if looked_at["people_judged"] > 1: notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious credible one.")
+    if looked_at["people_judged"] > 1:
+        notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious "
+                     "credible one.")
     if self.unknown_rate: notes.append(self.unknown_rate)
-    if self.foreign and not self.scorer.sha256: notes.append(f"The scorer {self.scorer.config.name} has no weights whose hash could be written down: nobody can check that it is the same one later.")
+    if self.foreign and not self.scorer.sha256:
+        notes.append(f"The scorer {self.scorer.config.name} has no weights whose hash could be written down: nobody "
+                     "can check that it is the same one later.")
     return notes
 
 # %% ../../nbs/judge/20_predict.ipynb #971cbf6e
-def _doubtful(self:Detector, count:int, frames:int, score:float)->bool: # somebody seen in so many of so many frames, with this confidence at best
+# somebody seen in so many of so many frames, with this confidence at best
+def _doubtful(self:Detector, count:int, frames:int, score:float)->bool:
     return count < max(self.abstention.min_frames or 1, frames/10) and score < SURE.get(self.face_detector.name, 0.)
 
-def _people(self:Detector, media:Media, looked)->tuple[list[FaceClip], list[dict], str]: # clips, who was dropped, and a note on what was doubtful
+# clips, who was dropped, and a note on what was doubtful
+def _people(self:Detector, media:Media, looked)->tuple[list[FaceClip], list[dict], str]:
     config, rule, frames = self.scorer.config, self.abstention, len(media.frames)
     clips, dropped = extract_clips(media, looked, config.image_size, config.margin, self.max_people,
                                    min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0))
@@ -284,16 +278,20 @@ def _people(self:Detector, media:Media, looked)->tuple[list[FaceClip], list[dict
     if media.kind == "image" or not sure: return clips, dropped, ""
     named = [o for o in dropped if not _doubtful(self, o["frames"], frames, o["score"])]
     times = len(clips) + len(dropped) - len(sure) - len(named)
-    note = f"{'Something' if times == 1 else f'Things, {times} of them,'} in a few frames looked a little like a face to the face detector; not counted as {'a person' if times == 1 else 'people'}."
+    what, whom = ("Something", "a person") if times == 1 else (f"Things, {times} of them,", "people")
+    note = f"{what} in a few frames looked a little like a face to the face detector; not counted as {whom}."
     return [dataclasses.replace(o, person=i) for i, o in enumerate(sure)], named, note if times else ""
 
-def _suspicion(self:Detector, media:Media, looked)->np.ndarray: # (N,) log odds of the most suspicious person of each frame, from 0 on suspicious
+# (N,) log odds of the most suspicious person of each frame, from 0 on suspicious
+def _suspicion(self:Detector, media:Media, looked)->np.ndarray:
     clips, dropped, _ = _people(self, dataclasses.replace(media, notes=[]), looked)
     odds, even = np.full(len(media.frames), -np.inf), [_even(self, o, media.again) for o in clips]
     for clip, score in zip(clips, _scores(self, [o.crops for o in clips], even, looked.known)):
-        odds[clip.frame_indices] = np.maximum(odds[clip.frame_indices], logit(self.calibration.probability(score.frame_logits)))
+        odds[clip.frame_indices] = np.maximum(odds[clip.frame_indices],
+                                              logit(self.calibration.probability(score.frame_logits)))
     for o in dropped:
-        if o["reason"] == "TOO_FEW_FRAMES": odds[media.times.index(o["time"])] = max(odds[media.times.index(o["time"])], 0.)
+        if o["reason"] == "TOO_FEW_FRAMES":
+            odds[media.times.index(o["time"])] = max(odds[media.times.index(o["time"])], 0.)
     return odds
 
 @patch
@@ -321,13 +319,17 @@ def predict_media(self:Detector,
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
     faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
     looked_at = _looked_at(media, faces)
-    segments = segments_of(faces, rule, self.threshold, {o.person: _even(self, o, again) for o in clips}) if media.kind == "video" else []
+    even = {o.person: _even(self, o, again) for o in clips}
+    segments = segments_of(faces, rule, self.threshold, even) if media.kind == "video" else []
     decision, probability, reasons = judge(faces, self.threshold, looked_at["streams_in_file"] - looked_at["streams"])
-    notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt) + _more_notes(self, decision, reasons, segments, faces)
+    notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt)
+    notes += _more_notes(self, decision, reasons, segments, len(faces))
+    seen = {k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")}
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
-        media={k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")} | dict(frames=len(media.frames)),
-        notes=notes, looked_at=looked_at, segments=segments, threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
-        weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence, settings=self.settings(),
+        media=seen | dict(frames=len(media.frames)), notes=notes, looked_at=looked_at, segments=segments,
+        threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
+        weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence,
+        settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
@@ -347,12 +349,16 @@ def _predict_or_say_why(detector:Detector, path)->Prediction|Unreadable:
     except DeepfakeError as e: return Unreadable(str(path), str(e))
     except Exception as e: # not foreseen: told in the log with its traceback, and the rest goes on
         logger.exception("unexpected error at %s", path)
-        return Unreadable(str(path), f"{path}: unexpected {type(e).__name__} ({e}). Accepted: an image or a video with faces.")
+        return Unreadable(str(path),
+                          f"{path}: unexpected {type(e).__name__} ({e}). Accepted: an image or a video with faces.")
 
 BESIDE = 2 # files of a list that are judged at the same time, where there are cores for it
 
-def _one_by_one(detector:Detector, paths)->bool: # nothing is gained by two at a time, or somebody else's code might not bear it
-    if not isinstance(paths, (list, tuple)) or len(paths) < 2 or available_cores() < 2: return True # a list is at hand; of others, the next path may be long in coming
+# nothing is gained by two at a time, or somebody else's code might not bear it
+def _one_by_one(detector:Detector, paths)->bool:
+    # a list is at hand; of others, the next path may be long in coming
+    if not isinstance(paths, (list, tuple)) or len(paths) < 2 or available_cores() < 2:
+        return True
     return detector.foreign or not isinstance(detector.face_detector, FaceDetector) or calm_after_fork()
 
 def _results(detector:Detector, paths)->Iterator[Prediction|Unreadable]: # in the order of the paths

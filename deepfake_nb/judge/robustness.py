@@ -89,7 +89,8 @@ def robustness(
 )->Robustness: # Raises `DeepfakeError` for an unknown degradation
     "Score every item under every degradation at every strength."
     grid = degradations or {name: o[2] for name, o in DEGRADATIONS.items()}
-    if unknown := sorted(set(grid) - set(DEGRADATIONS)): raise DeepfakeError(f"Degradation {', '.join(unknown)} is unknown. Accepted: {', '.join(DEGRADATIONS)}.")
+    if unknown := sorted(set(grid) - set(DEGRADATIONS)):
+        raise DeepfakeError(f"Degradation {', '.join(unknown)} is unknown. Accepted: {', '.join(DEGRADATIONS)}.")
     manifest = _as_manifest(manifest)
     notes = list(manifest.attrs.get("notes", ()))
     if limit is not None and limit < len(manifest):
@@ -103,8 +104,9 @@ def robustness(
         rows.append([np.nan if known is None else _rescore(detector, result, *key) for key in keys])
     missing = int(np.isnan(clean).sum())
     if missing: notes.append(f"{missing} items have no score on the clean file and take no part.")
-    return Robustness(manifest.label.to_numpy(), list(manifest.group), np.array(clean), dict(zip(keys, np.array(rows).T)), detector.threshold,
-                      {name: DEGRADATIONS[name][1] for name in grid}, degradation_strip(_portrait(), grid), n, seed, notes)
+    units, strip = {name: DEGRADATIONS[name][1] for name in grid}, degradation_strip(_portrait(), grid)
+    return Robustness(manifest.label.to_numpy(), list(manifest.group), np.array(clean),
+                      dict(zip(keys, np.array(rows).T)), detector.threshold, units, strip, n, seed, notes)
 
 # %% ../../nbs/judge/35_robustness.ipynb #9ba31c67
 def robustness_table(
@@ -117,9 +119,11 @@ def robustness_table(
         y, p, groups = r.labels[both], scores[both], [o for o, b in zip(r.groups, both) if b]
         if not len(y): rows.append((name, strength, 0, *[np.nan]*8)); continue
         change = paired_bootstrap(auc, y, r.clean[both], p, groups, r.n, r.seed)
-        rows.append((name, strength, len(y), auc(y, p), *bootstrap_interval(auc, y, p, groups, r.n, r.seed), change["difference"], change["low"], change["high"],
-                     recall_of_fakes(y, p, threshold=r.threshold), false_positive_rate(y, p, threshold=r.threshold)))
-    return pd.DataFrame(rows, columns=["degradation", "strength", "scored", "auc", "low", "high", "change", "change_low", "change_high", "recall_of_fakes", "false_positive_rate"])
+        rows.append((name, strength, len(y), auc(y, p), *bootstrap_interval(auc, y, p, groups, r.n, r.seed),
+                     change["difference"], change["low"], change["high"], recall_of_fakes(y, p, threshold=r.threshold),
+                     false_positive_rate(y, p, threshold=r.threshold)))
+    return pd.DataFrame(rows, columns=["degradation", "strength", "scored", "auc", "low", "high", "change",
+                                       "change_low", "change_high", "recall_of_fakes", "false_positive_rate"])
 
 def plot_robustness(
     robustness:Robustness, # Any result of `robustness`
@@ -136,7 +140,8 @@ def plot_robustness(
         axis.axhline(clean.auc, color="#0969da", linestyle=":", linewidth=1, label="AUC, clean")
         axis.plot(x, part.recall_of_fakes, marker=".", color="#b42318", label="fakes found")
         axis.plot(x, part.false_positive_rate, marker=".", color="#1a7f37", label="real called fake")
-        axis.set(title=name, xlabel=robustness.units[name], xticks=x, xticklabels=[f"{o:g}" for o in part.strength], ylim=(0, 1.03))
+        axis.set(title=name, xlabel=robustness.units[name], xticks=x, xticklabels=[f"{o:g}" for o in part.strength],
+                 ylim=(0, 1.03))
     np.atleast_1d(axes)[0].legend(fontsize=6)
     return figure
 
@@ -144,7 +149,8 @@ def plot_robustness(
 def _robustness_html(self:Robustness)->str:
     show = lambda o: "" if o is None or o != o else f"{o:.3f}" if isinstance(o, float) else o
     table = robustness_table(self)
-    rows = [[show(o) if k != "strength" else "" if o != o else f"{o:g}" for k, o in zip(table, row)] for row in table.itertuples(index=False)]
+    rows = [[show(o) if k != "strength" else "" if o != o else f"{o:g}" for k, o in zip(table, row)]
+            for row in table.itertuples(index=False)]
     strip = figure_html(self.strip, "what each strength looks like") if self.strip is not None else ""
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in self.notes)
     return figure_html(plot_robustness(self), "AUC against strength") + strip + html_table(list(table), rows) + f"<ul>{notes}</ul>"

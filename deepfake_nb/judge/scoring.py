@@ -33,7 +33,8 @@ def choose_device(
     if name is None: return torch.device(found[0])
     try: device = torch.device(name)
     except RuntimeError: device = None
-    absent = device is None or device.type not in found or (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count())
+    absent = device is None or device.type not in found
+    if not absent and device.type == "cuda": absent = (device.index or 0) >= torch.cuda.device_count()
     if absent: raise DeviceError(f"device {str(name)!r} cannot be used. Accepted here: {', '.join(found)}.")
     return device
 
@@ -46,8 +47,10 @@ def choose_precision(
     device:torch.device, # Where the scorer lives
 )->torch.dtype: # `torch.float32` or `torch.bfloat16`; raises `DeviceError`
     "The type of number to compute with."
-    if precision not in PRECISIONS: raise DeviceError(f"precision {precision!r} is unknown. Accepted: {', '.join(PRECISIONS)}.")
-    if precision == "auto": precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    if precision not in PRECISIONS:
+        raise DeviceError(f"precision {precision!r} is unknown. Accepted: {', '.join(PRECISIONS)}.")
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     return getattr(torch, precision)
 
 # %% ../../nbs/judge/15_scoring.ipynb #d76670dc
@@ -59,8 +62,11 @@ def start_engine(
 )->InferenceEngine|None: # None for 'torch'; raises `DeviceError` or `ExportError`
     "The engine that runs the backbone."
     if name == "torch": return None
-    if isinstance(scorer, ForeignScorer): raise DeviceError(f"engine {name!r} runs weights of this library, not the scorer {scorer.config.name}. Accepted: engine 'torch'.")
-    if device.type != "cpu": raise DeviceError(f"engine {name!r} computes on the processor, not on {device}. Accepted: device 'cpu'.")
+    if isinstance(scorer, ForeignScorer):
+        raise DeviceError(f"engine {name!r} runs weights of this library, not the scorer {scorer.config.name}. "
+                          "Accepted: engine 'torch'.")
+    if device.type != "cpu":
+        raise DeviceError(f"engine {name!r} computes on the processor, not on {device}. Accepted: device 'cpu'.")
     return engine_for(scorer, name, str(dtype).removeprefix("torch."))
 
 # %% ../../nbs/judge/15_scoring.ipynb #e7656085
@@ -107,7 +113,9 @@ def frame_features(
     "What the backbone says about each crop."
     device = scorer.mean.device
     calm_after_fork()
-    if engine: return torch.cat([torch.from_numpy(engine.features(crops[i:i + batch_size])) for i in range(0, len(crops), batch_size)]).to(device)
+    if engine:
+        return torch.cat([torch.from_numpy(engine.features(crops[i:i + batch_size]))
+                          for i in range(0, len(crops), batch_size)]).to(device)
     x = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2) # the bytes stay as they are: channels last
     with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
         return torch.cat([scorer.features(part.to(device)[None])[0].float() for part in x.split(batch_size)])
@@ -122,7 +130,8 @@ class ClipScore:
 
 # %% ../../nbs/judge/15_scoring.ipynb #57a120c3
 @torch.inference_mode()
-def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[ClipScore]: # features of all people, (N, F)
+# features of all people, (N, F)
+def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[ClipScore]:
     cuts = [cut_clips(n, scorer.config.clip_length) for n in lengths]
     pieces = [part[o] for part, cut in zip(features.split(lengths), cuts) for o in cut]
     mask = pad_sequence([torch.ones(len(o), dtype=torch.bool, device=o.device) for o in pieces], batch_first=True)
@@ -132,11 +141,13 @@ def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[
     ends, parts = np.cumsum(lengths)[:-1], np.cumsum([len(o) for o in cuts])[:-1]
     means = [o.mean(0).cpu().numpy() for o in features.split(lengths)]
     pool = calibration_from_config(scorer.config).pool
-    return [ClipScore(pool(c.mean(), f), f, m) for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
+    return [ClipScore(pool(c.mean(), f), f, m)
+            for c, f, m in zip(np.split(clips, parts), np.split(frames, ends), means)]
 
 # %% ../../nbs/judge/15_scoring.ipynb #57a120c4
 @torch.inference_mode()
-def _features(scorer:Scorer, crops:np.ndarray, known:dict|None, *settings)->torch.Tensor: # (N, F); a crop that is `known` is not computed again
+# (N, F); a crop that is `known` is not computed again
+def _features(scorer:Scorer, crops:np.ndarray, known:dict|None, *settings)->torch.Tensor:
     if known is None: return frame_features(scorer, crops, *settings)
     keys = [hashlib.blake2b(o.tobytes(), digest_size=16).digest() for o in crops]
     new = {k: i for i, k in enumerate(keys) if k not in known}
@@ -151,7 +162,8 @@ def score_clips(
     flip:bool=True, # Score the mirror image too, and take the mean?
     dtype:torch.dtype=torch.float32, # `torch.bfloat16` for mixed precision
     engine:InferenceEngine|None=None, # Runs the backbone in PyTorch's place
-    known:dict|None=None, # What was computed already, by crop; new ones are added. For one scorer, precision and engine only
+    # What was computed already, by crop; new ones are added. For one scorer, precision and engine only
+    known:dict|None=None,
 )->list[ClipScore]: # One per clip, in the same order
     "Score people whose crops are at hand."
     if not clips: return []
@@ -161,7 +173,8 @@ def score_clips(
     scores = _head_scores(scorer, _features(scorer, crops, known, batch_size, dtype, engine), lengths)
     if not flip: return scores
     mirrored = _head_scores(scorer, _features(scorer, crops[:, :, ::-1], known, batch_size, dtype, engine), lengths)
-    return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2, a.features) for a, b in zip(scores, mirrored)]
+    return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2, a.features)
+            for a, b in zip(scores, mirrored)]
 
 # %% ../../nbs/judge/15_scoring.ipynb #27494843
 @contextmanager

@@ -13,7 +13,8 @@ __all__ = ['UNSEEN', 'film_record', 'people_record', 'WEAK', 'judge', 'frames_lo
            'coverage_sentences', 'segment_sentences', 'power_of', 'missed_words']
 
 # %% ../../nbs/judge/10_verdict.ipynb #5e04b34d
-UNSEEN = ("NO_FACE", "FACE_TOO_SMALL", "TOO_MANY_PEOPLE", "TOO_FEW_FRAMES", "LOW_QUALITY", "ANONYMISED") # not seen well enough for a probability
+# not seen well enough for a probability
+UNSEEN = ("NO_FACE", "FACE_TOO_SMALL", "TOO_MANY_PEOPLE", "TOO_FEW_FRAMES", "LOW_QUALITY", "ANONYMISED")
 
 def judge(
     faces:list[FaceVerdict], # One per person, the main person first
@@ -30,7 +31,8 @@ def judge(
     if any(o.probability is None for o in faces[1:]): codes.add("PEOPLE_NOT_JUDGED")
     if unseen_streams: codes.add("STREAM_NOT_JUDGED")
     if not codes: return "REAL", most_suspicious.probability, []
-    return INCONCLUSIVE, max(undecided or [most_suspicious], key=suspicion).probability, [o for o in REASONS if o in codes]
+    probability = max(undecided or [most_suspicious], key=suspicion).probability
+    return INCONCLUSIVE, probability, [o for o in REASONS if o in codes]
 
 # %% ../../nbs/judge/10_verdict.ipynb #ab075a3c
 def frames_looked_at(
@@ -42,10 +44,12 @@ def frames_looked_at(
     last = max(duration, times[-1] if times else 0.)
     edges = [0., *times, last]
     gap = max((b - a for a, b in zip(edges, edges[1:])), default=0.) if len(times) < frames_in_file else 0.
-    return dict(frames=len(times), frames_in_file=max(frames_in_file, len(times)), seconds=round(times[-1] - times[0], 3) if times else 0.,
-                seconds_in_file=round(last, 3), longest_gap=round(gap, 3), streams=1, streams_in_file=1)
+    return dict(frames=len(times), frames_in_file=max(frames_in_file, len(times)),
+                seconds=round(times[-1] - times[0], 3) if times else 0., seconds_in_file=round(last, 3),
+                longest_gap=round(gap, 3), streams=1, streams_in_file=1)
 
-_why_not = dict(people_too_many=("TOO_MANY_PEOPLE",), people_too_small=("FACE_TOO_SMALL",), people_too_brief=("TOO_FEW_FRAMES",), people_unclear=("LOW_QUALITY", "ANONYMISED"))
+_why_not = dict(people_too_many=("TOO_MANY_PEOPLE",), people_too_small=("FACE_TOO_SMALL",),
+                people_too_brief=("TOO_FEW_FRAMES",), people_unclear=("LOW_QUALITY", "ANONYMISED"))
 
 def people_looked_at(
     faces:list[FaceVerdict], # Everybody who was found
@@ -68,8 +72,11 @@ def coverage_sentences(
     o, lines = {name: 0 for name in (*film_record, *people_record)} | looked_at, []
     if o["frames"] < o["frames_in_file"]:
         what = "a forged piece" if o["people"] else "a face that is shown for a time"
-        lines.append(f"{o['frames']:,} of {o['frames_in_file']:,} frames were looked at; {what} shorter than {_seconds(o['longest_gap'])} can be missed.")
-    if o["streams"] < o["streams_in_file"]: lines.append(f"{o['streams']} of {o['streams_in_file']} picture tracks were looked at; nothing is known of what the others show.")
+        lines.append(f"{o['frames']:,} of {o['frames_in_file']:,} frames were looked at; {what} shorter than "
+                     f"{_seconds(o['longest_gap'])} can be missed.")
+    if o["streams"] < o["streams_in_file"]:
+        lines.append(f"{o['streams']} of {o['streams_in_file']} picture tracks were looked at; nothing is known of "
+                     "what the others show.")
     if o["people_judged"] < o["people"]:
         why = [f"{o[name]} {words}" for name, words in _why_words.items() if o[name]]
         many = "1 person was" if o["people"] == 1 else f"{o['people']} people were"
@@ -78,8 +85,8 @@ def coverage_sentences(
 
 film_record = ("frames", "frames_in_file", "seconds", "seconds_in_file", "longest_gap", "streams", "streams_in_file")
 people_record = ("people", "people_judged", *_why_not)
-_why_words = dict(people_too_many="beyond the number that is judged", people_too_small="with too small a face", people_too_brief="seen in too few frames",
-                  people_unclear="too blurred, or made unrecognisable")
+_why_words = dict(people_too_many="beyond the number that is judged", people_too_small="with too small a face",
+                  people_too_brief="seen in too few frames", people_unclear="too blurred, or made unrecognisable")
 
 # %% ../../nbs/judge/10_verdict.ipynb #34333553
 def segment_sentences(
@@ -89,7 +96,8 @@ def segment_sentences(
     "Where to look."
     who = lambda o: f"person {o.person + 1}" if people > 1 else "the face"
     rated = lambda p: "over 99%" if p > .99 else f"{p:.0%}"
-    return [f"Between {o.start:.1f} and {o.end:.1f} seconds {who(o)} stands out: these {o.frames} frames together are rated {rated(o.probability)}." for o in segments]
+    return [f"Between {o.start:.1f} and {o.end:.1f} seconds {who(o)} stands out: these {o.frames} frames together are "
+            f"rated {rated(o.probability)}." for o in segments]
 
 # %% ../../nbs/judge/10_verdict.ipynb #cb9645d6
 WEAK = .5 # share of forgeries found below which REAL is worded with what is missed

@@ -18,7 +18,8 @@ from ..forge.filming import Camera
 from ..forge.augment import contrast, degrade_in_the_wild, from_bytes, gamma, onto, resample, sometimes, to_bytes, uniform
 from .canvases import Canvases, Items, stack_items
 from .crops import Faces
-from .crops import BOX, CLIP_COLUMNS, LANDMARKS, CropJitter, check_pictures # for those who look for them here
+# for those who look for them here
+from .crops import BOX, CLIP_COLUMNS, LANDMARKS, CropJitter, check_pictures
 from ..forge.selfblend import KINDS, SelfBlend, motion_from_still, shallow_focus, uneven_light
 
 # %% auto #0
@@ -70,7 +71,8 @@ def halves(
         return torch.cat([o[first, 0], o[second, 1], o[second, 0], o[first, 1]])
     return [divide(o) for o in pairs]
 
-def _generator(items:Items, repeatable:bool)->torch.Generator: # from the items themselves where their batch must be the same each time
+# from the items themselves where their batch must be the same each time
+def _generator(items:Items, repeatable:bool)->torch.Generator:
     return torch.Generator().manual_seed(items.seed if repeatable else torch.randint(1 << 31, ()).item())
 
 # %% ../../nbs/learn/05_batches.ipynb #6cbd0b9f
@@ -115,7 +117,8 @@ class ForgedBatch:
     scrambled: bool = True # some pairs upside down, in other colours? Never where batches are repeatable
     camera: Camera = field(default_factory=Camera) # films some of the pairs
 
-    def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor, Tensor]: # (2B, T, 3, S, S), (2B,), (2B,), (2B*T, 1, s, s)
+    # (2B, T, 3, S, S), (2B,), (2B,), (2B*T, 1, s, s)
+    def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.start(stack_items(samples)).finish()
 
     @torch.no_grad()
@@ -129,12 +132,16 @@ class ForgedBatch:
         if self.selfblend.degrade:
             both, filmed, rates, scales = self.selfblend.meet(both, generator)
             filmed = onto(filmed, x.device)
-            if len(filmed): films = Filming(torch.cat(both[filmed].chunk(2, 1)), 2*rates, 2*scales, self.camera) # each by itself: a codec must not predict the forgery from the original
-        return Begun(lambda: self.finish(both, films and (filmed, films), forged, source_of(items.origin), generator), films.hand_out if films else lambda: None)
+            if len(filmed): # each by itself: a codec must not predict the forgery from the original
+                films = Filming(torch.cat(both[filmed].chunk(2, 1)), 2*rates, 2*scales, self.camera)
+        return Begun(lambda: self.finish(both, films and (filmed, films), forged, source_of(items.origin), generator),
+                     films.hand_out if films else lambda: None)
 
-    def photograph(self, x:Tensor, points:Tensor, generator:torch.Generator)->Tensor: # what a camera does to some of the clips
+    # what a camera does to some of the clips
+    def photograph(self, x:Tensor, points:Tensor, generator:torch.Generator)->Tensor:
         chosen = (torch.rand(len(x), generator=generator) < self.focus).nonzero().flatten()
-        sigma, chosen = (onto(o, x.device) for o in (uniform(len(chosen), .0025, .025, generator, log=True)*x.shape[-1], chosen))
+        sigma, chosen = (onto(o, x.device)
+                         for o in (uniform(len(chosen), .0025, .025, generator, log=True)*x.shape[-1], chosen))
         if len(chosen): x = x.index_copy(0, chosen, shallow_focus(x[chosen], sigma, points[chosen], generator))
         x = sometimes(x, self.light, lambda c, s: uneven_light(c, s, generator), .05, .45, generator)
         x = sometimes(x, self.tone, contrast, 1., 1.6, generator)
@@ -224,24 +231,32 @@ class Teachers:
 
     def keep(self, canvases:list[Canvases]): self.canvases = canvases # in place of reading: one for each part
 
-    def items(self, drawn:list)->list[Items|None]: # numbers where there are canvases, else samples: those to forge from, and the others
+    # numbers where there are canvases, else samples: those to forge from, and the others
+    def items(self, drawn:list)->list[Items|None]:
         if self.canvases is None:
             parts = [[o for o in drawn if (role_of(o[3]) > 0) == told] for told in (False, True)]
             return [stack_items(o) if o else None for o in parts]
         out, first = {False: [], True: []}, 0
         for (role, part), canvas in zip(self.parts, self.canvases):
-            if mine := [i - first for i in drawn if first <= i < first + len(part)]: out[role > 0].append(canvas.items(mine, self.origin[first:first + len(part)]))
+            if mine := [i - first for i in drawn if first <= i < first + len(part)]:
+                out[role > 0].append(canvas.items(mine, self.origin[first:first + len(part)]))
             first += len(part)
         return [_joined(o) for o in out.values()]
 
 # %% ../../nbs/learn/05_batches.ipynb #3d18937e
-def _couples(faces:Faces, first:int)->list[tuple[np.ndarray, np.ndarray]]: # numbers of originals and forgeries, counted from `first`; raises `ManifestError`
+# numbers of originals and forgeries, counted from `first`; raises `ManifestError`
+def _couples(faces:Faces, first:int)->list[tuple[np.ndarray, np.ndarray]]:
     found:dict = {}
     for i, clip in enumerate(faces.clips):
         name, pair = str(clip[0].get("dataset", "")), clip[0].get("pair", "")
-        found.setdefault((name, str(pair) if isinstance(pair, str) else ""), ([], []))[int(faces.labels[i])].append(first + i)
+        found.setdefault((name, str(pair) if isinstance(pair, str) else ""),
+                         ([], []))[int(faces.labels[i])].append(first + i)
     for (name, pair), (real, fake) in found.items():
-        if not (real and fake): raise ManifestError(faces.root, f"{'pair ' + pair + ' of the' if pair else 'the'} data set {name!r} with {len(real)} real and {len(fake)} forged faces", "both in each pair, or at least in each data set, or sources would be learnt in place of forgeries")
+        if not (real and fake):
+            raise ManifestError(faces.root, f"{'pair ' + pair + ' of the' if pair else 'the'} data set {name!r} with "
+                                            f"{len(real)} real and {len(fake)} forged faces",
+                                            "both in each pair, or at least in each data set, or sources would be "
+                                            "learnt in place of forgeries")
     return [(np.array(real), np.array(fake)) for real, fake in found.values()]
 
 def draw_couples(
@@ -284,7 +299,8 @@ def balance_keys(
 )->list[tuple]: # One key per clip: (label,), (label, method) ...
     "What is to come up equally often; raises `BalanceError` for an unknown `by`."
     if by in (None, "class"): return [(int(o),) for o in faces.labels]
-    if by not in ("method", "dataset"): raise BalanceError(f"balance {by!r} is unknown; accepted: class, method, dataset, None")
+    if by not in ("method", "dataset"):
+        raise BalanceError(f"balance {by!r} is unknown; accepted: class, method, dataset, None")
     return [(int(c[0]["label"]), str(c[0].get(by, ""))) for c in faces.clips]
 
 def balance_weights(
@@ -304,6 +320,7 @@ def effective_counts(
     "What balance does, as a table."
     keys, weights = balance_keys(faces, by), balance_weights(faces, by)
     table = pd.DataFrame(dict(key=keys, weight=weights)).groupby("key").weight.agg(["size", "sum"]).reset_index()
-    rows = [dict(label=LABELS[k[0]], **({by: k[1]} if len(k) > 1 else {}), clips=n, share_of_draws=round(s, 4), draws_per_clip=round(s*len(keys)/n, 2))
+    rows = [dict(label=LABELS[k[0]], **({by: k[1]} if len(k) > 1 else {}), clips=n, share_of_draws=round(s, 4),
+            draws_per_clip=round(s*len(keys)/n, 2))
             for k, n, s in table.itertuples(index=False)]
     return pd.DataFrame(rows)

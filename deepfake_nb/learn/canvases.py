@@ -74,7 +74,8 @@ class Items:
     def pin_memory(self)->Items: # so that nobody waits when they are sent on
         return Items(self.x.pin_memory(), self.points.pin_memory(), self.label, self.origin, self.seed)
 
-def _sum(clip:Tensor)->int: return int(clip[0, :, ::16, ::16].sum(dtype=torch.int64)) # tells pictures apart, and is quickly made
+def _sum(clip:Tensor)->int: # tells pictures apart, and is quickly made
+    return int(clip[0, :, ::16, ::16].sum(dtype=torch.int64))
 
 def stack_items(
     samples:list, # What `Faces` gives: crops, landmarks, label; and an origin where there is one
@@ -96,7 +97,8 @@ class Canvases:
         self.faces, self.device, self.room = faces, torch.device(device), room_of(faces.jitter)
         self.size = size or math.ceil(faces.size*self.room)
         clips, frames = [faces.picks(i) for i in range(len(faces))], {}
-        self.rows = torch.tensor([[frames.setdefault(self.key(o), (len(frames), o))[0] for o in clip] for clip in clips])
+        self.rows = torch.tensor([[frames.setdefault(self.key(o), (len(frames), o))[0] for o in clip]
+                                  for clip in clips])
         kept = torch.empty(len(frames), 3, self.size, self.size, dtype=torch.uint8)
         def draw(item): # one picture, and what must be known of it
             number, one = item
@@ -105,13 +107,15 @@ class Canvases:
             kept[number] = torch.from_numpy(canvas).permute(2, 0, 1)
             return faces.fits(one, image), points
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: found = list(pool.map(draw, frames.values()))
-        fits, points = torch.tensor([o[0] for o in found], dtype=torch.float32), torch.from_numpy(np.stack([o[1] for o in found])).float()
+        fits, points = torch.tensor([o[0] for o in found], dtype=torch.float32), torch.from_numpy(np.stack([o[1]
+            for o in found])).float()
         self.fits, self.points = fits[self.rows].amin(1), points[self.rows].mean(1).to(self.device)
         self.sums = [_sum(kept[o]) for o in self.rows[:, :1]]
         self.kept = kept.to(self.device)
 
     @staticmethod
-    def key(row:dict)->tuple: return row["path"], *(row.get(o) for o in ("face_x", "face_y", "face_w", "face_h")) # the same picture lies there once
+    def key(row:dict)->tuple: # the same picture lies there once
+        return row["path"], *(row.get(o) for o in ("face_x", "face_y", "face_w", "face_h"))
 
     def items(self,
         numbers:list[int], # Places in the data set
@@ -121,25 +125,29 @@ class Canvases:
         n, rows = torch.tensor(numbers), onto(self.rows[numbers].flatten(), self.device)
         x, points = self.kept[rows], self.points[onto(n, self.device)]
         if self.faces.jitter is not None or self.size != self.faces.size: x, points = self.cut(x, points, self.fits[n])
-        return Items(x.unflatten(0, (len(n), -1)), points, torch.from_numpy(self.faces.labels[numbers]).float(), torch.from_numpy(origin[numbers]), sum(self.sums[i] for i in numbers) % (1 << 31))
+        return Items(x.unflatten(0, (len(n), -1)), points, torch.from_numpy(self.faces.labels[numbers]).float(),
+                     torch.from_numpy(origin[numbers]), sum(self.sums[i] for i in numbers) % (1 << 31))
 
 # %% ../../nbs/learn/04_canvases.ipynb #395cc4ee
 STILL = CropJitter(0., 0., 0., False, 0.) # no jitter
 
 def cut(self:Canvases, x:Tensor, points:Tensor, fits:Tensor)->tuple[Tensor, Tensor]:
     "Canvases `(B*T, 3, C, C)` and landmarks on them become crops and landmarks of these."
-    numbers = draw_jitters(self.faces.jitter or STILL, fits, torch.Generator().manual_seed(torch.randint(1 << 31, ()).item()))
+    numbers = draw_jitters(self.faces.jitter or STILL, fits,
+                           torch.Generator().manual_seed(torch.randint(1 << 31, ()).item()))
     maps, frames = crop_maps(self.faces.size, self.size, self.room, *numbers), len(x)//len(fits)
     linear = maps[:, :, :2].inverse()
     maps, linear, mirrored = (onto(o, self.device) for o in (maps, linear, numbers[3]))
     points = (points - maps[:, None, :, 2]) @ linear.transpose(1, 2)
-    points = torch.where(mirrored[:, None, None], torch.stack([points[:, i] for i in (1, 0, 2, 4, 3)], 1), points) # a right eye lies on the right
+    # a right eye lies on the right
+    points = torch.where(mirrored[:, None, None], torch.stack([points[:, i] for i in (1, 0, 2, 4, 3)], 1), points)
     return warp(x.float()/255, maps.repeat_interleave(frames, 0), self.faces.size).clamp(0, 1), points
 
 Canvases.cut = cut
 
 # %% ../../nbs/learn/04_canvases.ipynb #3ea6de14
-def _number(path:str, word:str="")->float: # the first number of a file of the system, or of its line that begins with a word; infinite where there is none
+# the first number of a file of the system, or of its line that begins with a word; infinite where there is none
+def _number(path:str, word:str="")->float:
     try: lines = [o for o in Path(path).read_text().splitlines() if o.startswith(word)]
     except OSError: return math.inf
     found = [o for line in lines[:1] for o in line.removeprefix(word).split() if o.isdigit()]
@@ -151,7 +159,8 @@ def spare_memory(
     "How much memory nobody uses."
     if torch.device(device).type == "cuda": return float(torch.cuda.mem_get_info(device)[0])
     group = "/sys/fs/cgroup/memory."
-    return min(_number("/proc/meminfo", "MemAvailable:")*1024, _number(f"{group}max") - min(_number(f"{group}current"), 1e18))
+    return min(_number("/proc/meminfo", "MemAvailable:")*1024,
+               _number(f"{group}max") - min(_number(f"{group}current"), 1e18))
 
 SMALLEST = .7 # canvases, as a share of the side that crops ask for
 

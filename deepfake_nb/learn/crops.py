@@ -22,7 +22,8 @@ __all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'WHOLE', 'CropJitter', 'crop_matr
            'fits', 'cut', 'cut_to', 'check_pictures']
 
 # %% ../../nbs/learn/02_crops.ipynb #fa587242
-LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"]
+LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")
+             for axis in "xy"]
 BOX = ["face_x", "face_y", "face_w", "face_h"]
 CLIP_COLUMNS = ["source_path", "person"] # rows that agree in these are the frames of one clip
 
@@ -33,9 +34,11 @@ class CropJitter:
     shift: float = .05 # to any side, share of the crop
     angle: float = 12. # degrees
     mirror: bool = True # left and right may be exchanged
-    inside: float = .8 # chance that a crop that reaches beyond the picture is made smaller, down to 3/4, until it does so no more
+    # chance that a crop that reaches beyond the picture is made smaller, down to 3/4, until it does so no more
+    inside: float = .8
 
-    def draw(self, rng:random.Random, fits:float=math.inf)->tuple[float, float, float, float, bool]: # scale, right, down, angle, mirrored?
+    # scale, right, down, angle, mirrored?
+    def draw(self, rng:random.Random, fits:float=math.inf)->tuple[float, float, float, float, bool]:
         "Numbers for `crop_matrix`; `fits` is the largest scale at which the crop lies within its picture."
         one = lambda bound: rng.uniform(-bound, bound)
         scale = 1 + one(self.margin)
@@ -83,7 +86,8 @@ def move_landmarks(
 class Faces:
     "Clips of face crops, read and cut when asked for."
     def __init__(self,
-        manifest:pd.DataFrame, # At least `path` and `label`; optionally face box, landmarks, `time` and what names a clip
+        # At least `path` and `label`; optionally face box, landmarks, `time` and what names a clip
+        manifest:pd.DataFrame,
         size:int, # Side of the crops in pixels
         clip_length:int=1, # Frames T of a clip, evenly spaced; shorter clips repeat their last frame
         margin:float=1.25, # Side of the crop / longer side of the face box
@@ -91,8 +95,10 @@ class Faces:
         root:str|Path|None=None, # Folder that relative paths start from; by default `manifest.attrs['root']`
     ):
         self.size, self.clip_length, self.margin, self.jitter = size, clip_length, margin, jitter
-        self.root, self.canvases = Path(root or manifest.attrs.get("root", ".")), None # the latter where all faces are kept ready
-        if missing := {"path", "label"} - set(manifest.columns): raise ManifestError(self.root, f"a table without {sorted(missing)}", "columns path and label")
+        # the latter where all faces are kept ready
+        self.root, self.canvases = Path(root or manifest.attrs.get("root", ".")), None
+        if missing := {"path", "label"} - set(manifest.columns):
+            raise ManifestError(self.root, f"a table without {sorted(missing)}", "columns path and label")
         if not len(manifest): raise ManifestError(self.root, "a table without rows", "at least one face")
         rows = (manifest.sort_values("time", kind="stable") if "time" in manifest else manifest).reset_index(drop=True)
         numbers = rows.groupby([o for o in CLIP_COLUMNS if o in rows], sort=False, dropna=False).indices.values() if CLIP_COLUMNS[0] in rows else [[i] for i in range(len(rows))]
@@ -110,7 +116,8 @@ class Faces:
         picks = self.picks(i)
         images = [self.image(o) for o in picks]
         fits = min(self.fits(o, image) for o, image in zip(picks, images))
-        jitter = self.jitter.draw(random.Random(torch.randint(1 << 31, ()).item()), fits) if self.jitter else (1., 0., 0., 0., False)
+        jitter = self.jitter.draw(random.Random(torch.randint(1 << 31, ()).item()), fits) if self.jitter else (1., 0.,
+            0., 0., False)
         crops, points = zip(*(self.cut(o, image, jitter) for o, image in zip(picks, images)))
         clip = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
         return clip, torch.from_numpy(np.mean(points, 0)).float(), int(self.labels[i])
@@ -158,7 +165,9 @@ def check_pictures(
         except MediaError as error: return error
         return sha256_file(root/path)
     paths = list(dict.fromkeys(manifest.path))
-    with ThreadPoolExecutor(4) as pool: found = dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress, leave=False)))
+    with ThreadPoolExecutor(4) as pool:
+        found = dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress,
+                                     leave=False)))
     if faults := [o for o in found.values() if isinstance(o, MediaError)]:
         others = f", and {len(faults) - 1} further pictures of the table cannot be read either" if len(faults) > 1 else ""
         raise ManifestError(faults[0].path, faults[0].found + others, "whole pictures")

@@ -60,9 +60,12 @@ class FineTuneSettings:
 
     def __post_init__(self):
         if not (self.held_out > 0 and self.stopping > 0 and self.held_out + self.stopping < 1):
-            raise DeepfakeError(f"held_out is {self.held_out} and stopping {self.stopping}. Accepted: two shares above 0 that leave something to train on.")
-        if not 0 < self.failure_share < 1: raise DeepfakeError(f"failure_share is {self.failure_share}. Accepted: a share between 0 and 1.")
-        if min(self.epochs, self.batch_size, self.learning_rate) <= 0: raise DeepfakeError("epochs, batch_size and learning_rate must be above 0.")
+            raise DeepfakeError(f"held_out is {self.held_out} and stopping {self.stopping}. Accepted: two shares above "
+                                "0 that leave something to train on.")
+        if not 0 < self.failure_share < 1:
+            raise DeepfakeError(f"failure_share is {self.failure_share}. Accepted: a share between 0 and 1.")
+        if min(self.epochs, self.batch_size, self.learning_rate) <= 0:
+            raise DeepfakeError("epochs, batch_size and learning_rate must be above 0.")
 
 # %% ../../nbs/learn/35_finetune.ipynb #5bd41853
 def settings_from_json(
@@ -72,28 +75,36 @@ def settings_from_json(
     "Settings as a command line gives them."
     names = FineTuneSettings.__dataclass_fields__
     try: fields = more | json.loads(text)
-    except (ValueError, TypeError): raise DeepfakeError(f"{text}: no JSON object. Accepted: for instance '{{\"patience\": 5}}'.") from None
-    if unknown := sorted(set(fields) - set(names)): raise DeepfakeError(f"unknown settings: {', '.join(unknown)}. Accepted: {', '.join(names)}.")
+    except (ValueError, TypeError):
+        raise DeepfakeError(f"{text}: no JSON object. Accepted: for instance '{{\"patience\": 5}}'.") from None
+    if unknown := sorted(set(fields) - set(names)):
+        raise DeepfakeError(f"unknown settings: {', '.join(unknown)}. Accepted: {', '.join(names)}.")
     try: return FineTuneSettings(**fields)
     except TypeError as e: raise DeepfakeError(f"{text}: {e}. Accepted: numbers.") from None
 
 # %% ../../nbs/learn/35_finetune.ipynb #002ac413
-SETS = dict(failures="failures trained on", held_out="held-out failures", kind="held-out part of the pool, right and wrong", untouched="untouched test set")
-_figures = dict(failures=("accuracy",), held_out=("accuracy",), kind=("accuracy", "auc"), untouched=("auc", "balanced_accuracy", "recall_of_fakes", "false_positive_rate"))
-_functions = dict(accuracy=accuracy, auc=auc, balanced_accuracy=balanced_accuracy, recall_of_fakes=recall_of_fakes, false_positive_rate=false_positive_rate)
+SETS = dict(failures="failures trained on", held_out="held-out failures",
+            kind="held-out part of the pool, right and wrong", untouched="untouched test set")
+_figures = dict(failures=("accuracy",), held_out=("accuracy",), kind=("accuracy", "auc"),
+                untouched=("auc", "balanced_accuracy", "recall_of_fakes", "false_positive_rate"))
+_functions = dict(accuracy=accuracy, auc=auc, balanced_accuracy=balanced_accuracy, recall_of_fakes=recall_of_fakes,
+                  false_positive_rate=false_positive_rate)
 
 def _lines(name:str, part:pd.DataFrame, figures:tuple, thresholds:tuple[float, float], n:int, seed:int)->list[dict]:
     y, groups = part.label.tolist(), part.group.tolist()
-    before, after = (measure(y, part[c].tolist(), t, groups, n=n, seed=seed) for c, t in zip(("before", "after"), thresholds))
+    before, after = (measure(y, part[c].tolist(), t, groups, n=n, seed=seed)
+                     for c, t in zip(("before", "after"), thresholds))
     called = [(part[c] >= t).astype(float).tolist() for c, t in zip(("before", "after"), thresholds)]
     rows = []
     for figure in figures:
         if np.isnan(before[figure]): continue
         scores = (part.before.tolist(), part.after.tolist()) if figure == "auc" else called
         test = paired_bootstrap(_functions[figure], y, *scores, groups, n=n, seed=seed)
-        spans = {f"{k}_{end}": o for k, m in (("before", before), ("after", after)) for end, o in zip(("low", "high"), m.intervals[figure])}
-        rows.append(dict(set=name, figure=figure, items=len(part), groups=test["n_groups"], before=before[figure], after=after[figure],
-                         difference=test["difference"], low=test["low"], high=test["high"]) | spans)
+        spans = {f"{k}_{end}": o for k, m in (("before", before), ("after", after))
+                 for end, o in zip(("low", "high"), m.intervals[figure])}
+        rows.append(dict(set=name, figure=figure, items=len(part), groups=test["n_groups"], before=before[figure],
+                         after=after[figure], difference=test["difference"], low=test["low"],
+                         high=test["high"]) | spans)
     return rows
 
 def before_after(
@@ -106,9 +117,11 @@ def before_after(
     rows, untouched = [], items[items.set == "untouched"]
     for name, figures in _figures.items():
         part = items[items.set == name]
-        if name == "kind" and part.label.nunique() == 1: # an AUC needs both classes: the other one is taken from the untouched set
+        # an AUC needs both classes: the other one is taken from the untouched set
+        if name == "kind" and part.label.nunique() == 1:
             other = untouched[untouched.label != part.label.iloc[0]]
-            rows += _lines(name, part, ("accuracy",), thresholds, n, seed) + _lines(name, pd.concat([part, other]), ("auc",), thresholds, n, seed)
+            rows += _lines(name, part, ("accuracy",), thresholds, n, seed) + _lines(name, pd.concat([part, other]),
+                ("auc",), thresholds, n, seed)
         elif len(part): rows += _lines(name, part, figures, thresholds, n, seed)
     return pd.DataFrame(rows)
 
@@ -119,7 +132,8 @@ def what_got_worse(
     "Is the untouched set worse than chance explains?"
     untouched = table[(table.set == "untouched") & table.figure.isin(("auc", "balanced_accuracy"))]
     worse = lambda o: not o.after >= o.before_low and not (o.before_low == o.before_high and o.high >= 0)
-    return [f"The {FIGURES[o.figure][0]} of the untouched set fell from {o.before:.3f} to {o.after:.3f}, below its interval ({o.before_low:.3f} to {o.before_high:.3f})."
+    return [f"The {FIGURES[o.figure][0]} of the untouched set fell from {o.before:.3f} to {o.after:.3f}, below its "
+            f"interval ({o.before_low:.3f} to {o.before_high:.3f})."
             for o in untouched.itertuples() if worse(o)]
 
 # %% ../../nbs/learn/35_finetune.ipynb #eb8bb642
@@ -135,9 +149,12 @@ class FineTuning:
     notes: list[str] = field(default_factory=list) # what a reader should know
 
     def rows(self)->list[list[str]]: # set, figure, items, groups, before, after, difference, as text
-        span = lambda value, low, high, form: f"{value:{form}}" + ("" if np.isnan(low) else f" ({low:{form}} to {high:{form}})")
-        return [[SETS[o.set], "share right" if o.figure == "accuracy" else FIGURES[o.figure][0], str(o.items), str(o.groups), span(o.before, o.before_low, o.before_high, ".3f"),
-                 span(o.after, o.after_low, o.after_high, ".3f"), span(o.difference, o.low, o.high, "+.3f")] for o in self.table.itertuples()]
+        span = lambda value, low, high, form: f"{value:{form}}" + ("" if np.isnan(low)
+            else f" ({low:{form}} to {high:{form}})")
+        return [[SETS[o.set], "share right" if o.figure == "accuracy" else FIGURES[o.figure][0], str(o.items),
+                 str(o.groups), span(o.before, o.before_low, o.before_high, ".3f"),
+                 span(o.after, o.after_low, o.after_high, ".3f"), span(o.difference, o.low, o.high, "+.3f")]
+                 for o in self.table.itertuples()]
 
     def verdict(self)->str: # one sentence
         return f"{'Kept' if self.kept else 'REJECTED'}: the new weights are in {self.path}."
@@ -145,7 +162,8 @@ class FineTuning:
     def to_dict(self)->dict: # plain values for JSON
         plain = lambda o: None if isinstance(o, float) and np.isnan(o) else o
         table = [{k: plain(v) for k, v in row.items()} for row in self.table.to_dict("records")]
-        return dict(path=str(self.path), kept=self.kept, parent_sha256=self.parent_sha256, table=table, training=self.training, notes=self.notes)
+        return dict(path=str(self.path), kept=self.kept, parent_sha256=self.parent_sha256, table=table,
+                    training=self.training, notes=self.notes)
 
 # %% ../../nbs/learn/35_finetune.ipynb #a95e80c2
 _head = ["set", "figure", "items", "groups", "before", "after", "difference"]
@@ -153,7 +171,8 @@ _head = ["set", "figure", "items", "groups", "before", "after", "difference"]
 def _text(self:FineTuning)->str:
     lines = [_head, *self.rows()]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join([*("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines), "", self.verdict(), *self.notes])
+    return "\n".join([*("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines), "",
+                      self.verdict(), *self.notes])
 
 def _html(self:FineTuning)->str:
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in self.notes)
@@ -165,28 +184,35 @@ def plot(self:FineTuning): # a matplotlib figure
     figure, axis = new_figure(7, .5 + .45*len(shown), dpi=80, layout="tight")
     for name, colour, shift in (("before", "#6b5900", .12), ("after", "#1a7f37", -.12)):
         spread = np.abs(shown[[f"{name}_low", f"{name}_high"]].to_numpy().T - shown[name].to_numpy())
-        axis.errorbar(shown[name], np.arange(len(shown)) + shift, xerr=np.nan_to_num(spread), fmt="o", color=colour, label=name, capsize=3)
-    axis.set_yticks(range(len(shown)), [f"{SETS[o.set]}\n{'share right' if o.figure == 'accuracy' else 'AUC'}, {o.items} items" for o in shown.itertuples()], fontsize=7)
+        axis.errorbar(shown[name], np.arange(len(shown)) + shift, xerr=np.nan_to_num(spread), fmt="o", color=colour,
+                      label=name, capsize=3)
+    axis.set_yticks(range(len(shown)), [f"{SETS[o.set]}\n{'share right' if o.figure == 'accuracy' else 'AUC'}, "
+                                        f"{o.items} items" for o in shown.itertuples()], fontsize=7)
     axis.set_xlim(-.02, 1.02); axis.grid(alpha=.3); axis.legend(fontsize=8)
     return figure
 
 FineTuning.__repr__, FineTuning._repr_html_, FineTuning.plot = _text, _html, plot
 
 # %% ../../nbs/learn/35_finetune.ipynb #0cf94163
-def _training_table(replay:pd.DataFrame, validation:pd.DataFrame, pool:pd.DataFrame, clip_length:int)->pd.DataFrame: # pool: with split and failed
+# pool: with split and failed
+def _training_table(replay:pd.DataFrame, validation:pd.DataFrame, pool:pd.DataFrame, clip_length:int)->pd.DataFrame:
     learn, stop = pool[(pool.split == "train") & pool.failed], pool[pool.split == "val"]
     table = pd.concat([replay.assign(split="train", failure=False), learn.assign(split="train", failure=True),
-                       validation.assign(split="val", failure=False), stop.assign(split="val", failure=False)], ignore_index=True)
+                       validation.assign(split="val", failure=False), stop.assign(split="val", failure=False)],
+                       ignore_index=True)
     if "source_path" in table: table["source_path"] = table.source_path.fillna(table["item"])
     for split in ("train", "val"):
         part = table[table.split == split]
-        if part.label.nunique() < 2: raise DeepfakeError(f"The {split} set has only {LABELS[part.label.iloc[0]]} items. Accepted: both classes.")
+        if part.label.nunique() < 2:
+            raise DeepfakeError(f"The {split} set has only {LABELS[part.label.iloc[0]]} items. Accepted: both classes.")
         lengths = part.groupby("item").size()
         if clip_length > 1 and (lengths == 1).any() and (lengths > 1).any():
-            raise DeepfakeError(f"{int((lengths == 1).sum())} items of the {split} set are single pictures and {int((lengths > 1).sum())} are clips. Accepted: one or the other.")
+            raise DeepfakeError(f"{int((lengths == 1).sum())} items of the {split} set are single pictures and "
+                                f"{int((lengths > 1).sum())} are clips. Accepted: one or the other.")
     return table
 
-def _run_folder(work:Path, table:pd.DataFrame, settings:FineTuneSettings, sha256:str)->Path: # the same for the same parent, data and settings
+# the same for the same parent, data and settings
+def _run_folder(work:Path, table:pd.DataFrame, settings:FineTuneSettings, sha256:str)->Path:
     what = table[["item", "label", "split", "failure"]].astype(str).values.tolist()
     key = hashlib.sha256(json.dumps([sha256, asdict(settings), what]).encode()).hexdigest()
     folder = work/f"run-{key[:12]}"
@@ -196,25 +222,29 @@ def _run_folder(work:Path, table:pd.DataFrame, settings:FineTuneSettings, sha256
 # %% ../../nbs/learn/35_finetune.ipynb #8c1eb959
 def _train(scorer:Scorer, table:pd.DataFrame, settings:FineTuneSettings, run:Path, told:dict, workers:int, progress:bool)->tuple[Scorer, float]: # the best epoch; validation AUC of the parent
     config, best = scorer.config, run/"candidate.safetensors"
-    dls = labelled_loaders(table, config.image_size, min(settings.batch_size, table[table.split == "train"].item.nunique()), config.clip_length, config.margin,
-                           "class", settings.severity, workers, seed=settings.seed)
+    dls = labelled_loaders(table, config.image_size,
+                           min(settings.batch_size, table[table.split == "train"].item.nunique()), config.clip_length,
+                               config.margin, "class", settings.severity, workers, seed=settings.seed)
     dls.train.weights = oversample(dls.train.dataset, settings.failure_share, settings.repeats)
     logits, labels = validation_logits(scorer.eval(), dls.valid)
     if not (run/"done").exists():
         torch.manual_seed(settings.seed)
-        learn = face_learner(dls, scorer=scorer, patience=settings.patience, frozen_epochs=settings.frozen_epochs, log=run/"log.csv",
-                             cbs=[KeepBest(best, told), Checkpoint(run/"state.pth")])
+        learn = face_learner(dls, scorer=scorer, patience=settings.patience, frozen_epochs=settings.frozen_epochs,
+                             log=run/"log.csv", cbs=[KeepBest(best, told), Checkpoint(run/"state.pth")])
         fit(learn, settings.epochs, settings.learning_rate, progress)
         rate = settings.false_positive_rate or (config.false_positive_rate or {}).get("rate", .05)
-        calibrate_weights(best, dls.valid, rate, "validation set, and the part of the pool that decides when to stop", dls.train)
+        calibrate_weights(best, dls.valid, rate, "validation set, and the part of the pool that decides when to stop",
+                          dls.train)
         (run/"done").touch()
     return load_scorer(best), float(auc(labels, logits))
 
-def _measured(before:Scorer, after:Scorer, parts:dict[str, pd.DataFrame], progress:bool)->pd.DataFrame: # items of every set with both probabilities
+# items of every set with both probabilities
+def _measured(before:Scorer, after:Scorer, parts:dict[str, pd.DataFrame], progress:bool)->pd.DataFrame:
     rows = []
     for name, part in parts.items():
         old, new = (score_faces(o, part, progress) for o in (before, after))
-        rows.append(old.drop(columns=["probability", "wrong"]).assign(set=name, before=old.probability, after=new.probability))
+        rows.append(old.drop(columns=["probability", "wrong"]).assign(set=name, before=old.probability,
+            after=new.probability))
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/learn/35_finetune.ipynb #98029bf9
@@ -225,28 +255,35 @@ def _prepare(parent:Scorer, data:dict, work:Path, settings:FineTuneSettings, wor
     notes = [o for part in parts.values() for o in part.attrs["notes"]]
     test = parts["test"]
     if test.label.nunique() < 2 or test.group.nunique() < 2:
-        raise DeepfakeError(f"The test set has {test.label.nunique()} classes and {test.group.nunique()} groups. Accepted: both classes, and two groups or more for an interval.")
+        raise DeepfakeError(f"The test set has {test.label.nunique()} classes and {test.group.nunique()} groups. "
+                            "Accepted: both classes, and two groups or more for an interval.")
     scored = score_faces(parent, parts["pool"], progress)
     if "failed" in parts["pool"]: scored["failed"] = True
     dealt = divide_pool(scored, settings.held_out, settings.stopping, settings.seed).set_index("item")
-    parts["pool"] = parts["pool"].assign(split=parts["pool"]["item"].map(dealt.split), failed=parts["pool"]["item"].map(dealt.failed))
+    parts["pool"] = parts["pool"].assign(split=parts["pool"]["item"].map(dealt.split),
+                                         failed=parts["pool"]["item"].map(dealt.failed))
     refuse_overlap(**{f"pool ({ROLES[k]})": o for k, o in parts["pool"].groupby("split")})
     return parts, notes
 
 def _check_out(weights:Path, out:Path)->Path: # the name for rejected weights; raises `DeepfakeError`
-    if out.suffix != ".safetensors": raise DeepfakeError(f"{out}: weights are written as .safetensors. Accepted: a name with that ending.")
+    if out.suffix != ".safetensors":
+        raise DeepfakeError(f"{out}: weights are written as .safetensors. Accepted: a name with that ending.")
     rejected = out.with_name(f"{out.stem}_rejected.safetensors")
-    if weights.resolve() in (out.resolve(), rejected.resolve()): raise DeepfakeError(f"{out}: these are the weights to be fine-tuned. Accepted: another name, so that both can be compared.")
+    if weights.resolve() in (out.resolve(), rejected.resolve()):
+        raise DeepfakeError(f"{out}: these are the weights to be fine-tuned. Accepted: another name, so that both can "
+                            "be compared.")
     return rejected
 
 # %% ../../nbs/learn/35_finetune.ipynb #10c88ed5
 def finetune(
     weights:str|Path|None, # The weights to start from; None: the default ones
-    pool:pd.DataFrame|str|Path, # Where failures are looked for: a manifest, what `read_manifest` reads, or a `failures.json`
+    # Where failures are looked for: a manifest, what `read_manifest` reads, or a `failures.json`
+    pool:pd.DataFrame|str|Path,
     replay:pd.DataFrame|str|Path, # Original training data (the split `train`, if there is one)
     validation:pd.DataFrame|str|Path, # Decides when to stop (the split `val`, if there is one)
     test:pd.DataFrame|str|Path, # The untouched set (the split `test`, if there is one)
-    out:str|Path="models/best_model_finetuned.safetensors", # Where the new weights go if they are kept; else `..._rejected.safetensors` beside it
+    # Where the new weights go if they are kept; else `..._rejected.safetensors` beside it
+    out:str|Path="models/best_model_finetuned.safetensors",
     settings:FineTuneSettings|None=None, # How to fine-tune
     workers:int=1, # Processes that cut out faces and make batches; 0 for none
     n:int=1000, # Resamples for the intervals
@@ -256,27 +293,33 @@ def finetune(
     settings, out, weights = settings or FineTuneSettings(), Path(out), Path(weights or default_weights())
     rejected, work = _check_out(weights, out), out.with_suffix("")
     parent, notes = load_scorer(weights), []
-    parts, notes = _prepare(parent, dict(pool=pool, replay=replay, validation=validation, test=test), work, settings, workers, progress)
+    parts, notes = _prepare(parent, dict(pool=pool, replay=replay, validation=validation, test=test), work, settings,
+                            workers, progress)
     mined = parts["pool"]
-    table, failed = _training_table(parts["replay"], parts["validation"], mined, parent.config.clip_length), mined[mined.failed]
+    table, failed = _training_table(parts["replay"], parts["validation"], mined,
+                                    parent.config.clip_length), mined[mined.failed]
     told = dict(finetuning=asdict(settings), data={k: int(parts[k]["item"].nunique()) for k in parts},
                 failures={ROLES[k]: int(o["item"].nunique()) for k, o in failed.groupby("split")},
                 parent=dict(name=parent.config.name, sha256=parent.sha256, training=parent.config.training))
     student = load_scorer(weights)
     student.config.parent_sha256, student.config.name = parent.sha256, out.stem
-    student, auc_before = _train(student, table, settings, _run_folder(work, table, settings, parent.sha256), told, workers, progress)
+    student, auc_before = _train(student, table, settings, _run_folder(work, table, settings, parent.sha256), told,
+                                 workers, progress)
     held = mined[mined.split == "test"]
-    measured = dict(failures=failed[failed.split == "train"], held_out=held[held.failed], untouched=parts["test"]) | ({} if held.failed.all() else dict(kind=held))
+    measured = dict(failures=failed[failed.split == "train"], held_out=held[held.failed],
+                    untouched=parts["test"]) | ({} if held.failed.all() else dict(kind=held))
     items = _measured(parent, student, measured, progress)
     figures = before_after(items, (parent.config.threshold, student.config.threshold), n, settings.seed)
     return _keep(student, FineTuning(out, True, figures, items, told, parent.sha256, notes), rejected, auc_before)
 
+# %% ../../nbs/learn/35_finetune.ipynb #8d10c121
 def _keep(scorer:Scorer, result:FineTuning, rejected:Path, auc_before:float)->FineTuning: # writes weights and record
     worse, reached = what_got_worse(result.table), scorer.config.metrics["validation_auc"]
     result.notes += worse + [f"Validation AUC: {auc_before:.3f} before, {reached:.3f} in the best epoch."]
     if worse: result.kept, result.path = False, rejected
     scorer.config.metrics = scorer.config.metrics | dict(before_after=result.to_dict()["table"], kept=result.kept)
     save_scorer(scorer, result.path)
-    with atomic_write(result.path.with_suffix("")/"finetune.json") as path: path.write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
+    with atomic_write(result.path.with_suffix("")/"finetune.json") as path:
+        path.write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
     with atomic_write(result.path.with_suffix("")/"items.csv") as path: result.items.to_csv(path, index=False)
     return result

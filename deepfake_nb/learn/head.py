@@ -67,9 +67,11 @@ def fit_head(
         for group in optimiser.param_groups: group["lr"] = learning_rate*(1 - epoch/epochs)
         head.train()
         for part in learned[torch.randperm(len(learned), generator=generator)].split(64):
-            x, y, many = features[part].float(), labels[part], torch.randint(1, frames + 1, (len(part), 1), generator=generator)
+            x, y, many = features[part].float(), labels[part], torch.randint(1, frames + 1, (len(part), 1),
+                generator=generator)
             mask = torch.arange(frames) < many
-            loss = F.binary_cross_entropy_with_logits(head.pool(head(x, mask), mask), y*.9 + .05, torch.where(y > .5, .5/share, .5/(1 - share)))
+            loss = F.binary_cross_entropy_with_logits(head.pool(head(x, mask), mask), y*.9 + .05,
+                                                      torch.where(y > .5, .5/share, .5/(1 - share)))
             optimiser.zero_grad(); loss.backward(); optimiser.step()
         value = float(auc(labels[judged].numpy(), head_logits(head, features[judged])))
         if value > best: best, kept = value, copy.deepcopy(head.state_dict())
@@ -92,9 +94,11 @@ def _kept_back(manifest:pd.DataFrame, share:float, seed:int)->np.ndarray: # whic
     names = np.unique(who)
     return np.isin(who, np.random.default_rng(seed).choice(names, max(1, round(share*len(names))), replace=False))
 
+# %% ../../nbs/learn/27_head.ipynb #c4fa721f
 def train_head(
     weights:str|Path|None, # Weights file; None: the default ones
-    manifest:pd.DataFrame, # Faces with labels: crops or pictures with boxes, and people (`pair` or `group`) where they are known
+    # Faces with labels: crops or pictures with boxes, and people (`pair` or `group`) where they are known
+    manifest:pd.DataFrame,
     out:str|Path, # Weights file to write
     temporal:str="lstm", # 'lstm', 'mean' or 'cnn_lstm'
     frames:int=4, # Length of the clips that are made of stills
@@ -106,19 +110,28 @@ def train_head(
 )->tuple[Path, float]: # The weights file, and the AUC of the people kept back; raises `DeepfakeError`
     "Give a network another head, and train that alone."
     scorer, counts = load_scorer(weights, mask_head=True), manifest.label.value_counts()
-    if len(counts) < 2 or counts.min() < 8: raise DeepfakeError(f"{int((manifest.label == 0).sum())} real and {int((manifest.label == 1).sum())} forged faces. Accepted: eight or more of each")
+    if len(counts) < 2 or counts.min() < 8:
+        raise DeepfakeError(f"{int((manifest.label == 0).sum())} real and {int((manifest.label == 1).sum())} forged "
+                            "faces. Accepted: eight or more of each")
     rows = manifest.reset_index(drop=True)
-    faces = Faces(rows.drop(columns=[o for o in ("source_path", "time") if o in rows]), scorer.config.image_size, 1, scorer.config.margin, CropJitter(), root or manifest.attrs.get("root"))
+    faces = Faces(rows.drop(columns=[o for o in ("source_path", "time") if o in rows]), scorer.config.image_size, 1,
+                  scorer.config.margin, CropJitter(), root or manifest.attrs.get("root"))
     features, labels = frame_features(scorer, faces, frames, severity, seed=seed)
     held_out = torch.from_numpy(_kept_back(rows, .2, seed))
-    if len(set(labels[held_out].tolist())) < 2: raise DeepfakeError("the people kept back to choose by are of one class. Accepted: originals and forgeries of the same people, or more of them")
+    if len(set(labels[held_out].tolist())) < 2:
+        raise DeepfakeError("the people kept back to choose by are of one class. Accepted: originals and forgeries of "
+                            "the same people, or more of them")
     torch.manual_seed(seed)
     head = HEADS[temporal](features.shape[2], dropout=scorer.config.dropout, **settings)
     value = fit_head(head, features, labels, held_out, seed=seed)
-    fitted = fit_calibration(head_logits(head, features[held_out]).tolist(), labels[held_out].int().tolist(), rate, "people kept back from the training of the head")
-    told = dict(head_of=dict(sha256=scorer.sha256, faces=len(faces), frames=frames, temporal=temporal), before=scorer.config.training)
-    config = replace(scorer.config, temporal=temporal, temporal_args=settings, clip_length=frames, name=Path(out).stem, parent_sha256=scorer.sha256, training=told, metrics=dict(validation_auc=round(value, 4)),
-                     temperature=fitted.temperature, threshold=fitted.threshold, false_positive_rate=fitted.false_positive_rate, calibration={})
+    fitted = fit_calibration(head_logits(head, features[held_out]).tolist(), labels[held_out].int().tolist(), rate,
+                             "people kept back from the training of the head")
+    told = dict(head_of=dict(sha256=scorer.sha256, faces=len(faces), frames=frames, temporal=temporal),
+                before=scorer.config.training)
+    config = replace(scorer.config, temporal=temporal, temporal_args=settings, clip_length=frames, name=Path(out).stem,
+                     parent_sha256=scorer.sha256, training=told, metrics=dict(validation_auc=round(value, 4)),
+                     temperature=fitted.temperature, threshold=fitted.threshold,
+                     false_positive_rate=fitted.false_positive_rate, calibration={})
     made = Scorer(config, scorer.backbone)
     made.head.load_state_dict(head.state_dict())
     made.mask_head = scorer.mask_head

@@ -22,7 +22,8 @@ from timm.models import group_parameters
 from torch import Tensor, nn
 from ..core import DeepfakeError, atomic_write, sha256_file
 from .batches import LABELLED, Teachers, role_of
-from .loaders import BatchLoader, TeacherLoader, figures, forged_loaders, labelled_loaders, world # some for those who look for them here
+# some for those who look for them here
+from .loaders import BatchLoader, TeacherLoader, figures, forged_loaders, labelled_loaders, world
 from .pace import FiniteLoss, HalfPrecision, SmoothLoss, SparingProgress, adamw, has_fast_bfloat16, memory_told
 from ..measure.metrics import auc
 from ..model.scorer import Scorer, ScorerError, create_scorer, load_scorer, save_scorer, splitter
@@ -38,8 +39,8 @@ class TrainingScorer(nn.Module):
     def __init__(self,
         scorer:Scorer, # What is trained and kept
         stride:int|None=16, # Stride of the map that the mask is predicted from; None: no mask is predicted
-        halves:bool=False, # While it learns, take each batch in two halves, for what measures a picture against its batch?
-    ):
+        # While it learns, take each batch in two halves, for what measures a picture against its batch?
+        halves:bool=False, ):
         super().__init__()
         self.scorer, self.stride, self.halves = scorer, stride, halves
         self.mask_head = nn.Conv2d(scorer.map_channels(stride), 1, 1) if stride else None
@@ -47,10 +48,13 @@ class TrainingScorer(nn.Module):
         if kept and kept["weight"].shape == self.mask_head.weight.shape: self.mask_head.load_state_dict(kept)
 
     def kept(self)->Scorer: # the scorer, with the mask's head for whoever trains on
-        if self.mask_head is not None: self.scorer.mask_head = {self.stride: {k: v.detach().clone() for k, v in self.mask_head.state_dict().items()}}
+        if self.mask_head is not None:
+            self.scorer.mask_head = {self.stride: {k: v.detach().clone()
+                                                   for k, v in self.mask_head.state_dict().items()}}
         return self.scorer
 
-    def forward(self, x:Tensor)->tuple[Tensor, Tensor, Tensor|None]: # logits (B,), frame logits (B, T), mask logits (B*T, 1, h, w)
+    # logits (B,), frame logits (B, T), mask logits (B*T, 1, h, w)
+    def forward(self, x:Tensor)->tuple[Tensor, Tensor, Tensor|None]:
         if not (self.halves and self.training): return self.whole(x)
         return tuple(None if o[0] is None else torch.cat(o) for o in zip(*map(self.whole, x.chunk(2))))
 
@@ -75,7 +79,8 @@ class ForgeryLoss:
         logits, _, mask_logits = predicted
         told = torch.zeros_like(label) if origin is None else (role_of(origin) >= LABELLED).to(label)
         smoothing = torch.where(told > 0, self.labelled_smoothing, self.smoothing)
-        each = F.binary_cross_entropy_with_logits(logits.float(), label.float()*(1 - 2*smoothing) + smoothing, reduction="none")
+        each = F.binary_cross_entropy_with_logits(logits.float(), label.float()*(1 - 2*smoothing) + smoothing,
+                                                  reduction="none")
         loss = _mean(each, 1 - told) + self.labelled_weight*_mean(each, told)
         if mask is None or mask_logits is None: return loss
         cells = F.binary_cross_entropy_with_logits(mask_logits.float(), mask, reduction="none").flatten(1).mean(1)
@@ -87,13 +92,16 @@ def _auc(labels:np.ndarray, scores:np.ndarray)->float: # nan where one class is 
 
 class ClipAUC(Metric):
     "AUC over clips of the validation split: the mean of what is forged here, of each labelled data set, and of each data set to choose by."
-    def __init__(self, name:str="auc", which:Callable|None=None): self._name, self.which = name, which # which: origins -> items that count; for a figure of its own
+    # which: origins -> items that count; for a figure of its own
+    def __init__(self, name:str="auc", which:Callable|None=None):
+        self._name, self.which = name, which
     @property
     def name(self): return self._name
     def reset(self): self.scores, self.labels, self.origins = [], [], []
     def accumulate(self, learn):
         origin = learn.yb[1] if len(learn.yb) > 1 else torch.zeros_like(learn.yb[0], dtype=torch.long)
-        for kept, o in ((self.scores, learn.pred[0].float()), (self.labels, learn.yb[0]), (self.origins, origin)): kept.append(o.detach())
+        for kept, o in ((self.scores, learn.pred[0].float()), (self.labels, learn.yb[0]), (self.origins, origin)):
+            kept.append(o.detach())
     @property
     def value(self):
         if not self.scores: return math.nan
@@ -116,7 +124,8 @@ class WeightAveraging(Callback):
     def __init__(self, decay:float=.998): self.decay, self.average, self.steps = decay, None, 0
     def before_fit(self):
         current = bare(self.learn.model).state_dict()
-        self.average = copy.deepcopy(current) if self.average is None else {k: v.to(current[k].device) for k, v in self.average.items()}
+        self.average = copy.deepcopy(current) if self.average is None else {k: v.to(current[k].device)
+            for k, v in self.average.items()}
     def after_batch(self):
         if not self.training: return
         self.steps += 1
@@ -151,8 +160,12 @@ class KeepBest(Callback):
         self.saved = sha256_file(save_scorer(model.kept(), self.path))
 
     def result(self)->Path: # the best weights of this training; raises `DeepfakeError` where there are none
-        if not self.saved: raise DeepfakeError(f"{self.path}: no epoch of this training had a validation AUC, so that nothing was kept. Accepted: validation clips of both classes")
-        if not self.path.is_file() or sha256_file(self.path) != self.saved: raise DeepfakeError(f"{self.path}: not the weights that this training kept. Accepted: a folder that nobody else writes to")
+        if not self.saved:
+            raise DeepfakeError(f"{self.path}: no epoch of this training had a validation AUC, so that nothing was "
+                                "kept. Accepted: validation clips of both classes")
+        if not self.path.is_file() or sha256_file(self.path) != self.saved:
+            raise DeepfakeError(f"{self.path}: not the weights that this training kept. Accepted: a folder that nobody "
+                                "else writes to")
         return self.path
 
 class EpochLog(Callback):
@@ -181,9 +194,12 @@ class Checkpoint(Callback):
     def __init__(self, path:str|Path): self.path, self.done = Path(path), 0
     def after_epoch(self):
         if world()[0] or self.epoch < self.done: return # fastai walks through the epochs that are done
-        state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()), torch_rng=torch.get_rng_state(), device_rng=torch.cuda.get_rng_state() if torch.cuda.is_available() else None, drawn=self.dls.train.epoch)
+        state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()),
+                     torch_rng=torch.get_rng_state(), device_rng=torch.cuda.get_rng_state() if torch.cuda.is_available()
+                     else None, drawn=self.dls.train.epoch)
         for o in self.learn.cbs: # what callbacks remember from epoch to epoch
-            state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait", "saved") if k in vars(o)}
+            state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait", "saved")
+                             if k in vars(o)}
         with atomic_write(self.path) as temporary: torch.save(state, temporary)
 
     def resume(self, learn:Learner)->int:
@@ -195,13 +211,16 @@ class Checkpoint(Callback):
             if learn.opt is None: learn.create_opt()
             learn.opt.load_state_dict(state["opt"])
             torch.set_rng_state(state["torch_rng"].cpu())
-            if torch.cuda.is_available() and state.get("device_rng") is not None: torch.cuda.set_rng_state(state["device_rng"].cpu())
+            if torch.cuda.is_available() and state.get("device_rng") is not None:
+                torch.cuda.set_rng_state(state["device_rng"].cpu())
         except Exception as error: # a torn file provokes anything
             told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise DeepfakeError(f"{self.path}: a checkpoint that cannot be continued ({told}). Accepted: the one that this training wrote; without that file it begins anew") from error
+            raise DeepfakeError(f"{self.path}: a checkpoint that cannot be continued ({told}). Accepted: the one that "
+                                "this training wrote; without that file it begins anew") from error
         for o in learn.cbs:
             for k, v in state.get(o.name, {}).items(): setattr(o, k, v)
-        self.done, learn.dls.train.epoch = state["epoch"], state.get("drawn", state["epoch"]) # the loader counts how often it was drawn from
+        # the loader counts how often it was drawn from
+        self.done, learn.dls.train.epoch = state["epoch"], state.get("drawn", state["epoch"])
         return state["epoch"]
 
 # %% ../../nbs/learn/15_learner.ipynb #7bbd86af
@@ -212,9 +231,11 @@ def frozen_parameters(
     "The parameters of the stem and the first stages."
     if not stages: return {}
     backbone = scorer.backbone
-    if not hasattr(backbone, "group_matcher"): raise ScorerError(f"timm does not say what the stages of {scorer.config.arch} are; accepted: 0 frozen stages")
+    if not hasattr(backbone, "group_matcher"):
+        raise ScorerError(f"timm does not say what the stages of {scorer.config.arch} are; accepted: 0 frozen stages")
     stage = group_parameters(backbone, backbone.group_matcher(coarse=True), reverse=True) # 0: the stem
-    if not 0 <= stages <= max(stage.values()): raise ScorerError(f"{stages} frozen stages; {scorer.config.arch} has {max(stage.values())}")
+    if not 0 <= stages <= max(stage.values()):
+        raise ScorerError(f"{stages} frozen stages; {scorer.config.arch} has {max(stage.values())}")
     return {k: v for k, v in backbone.named_parameters() if stage[k] <= stages}
 
 # %% ../../nbs/learn/15_learner.ipynb #5663c2d5
@@ -235,7 +256,8 @@ class FrozenStages(Callback):
 class GradualUnfreezing(Callback):
     "Train the head alone for some epochs, then the late layers too, then everything."
     order = -5
-    def __init__(self, epochs:int=1): self.epochs = epochs # epochs with the head alone, and again as many with the late layers
+    def __init__(self, epochs:int=1): # epochs with the head alone, and again as many with the late layers
+        self.epochs = epochs
     def before_epoch(self):
         if self.epochs: self.learn.freeze_to({0: -1, 1: -2}.get(self.epoch//self.epochs, 0))
 
@@ -265,7 +287,8 @@ def face_learner(
     freeze:int=0, # Stages of the backbone that stay as they are, and its stem; 0: none, and the stem learns too
     weight_decay:float=.05, # Of AdamW
     frozen_epochs:int=0, # Epochs with the head alone, and again as many with the late layers
-    frozen_statistics:bool=False, # Batch norm by the stored statistics? For a backbone that was trained before, and batches of pairs
+    # Batch norm by the stored statistics? For a backbone that was trained before, and batches of pairs
+    frozen_statistics:bool=False,
     half:bool|None=None, # bfloat16? None: where the device is faster with it
     patience:int=0, # Stop after so many epochs without a better AUC; 0 for never
     log:str|Path|None=None, # A CSV file that gets a line per epoch; one that exists is continued
@@ -275,17 +298,21 @@ def face_learner(
     "A fastai `Learner` for real and forged faces."
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch, dls = dls.one_batch(), dls.to(device) if device.type == "cuda" else dls
-    scorer = scorer or create_scorer(arch, temporal, image_size=batch[0].shape[-1], clip_length=batch[0].shape[1], **kwargs)
+    scorer = scorer or create_scorer(arch, temporal, image_size=batch[0].shape[-1], clip_length=batch[0].shape[1],
+                                     **kwargs)
     halved = isinstance(dls.train, TeacherLoader) and not frozen_statistics
-    model = TrainingScorer(scorer.to(device, memory_format=torch.channels_last), 16 if mask_weight and len(batch) > 3 else None, halved).to(device)
+    model = TrainingScorer(scorer.to(device, memory_format=torch.channels_last),
+                           16 if mask_weight and len(batch) > 3 else None, halved).to(device)
     for o in frozen_parameters(scorer, freeze).values(): o.requires_grad_(False) # before processes agree on what learns
     mine = [FiniteLoss()] + [FrozenStages(freeze)]*bool(freeze) + [WeightAveraging(decay)]*bool(decay) + [GradualUnfreezing(frozen_epochs)]*bool(frozen_epochs)
     if frozen_statistics: mine.append(FrozenStatistics())
     if has_fast_bfloat16(device) if half is None else half: mine.append(HalfPrecision())
-    mine += [EarlyStoppingCallback("auc", patience=patience)]*bool(patience) + ([EpochLog(log)] if log and not world()[0] else [])
+    mine += [EarlyStoppingCallback("auc", patience=patience)]*bool(patience) + ([EpochLog(log)] if log
+        and not world()[0] else [])
     shown = figures(dls.valid.dataset) if isinstance(dls.valid.dataset, Teachers) else {}
-    learn = Learner(dls, model, loss_func=ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight), opt_func=functools.partial(adamw, weight_decay=weight_decay),
-                   splitter=training_splitter, metrics=[ClipAUC(), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
+    learn = Learner(dls, model, loss_func=ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight),
+                   opt_func=functools.partial(adamw, weight_decay=weight_decay), splitter=training_splitter,
+                   metrics=[ClipAUC(), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
     learn.recorder.smooth_loss = SmoothLoss()
     if hasattr(learn, "progress"): learn.remove_cb(learn.progress).add_cb(SparingProgress())
     return learn
@@ -297,7 +324,8 @@ class Distributed(DistributedTrainer):
         rank, size = world()
         if size < 2: raise DeepfakeError("distributed training needs two processes or more; start them with torchrun")
         super().__init__(sync_bn=torch.cuda.is_available(), cpu=not torch.cuda.is_available())
-        if self.accelerator.num_processes != size: raise DeepfakeError(f"{size} processes were started and {self.accelerator.num_processes} take part")
+        if self.accelerator.num_processes != size:
+            raise DeepfakeError(f"{size} processes were started and {self.accelerator.num_processes} take part")
     def _wrap_dl(self, dl): return dl
 
 def join_processes()->tuple[int, int]: # rank, number of processes
@@ -339,4 +367,6 @@ def fit(
     show = progress and not world()[0]
     with _plainly(), nullcontext() if show else learn.no_bar(), nullcontext() if show else learn.no_logging():
         if done < epochs:
-            with memory_told(learn), _tuned(): learn.fit_one_cycle(epochs, np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate, start_epoch=done)
+            with memory_told(learn), _tuned():
+                learn.fit_one_cycle(epochs, np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate,
+                                    start_epoch=done)

@@ -68,19 +68,26 @@ def world()->tuple[int, int]: # rank of this process, number of processes
 def _lost(loader, count:int)->DeepfakeError: # what to say of batches that never came
     place = Path("/dev/shm")
     memory = f"; shared memory has {shutil.disk_usage(place).total >> 20} MiB" if place.is_dir() else ""
-    return DeepfakeError(f"{len(loader) - count} of {len(loader)} batches of {loader.bs} clips never came from the {loader.fake_l.num_workers} worker processes{memory}. "
-                         "Accepted: more shared memory (Docker: --shm-size=2g), smaller batches, or no workers (--workers 0)")
+    return DeepfakeError(f"{len(loader) - count} of {len(loader)} batches of {loader.bs} clips never came from the "
+                         f"{loader.fake_l.num_workers} worker processes{memory}. "
+                         "Accepted: more shared memory (Docker: --shm-size=2g), smaller batches, or no workers "
+                         "(--workers 0)")
 
 # %% ../../nbs/learn/10_loaders.ipynb #294bb371
 class BatchLoader(DataLoader):
     "A fastai loader over `Faces` whose draws can be weighted, repeated and shared among processes."
-    def __init__(self, dataset, bs, weights=None, seed=0, batch=None, device=None, **kwargs): # batch: makes one of `Items`; device: where, in this process; None: in the workers
+    # batch: makes one of `Items`; device: where, in this process; None: in the workers
+    def __init__(self, dataset, bs, weights=None, seed=0, batch=None, device=None, **kwargs):
         self.batch, self.where = batch, None if device is None else torch.device(device)
-        if self.where is not None and self.where.type == "cuda" and kwargs.get("num_workers"): kwargs["pin_memory"] = True
-        self.weights, self.seed, self.epoch, self.n_inp = weights, seed, 0, 1 # of each batch, one thing goes in; the rest is to be found
+        if self.where is not None and self.where.type == "cuda" and kwargs.get("num_workers"):
+            kwargs["pin_memory"] = True
+        # of each batch, one thing goes in; the rest is to be found
+        self.weights, self.seed, self.epoch, self.n_inp = weights, seed, 0, 1
         (rank, size) = world()
-        if bs % size: raise ValueError(f"{bs} clips cannot be shared by {size} processes; accepted: multiples of {size}")
-        self.total, self.clips, self.rank, self.size = bs, bs, rank, size # clips: of a batch, over all processes, as the network sees it
+        if bs % size:
+            raise ValueError(f"{bs} clips cannot be shared by {size} processes; accepted: multiples of {size}")
+        # clips: of a batch, over all processes, as the network sees it
+        self.total, self.clips, self.rank, self.size = bs, bs, rank, size
         super().__init__(dataset, bs=bs//size if kwargs.get("shuffle") else bs, **kwargs)
 
     def create_item(self, i): return super().create_item(i) if self.dataset.canvases is None else i
@@ -124,7 +131,9 @@ class TeacherLoader(BatchLoader):
         self.pairs, self.couples, self.own = pairs, couples, len(dataset.weights)
         super().__init__(dataset, pairs + 2*couples, seed=seed, shuffle=True, drop_last=True, **kwargs)
         self.clips, each = 2*(pairs + couples), world()[1]
-        if pairs % each or couples % each: raise ValueError(f"{pairs} faces and {couples} pairs cannot be shared by {each} processes; accepted: multiples of {each}")
+        if pairs % each or couples % each:
+            raise ValueError(f"{pairs} faces and {couples} pairs cannot be shared by {each} processes; accepted: "
+                             f"multiples of {each}")
         self.bs = self.total//each # of what is read
 
     def __len__(self): return max(1, self.own//self.pairs if self.pairs else len(self.dataset.couples)//self.couples)
@@ -132,22 +141,26 @@ class TeacherLoader(BatchLoader):
     def get_idxs(self):
         self.epoch += 1
         rng, steps, weights = np.random.default_rng((self.seed, self.epoch)), len(self), self.dataset.weights
-        own = rng.permutation(self.own) if len(set(weights)) < 2 else rng.choice(self.own, steps*self.pairs, p=weights/weights.sum())
+        own = rng.permutation(self.own) if len(set(weights)) < 2 else rng.choice(self.own, steps*self.pairs,
+            p=weights/weights.sum())
         own = own[:steps*self.pairs].reshape(steps, self.size, -1)
-        couples = draw_couples(self.dataset.couples, steps*self.couples, rng) if self.couples else np.zeros((0, 2), np.int64)
+        couples = draw_couples(self.dataset.couples, steps*self.couples, rng) if self.couples else np.zeros((0, 2),
+            np.int64)
         return np.concatenate([own[:, self.rank], couples.reshape(steps, self.size, -1)[:, self.rank]], 1).flatten().tolist()
 
 # %% ../../nbs/learn/10_loaders.ipynb #572b5228
 def _parts(manifest:pd.DataFrame)->dict[str, pd.DataFrame]: # train and val; raises `DeepfakeError` where one is missing
     parts = {s: manifest[manifest.split == s] for s in ("train", "val")}
     for name, part in parts.items():
-        if not len(part): raise DeepfakeError(f"the manifest has no rows with split {name!r}; found {sorted(set(manifest.split))}")
+        if not len(part):
+            raise DeepfakeError(f"the manifest has no rows with split {name!r}; found {sorted(set(manifest.split))}")
         part.attrs = dict(manifest.attrs)
     return parts
 
 def _fitting(wanted:int, available:int)->int: # clips of a batch: no more than there are, and as many for each process
     size = world()[1]
-    if available < size: raise DeepfakeError(f"{available} training clips for {size} processes. Accepted: at least one for each")
+    if available < size:
+        raise DeepfakeError(f"{available} training clips for {size} processes. Accepted: at least one for each")
     return max(1, min(wanted, available)//size)*size
 
 def figures(
@@ -156,15 +169,21 @@ def figures(
     "The AUCs that a log shows: by kind of forgery, by source of real faces, by labelled data set."
     roles = {int(role_of(o)) for o in teachers.origin}
     name = lambda i: re.sub(r"[^\w.-]+", "_", teachers.sources[i]) or "_"
-    shown = {role.replace(" ", "_"): (lambda o, i=i: (role_of(o) == 0) | (role_of(o) == i)) for i, role in enumerate(ROLES) if 0 < i < LABELLED and 0 in roles}
-    by_role = {role: sorted({int(source_of(o)) for o in teachers.origin if role_of(o) == role}) for role in (0, LABELLED, CHOSEN)}
-    if len(by_role[0]) > 1: shown |= {f"source:{name(i)}": (lambda o, i=i: (role_of(o) < LABELLED) & (source_of(o) == i)) for i in by_role[0]}
+    shown = {role.replace(" ", "_"): (lambda o, i=i: (role_of(o) == 0) | (role_of(o) == i))
+             for i, role in enumerate(ROLES) if 0 < i < LABELLED and 0 in roles}
+    by_role = {role: sorted({int(source_of(o)) for o in teachers.origin if role_of(o) == role})
+               for role in (0, LABELLED, CHOSEN)}
+    if len(by_role[0]) > 1:
+        shown |= {f"source:{name(i)}": (lambda o, i=i: (role_of(o) < LABELLED) & (source_of(o) == i))
+                  for i in by_role[0]}
     for role, word in ((LABELLED, "labelled"), (CHOSEN, "chosen_by")):
-        shown |= {f"{word}:{name(i)}": (lambda o, i=i, role=role: (role_of(o) == role) & (source_of(o) == i)) for i in by_role[role]}
+        shown |= {f"{word}:{name(i)}": (lambda o, i=i, role=role: (role_of(o) == role) & (source_of(o) == i))
+                  for i in by_role[role]}
     return shown
 
 # %% ../../nbs/learn/10_loaders.ipynb #96884209
-def _keep(datasets:list, device:torch.device|None, say:Callable)->bool: # faces as canvases, if they fit; else they are read ahead
+# faces as canvases, if they fit; else they are read ahead
+def _keep(datasets:list, device:torch.device|None, say:Callable)->bool:
     parts = [[part for _, part in o.parts] if isinstance(o, Teachers) else [o] for o in datasets]
     sides, told = room_for(sum(parts, []), device or "cpu", .5 if device is not None and device.type == "cuda" else .25)
     if told: say(told)
@@ -173,14 +192,16 @@ def _keep(datasets:list, device:torch.device|None, say:Callable)->bool: # faces 
         dataset.canvases = kept if isinstance(dataset, Teachers) else kept[0]
     return bool(sides is not None)
 
-def _place(device, workers:int|None)->tuple[torch.device|None, int]: # where batches are made, None for in the workers; and how many workers
+# where batches are made, None for in the workers; and how many workers
+def _place(device, workers:int|None)->tuple[torch.device|None, int]:
     if device is None and torch.cuda.is_available(): device = torch.device("cuda", torch.cuda.current_device())
     if workers is None: workers = 1 if device is None else max(1, (os.cpu_count() or 2) - 2)
     return None if device is None else torch.device(device), workers
 
 # %% ../../nbs/learn/10_loaders.ipynb #7dbcfcce
 def forged_loaders(
-    manifest:pd.DataFrame|None=None, # Real faces with a `split` of 'train' and 'val'; rows labelled FAKE are left out. None: labelled pairs alone
+    # Real faces with a `split` of 'train' and 'val'; rows labelled FAKE are left out. None: labelled pairs alone
+    manifest:pd.DataFrame|None=None,
     size:int=128, # Side of the model's crops in pixels
     work_size:int|None=None, # Side at which faces are forged and degraded; by default 1.25 x `size`
     pairs:int=16, # Real faces in a batch; the batch has as many forgeries
@@ -191,29 +212,38 @@ def forged_loaders(
     workers:int|None=1, # Processes that make batches; beside a graphics card they film and read. None: one, or all cores but two beside a graphics card
     root:str|Path|None=None, # Folder that relative paths start from
     seed:int=0, # Of the order
-    labelled:pd.DataFrame|None=None, # Labelled faces with a `split`, and a `pair` where original and forgery are known to belong together
+    # Labelled faces with a `split`, and a `pair` where original and forgery are known to belong together
+    labelled:pd.DataFrame|None=None,
     couples:int=0, # Pairs of them in a batch
-    chosen:pd.DataFrame|None=None, # Labelled faces to choose by, whatever their split: validation shows them as they are
-    device:torch.device|str|None=None, # Where this process makes batches; None: on a graphics card, and where there is none the workers do
+    # Labelled faces to choose by, whatever their split: validation shows them as they are
+    chosen:pd.DataFrame|None=None,
+    # Where this process makes batches; None: on a graphics card, and where there is none the workers do
+    device:torch.device|str|None=None,
     say:Callable=lambda line: None, # Takes what people should know
 )->DataLoaders: # Batches: clips `(2*(pairs + couples), T, 3, S, S)`, labels, origins, masks
     "Loaders that forge what they read, with labelled pairs beside. Batches are smaller where there are fewer faces."
     work_size, forger = work_size or round(size*1.25), selfblend or SelfBlend()
     both = dict(train=[None, None, None], val=[None, None, chosen])
     if manifest is not None: both["train"][0], both["val"][0] = _parts(manifest[manifest.label == REAL]).values()
-    if labelled is not None: both["train"][1], both["val"][1] = (o if len(o) else None for o in (labelled[labelled.split == s] for s in ("train", "val")))
+    if labelled is not None:
+        both["train"][1], both["val"][1] = (o if len(o) else None
+                                            for o in (labelled[labelled.split == s] for s in ("train", "val")))
     if both["val"][0] is not None: both["val"][0] = pd.concat([both["val"][0]]*repeats, ignore_index=True)
-    if not any(o is not None for o in both["val"]): raise DeepfakeError("nothing to validate on: no rows with split 'val', and none to choose by. Accepted: one of them")
+    if not any(o is not None for o in both["val"]):
+        raise DeepfakeError("nothing to validate on: no rows with split 'val', and none to choose by. Accepted: one of them")
     def faces(part, jitter): # clips are made from stills where there are none
         if part is None: return None
         frames = 1 if CLIP_COLUMNS[0] not in part and manifest is not None else clip_length
-        return Faces(part, work_size, frames, margin, jitter, root or part.attrs.get("root") or (manifest if manifest is not None else labelled).attrs.get("root"))
-    train, valid = (Teachers(*(faces(o, jitter) for o in both[s])) for s, jitter in (("train", CropJitter()), ("val", None)))
+        return Faces(part, work_size, frames, margin, jitter, root or part.attrs.get("root")
+                     or (manifest if manifest is not None else labelled).attrs.get("root"))
+    train, valid = (Teachers(*(faces(o, jitter) for o in both[s]))
+                    for s, jitter in (("train", CropJitter()), ("val", None)))
     pairs, couples = _fitting(pairs, len(train.weights)) if manifest is not None else 0, _fitting(couples, len(train.couples)) if labelled is not None else 0
     (device, workers), camera = _place(device, workers), Camera()
     kept = _keep([train, valid], device, say)
     if device is not None: workers, camera = (0 if kept else workers), Camera(workers if forger.degrade else 0)
-    batch = TeacherBatch(ForgedBatch(size, forger, clip_length, camera=camera), LabelledBatch(size, .6*forger.severity*forger.degrade, paired=True))
+    batch = TeacherBatch(ForgedBatch(size, forger, clip_length, camera=camera),
+                         LabelledBatch(size, .6*forger.severity*forger.degrade, paired=True))
     still = TeacherBatch(replace(batch.forged, repeatable=True), replace(batch.labelled, paired=False, repeatable=True))
     dls = DataLoaders(TeacherLoader(train, pairs, couples, seed, batch=batch, device=device, num_workers=workers),
                       BatchLoader(valid, max(pairs, 2*couples), batch=still, device=device, num_workers=workers))
@@ -237,13 +267,17 @@ def labelled_loaders(
 )->DataLoaders: # Batches: clips `(B, T, 3, S, S)`, labels and origins `(B,)`
     "Loaders of labelled clips. Batches are smaller where there are fewer clips."
     parts, jitter = _parts(manifest), dict(train=CropJitter(), val=None)
-    faces = {s: Faces(d, size, clip_length, margin, jitter[s], root or manifest.attrs.get("root")) for s, d in parts.items()}
+    faces = {s: Faces(d, size, clip_length, margin, jitter[s], root or manifest.attrs.get("root"))
+             for s, d in parts.items()}
     weights = balance_weights(faces["train"], balance) if balance else None
     for name, part in parts.items():
-        if part.label.nunique() < 2: raise DeepfakeError(f"the {name} split has nothing but {len(part)} {LABELS[part.label.iloc[0]]} items. Accepted: both classes in train and in val")
+        if part.label.nunique() < 2:
+            raise DeepfakeError(f"the {name} split has nothing but {len(part)} {LABELS[part.label.iloc[0]]} items. "
+                                "Accepted: both classes in train and in val")
     device, workers = _place(device, workers)
     if _keep(list(faces.values()), device, say) and device is not None: workers = 0
-    train = BatchLoader(faces["train"], _fitting(batch_size, len(faces["train"])), weights, seed,
-                        shuffle=True, drop_last=True, batch=LabelledBatch(size, severity), device=device, num_workers=workers)
-    valid = BatchLoader(faces["val"], batch_size, batch=LabelledBatch(size, severity, repeatable=True), device=device, num_workers=workers)
+    train = BatchLoader(faces["train"], _fitting(batch_size, len(faces["train"])), weights, seed, shuffle=True,
+                        drop_last=True, batch=LabelledBatch(size, severity), device=device, num_workers=workers)
+    valid = BatchLoader(faces["val"], batch_size, batch=LabelledBatch(size, severity, repeatable=True), device=device,
+                        num_workers=workers)
     return DataLoaders(train, valid)

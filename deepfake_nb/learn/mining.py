@@ -35,7 +35,8 @@ def _files(part:pd.DataFrame)->set[str]: # real paths of the files, and of those
     root, columns = part.attrs.get("root", "."), [o for o in ("path", "source_path") if o in part]
     return {os.path.realpath(os.path.join(root, unspell_name(o))) for c in columns for o in part[c].dropna().unique()}
 
-def _hashes(files:dict[str, set[str]])->dict[str, dict[str, str]]: # of each part: hash -> file, where the size occurs in several parts
+# of each part: hash -> file, where the size occurs in several parts
+def _hashes(files:dict[str, set[str]])->dict[str, dict[str, str]]:
     sizes = {name: {o: os.path.getsize(o) for o in sorted(part) if os.path.isfile(o)} for name, part in files.items()}
     seen = Counter(size for part in sizes.values() for size in set(part.values()))
     return {name: {sha256_file(o): o for o, size in part.items() if seen[size] > 1} for name, part in sizes.items()}
@@ -43,7 +44,8 @@ def _hashes(files:dict[str, set[str]])->dict[str, dict[str, str]]: # of each par
 def _people(part:pd.DataFrame)->set[str]: # groups and identities
     own = {g for g, p in zip(part.group, part.path) if not str(p).endswith(str(g))}
     if "identities" not in part: return own
-    return own | {o for text, p in zip(part.identities.fillna(""), part.path) for o in text.split("|") if o and not str(p).endswith(o)}
+    return own | {o for text, p in zip(part.identities.fillna(""), part.path) for o in text.split("|") if o
+                  and not str(p).endswith(o)}
 
 # %% ../../nbs/learn/30_mining.ipynb #5b7f0195
 def refuse_overlap(
@@ -54,7 +56,8 @@ def refuse_overlap(
     hashes = _hashes(files)
     for a, b in combinations(parts, 2):
         same = sorted(hashes[a].keys() & hashes[b].keys())
-        found = dict(path=sorted(files[a] & files[b]), content=[f"{hashes[a][o]} and {hashes[b][o]} (sha256 {o[:12]}...)" for o in same],
+        found = dict(path=sorted(files[a] & files[b]), content=[f"{hashes[a][o]} and {hashes[b][o]} (sha256 "
+                                                                f"{o[:12]}...)" for o in same],
                      group=sorted(people[a] & people[b]))
         for kind, what in found.items():
             if what: raise OverlapError(f"{a} and {b} overlap by {kind}: {len(what)} in both, for instance {what[0]}. "
@@ -68,20 +71,24 @@ def read_failures(
     accepted = "the failures.json of deepfake-evaluate, with at least one item"
     try: rows = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise ManifestError(path, f"no readable list ({e})", accepted) from None
-    if not rows or not isinstance(rows, list) or not all(isinstance(o, dict) and {"path", "label", "group"} <= set(o) for o in rows):
+    if not rows or not isinstance(rows, list) or not all(isinstance(o, dict)
+                                                         and {"path", "label", "group"} <= set(o) for o in rows):
         raise ManifestError(path, "no list of failures", accepted)
     try: labels = [parse_label(o["label"]) for o in rows]
     except ValueError as e: raise ManifestError(path, str(e), accepted) from None
-    table = pd.DataFrame([dict(dataset="failures", method=LABELS[l].lower(), split="") | {k: v for k, v in o.items() if v is not None} for o, l in zip(rows, labels)])
+    table = pd.DataFrame([dict(dataset="failures", method=LABELS[l].lower(), split="") | {k: v for k, v in o.items()
+        if v is not None} for o, l in zip(rows, labels)])
     table = table.assign(label=labels, failed=True).rename(columns=dict(person="failed_person"))
-    return check_manifest(table[[o for o in (*REQUIRED, "failed", "failed_person", "sha256", "video_id") if o in table]], str(path))
+    return check_manifest(table[[o for o in (*REQUIRED, "failed", "failed_person", "sha256", "video_id")
+                                 if o in table]], str(path))
 
 def read_part(
     data:pd.DataFrame|str|Path, # A manifest, or what `read_manifest` or `read_failures` reads
     split:str="", # The rows to take where there are any of this split; '' for all
 )->pd.DataFrame: # A manifest with absolute paths; raises `ManifestError`
     "Read one of the sets."
-    if not isinstance(data, pd.DataFrame): data = read_failures(data) if Path(data).name == "failures.json" else read_manifest(data)
+    if not isinstance(data, pd.DataFrame):
+        data = read_failures(data) if Path(data).name == "failures.json" else read_manifest(data)
     part = check_manifest(data)
     if split in set(part.split): part = part[part.split == split]
     root, part = os.path.abspath(data.attrs.get("root", ".")), part.reset_index(drop=True)
@@ -89,15 +96,18 @@ def read_part(
     return part
 
 # %% ../../nbs/learn/30_mining.ipynb #23db7af6
-def _png(pixels:np.ndarray, path:Path)->bytes: # uint8 (S, S, 3), RGB; OpenCV is handed no file name, since it takes only those that are UTF-8
+# uint8 (S, S, 3), RGB; OpenCV is handed no file name, since it takes only those that are UTF-8
+def _png(pixels:np.ndarray, path:Path)->bytes:
     there, data = cv2.imencode(".png", pixels[..., ::-1])
     if not there: raise FileError(path, "OpenCV cannot write this picture", "crops that can be written as PNG")
     return data.tobytes()
 
-def _write_clip(clip:torch.Tensor, points:torch.Tensor, record:dict, stem:Path, margin:float)->list[dict]: # (T, 3, S, S) in [0, 1], (5, 2) -> one row a frame
+# (T, 3, S, S) in [0, 1], (5, 2) -> one row a frame
+def _write_clip(clip:torch.Tensor, points:torch.Tensor, record:dict, stem:Path, margin:float)->list[dict]:
     size, rows = clip.shape[-1], []
     side = size/margin
-    places = dict(zip(BOX, ((size - side)/2, (size - side)/2, side, side))) | dict(zip(LANDMARKS, points.flatten().tolist()))
+    places = dict(zip(BOX, ((size - side)/2, (size - side)/2, side, side))) | dict(zip(LANDMARKS,
+        points.flatten().tolist()))
     for t, frame in enumerate(clip.clamp(0, 1)):
         path = stem.with_name(f"{stem.name}_{t}.png")
         pixels = (frame.permute(1, 2, 0)*255).round().byte().numpy()
@@ -147,7 +157,8 @@ def score_faces(
 )->pd.DataFrame: # One row for each item: item, path, label, group, dataset, method, probability in [0, 1], wrong
     "What the weights say about each face or clip."
     config, rows = scorer.config, []
-    clips = Faces(faces if "item" in faces else name_items(faces), config.image_size, config.clip_length, config.margin, root=faces.attrs.get("root", "."))
+    clips = Faces(faces if "item" in faces else name_items(faces), config.image_size, config.clip_length, config.margin,
+                  root=faces.attrs.get("root", "."))
     calibration = calibration_from_config(config)
     for start in tqdm(range(0, len(clips), 64), desc="scoring", leave=False, disable=not progress):
         numbers = range(start, min(start + 64, len(clips)))
@@ -155,7 +166,8 @@ def score_faces(
         for i, score in zip(numbers, scores):
             record, probability = clips.clips[i][0], float(calibration.probability(score.logit))
             rows.append({k: record[k] for k in ("item", "path", "label", "group", "dataset", "method")}
-                        | dict(probability=probability, wrong=(probability >= config.threshold) != bool(record["label"])))
+                        | dict(probability=probability,
+                               wrong=(probability >= config.threshold) != bool(record["label"])))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/learn/30_mining.ipynb #14f92340
@@ -174,31 +186,40 @@ def as_faces(
     "Cut out and forge what has to be."
     folder, size, notes = Path(folder), round(config.image_size*1.5/config.margin), []
     if BOX[0] not in part:
-        part = extract(part, folder, max(256, size), frames=max(8, 2*config.clip_length), workers=workers, progress=progress)
+        part = extract(part, folder, max(256, size), frames=max(8, 2*config.clip_length), workers=workers,
+                       progress=progress)
         if "failed_person" in part: part = _failed_people(part)
     if forge and not (part.label == FAKE).any():
-        part = forge_faces(part, folder/"forged", size=size, clip_length=config.clip_length if "source_path" in part else 1)
+        part = forge_faces(part, folder/"forged", size=size,
+                           clip_length=config.clip_length if "source_path" in part else 1)
         notes.append(f"The {folder.name} set has real faces alone, so each was forged once by self-blending.")
     part = name_items(part.reset_index(drop=True))
     part.attrs["notes"] = notes
     return part
 
 # %% ../../nbs/learn/30_mining.ipynb #b1a719ee
-ROLES = dict(train="failures trained on", val="decide when to stop", test="held out") # what the parts of the pool are for
+# what the parts of the pool are for
+ROLES = dict(train="failures trained on", val="decide when to stop", test="held out")
 
 def divide_pool(
-    scored:pd.DataFrame, # Items of the pool from `score_faces`; where there is a column `failed` it counts, else `wrong`
+    # Items of the pool from `score_faces`; where there is a column `failed` it counts, else `wrong`
+    scored:pd.DataFrame,
     held_out:float=.4, # Share of the items that is only measured
     stopping:float=.2, # Share of the items that helps to decide when to stop
     seed:int=0, # The same seed, the same parts
 )->pd.DataFrame: # The same with `failed` and `split`: train, val, test; raises `DeepfakeError` where failures are too few
     "Deal the pool's groups: some to train on, some to stop by, some to be held out."
     failed = scored.failed if "failed" in scored else scored.wrong
-    if not failed.any(): raise DeepfakeError(f"The weights are right about all {len(scored)} items of the pool: there is nothing to learn from. Accepted: a pool with failures.")
+    if not failed.any():
+        raise DeepfakeError(f"The weights are right about all {len(scored)} items of the pool: there is nothing to "
+                            "learn from. Accepted: a pool with failures.")
     counts = f"{int(failed.sum())} failures in {scored.group[failed].nunique()} groups"
     table = scored.assign(failed=failed, split="")
-    try: table = split_by_group(table, dict(train=1 - held_out - stopping, val=stopping, test=held_out), seed, stratify="failed")
+    try:
+        table = split_by_group(table, dict(train=1 - held_out - stopping, val=stopping, test=held_out), seed,
+                               stratify="failed")
     except ManifestError as e: raise DeepfakeError(f"The pool's groups cannot be divided: {e}") from None
     if lacking := [ROLES[o] for o in ("train", "test") if not table.failed[table.split == o].any()]:
-        raise DeepfakeError(f"The pool has {counts}: too few for {' and '.join(lacking)}. Accepted: failures in three groups or more.")
+        raise DeepfakeError(f"The pool has {counts}: too few for {' and '.join(lacking)}. Accepted: failures in three "
+                            "groups or more.")
     return table

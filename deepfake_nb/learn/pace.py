@@ -26,9 +26,12 @@ class FiniteLoss(Callback):
     order = 55
     def before_train(self): self.broken = 0
     def after_loss(self):
-        if self.training: self.broken = self.broken + (~self.learn.loss_grad.detach().isfinite()).int() # counted where it is: no waiting for the device
+        if self.training: # counted where it is: no waiting for the device
+            self.broken = self.broken + (~self.learn.loss_grad.detach().isfinite()).int()
     def after_train(self):
-        if int(self.broken): raise DeepfakeError(f"epoch {self.epoch}: the loss of {int(self.broken)} of {self.n_iter} batches is not a number, so that the training ends. Accepted: a smaller learning rate, or other data")
+        if int(self.broken):
+            raise DeepfakeError(f"epoch {self.epoch}: the loss of {int(self.broken)} of {self.n_iter} batches is not a "
+                                "number, so that the training ends. Accepted: a smaller learning rate, or other data")
 
 class SmoothLoss(AvgSmoothLoss):
     "fastai's running mean of the loss, kept on the device until it is asked for."
@@ -53,7 +56,8 @@ def has_fast_bfloat16(
 )->bool: # Is bfloat16 faster than float32 there?
     "Whether a device has instructions for bfloat16 that a network gains by."
     if torch.device(device).type == "cuda": return torch.cuda.is_bf16_supported()
-    return torch.device(device).type == "cpu" and any(getattr(torch.cpu, f"_is_{o}_supported", lambda: False)() for o in ("amx_tile", "avx512_bf16"))
+    return torch.device(device).type == "cpu" and any(getattr(torch.cpu, f"_is_{o}_supported", lambda: False)()
+                                                      for o in ("amx_tile", "avx512_bf16"))
 
 class HalfPrecision(Callback):
     "Forward passes in bfloat16; losses and weights stay in float32."
@@ -80,8 +84,10 @@ class TogetherAdam(Optimizer):
             if "grad_avg" not in state: state.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
             state["step"] += 1
             self.state[p] = state
-            alike[state["step"], bool(state.get("do_wd", True)), tuple(sorted(hyper.items()))].append((p, p.grad, state["grad_avg"], state["sqr_avg"]))
-        for (step, decayed, hyper), items in alike.items(): self.together(step, decayed, *map(list, zip(*items)), **dict(hyper))
+            alike[state["step"], bool(state.get("do_wd", True)),
+                  tuple(sorted(hyper.items()))].append((p, p.grad, state["grad_avg"], state["sqr_avg"]))
+        for (step, decayed, hyper), items in alike.items():
+            self.together(step, decayed, *map(list, zip(*items)), **dict(hyper))
 
     def together(self, step, decayed, weights, grads, means, squares, lr, mom, sqr_mom, eps, wd): # lists of tensors
         if decayed and wd: torch._foreach_mul_(weights, 1 - lr*wd)
@@ -115,7 +121,9 @@ def clips_that_fit(
     "Try halves."
     device, clips = next(model.parameters()).device, shape[0]
     while (clips := clips//2//2*2) >= 2: # batches are even
-        try: sum(o.float().mean() for o in model(torch.zeros(clips, *shape[1:], device=device)) if o is not None).backward()
+        try:
+            sum(o.float().mean() for o in model(torch.zeros(clips, *shape[1:], device=device))
+                if o is not None).backward()
         except Exception as error:
             if not is_memory(error): raise
         else: return clips
@@ -141,4 +149,6 @@ def memory_told(
     device = next(learn.model.parameters()).device
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "this processor"
     accepted = f"batches of {fitting} clips, which fit (--batch-size {fitting})" if fitting else "fewer frames (--clip-length)"
-    raise DeepfakeError(f"batches of {shape[0]} clips of {shape[1]} frames and {shape[-1]} px do not fit into the memory of {place}. Accepted: {accepted}, smaller faces (--image-size), or frozen stages (--freeze)")
+    raise DeepfakeError(f"batches of {shape[0]} clips of {shape[1]} frames and {shape[-1]} px do not fit into the "
+                        f"memory of {place}. Accepted: {accepted}, smaller faces (--image-size), or frozen stages "
+                        "(--freeze)")

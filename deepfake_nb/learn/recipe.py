@@ -40,15 +40,18 @@ class Recipe:
     image_size: int = 224 # side of the crops in pixels
     margin: float = 1.25 # side of the crop / longer side of the face box
     epochs: int = 20
-    batch_size: int = 32 # clips, over all processes; half of them are forgeries, where they are made here or come in pairs
+    # clips, over all processes; half of them are forgeries, where they are made here or come in pairs
+    batch_size: int = 32
     learning_rate: float = 1e-3 # of the head
     early_rate: float = .1 # that of the early layers as a share of it; 1 for a backbone that knows little of the matter
     from_real_only: bool = False # forge from the real faces of the data? Labelled faces may be given beside them
     labelled_share: float = .5 # with both teachers: share of the clips of a batch that are labelled, above 0 to 1
     labelled_weight: float = 1. # of the loss of labelled clips beside that of forgeries made here
     severity: float = 1. # of the degradations of training and validation clips, 0 (none) to 1
-    redraw: str = "" # with `from_real_only`: file of networks that draw some of the faces to paste; made first where it does not exist
-    autoencoder: str = "" # with `from_real_only`: a latent autoencoder that draws some of the forgeries anew, as `load_autoencoder` reads it
+    # with `from_real_only`: file of networks that draw some of the faces to paste; made first where it does not exist
+    redraw: str = ""
+    # with `from_real_only`: a latent autoencoder that draws some of the forgeries anew, as `load_autoencoder` reads it
+    autoencoder: str = ""
     inside: float = .08 # share of forgeries whose face it draws anew
     whole: float = .1 # share of forgeries that it draws anew as a whole
     balance: str|None = "class" # oversampling of labelled data that do not come in pairs
@@ -71,24 +74,37 @@ class Recipe:
         return bool(self.pretrained or self.weights)
 
 # %% ../../nbs/learn/20_recipe.ipynb #e433f31d
-def loaders(self:Recipe, manifest:pd.DataFrame, workers:int|None=1, say:Callable=lambda line: None): # fastai `DataLoaders` of a manifest of faces, with a column `role` where not all have the same
-    roles = manifest.role if "role" in manifest else pd.Series("forge" if self.from_real_only else "labelled", manifest.index)
-    own, labelled, chosen = (manifest[roles == o] if (roles == o).any() else None for o in ("forge", "labelled", "chosen"))
-    common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers, seed=self.seed, say=say)
+# fastai `DataLoaders` of a manifest of faces, with a column `role` where not all have the same
+def loaders(self:Recipe, manifest:pd.DataFrame, workers:int|None=1, say:Callable=lambda line: None):
+    roles = manifest.role if "role" in manifest else pd.Series("forge" if self.from_real_only
+                                                               else "labelled", manifest.index)
+    own, labelled, chosen = (manifest[roles == o] if (roles == o).any() else None
+                             for o in ("forge", "labelled", "chosen"))
+    common = dict(size=self.image_size, clip_length=self.clip_length, margin=self.margin, workers=workers,
+                  seed=self.seed, say=say)
     paired = labelled is not None and "pair" in labelled and labelled.pair.fillna("").ne("").any()
     if own is None and chosen is None and not paired:
-        return labelled_loaders(labelled, batch_size=self.batch_size, balance=self.balance, severity=self.severity, **common)
+        return labelled_loaders(labelled, batch_size=self.batch_size, balance=self.balance, severity=self.severity,
+                                **common)
     half, device = max(1, self.batch_size//2), "cuda" if torch.cuda.is_available() else "cpu" # where batches are made
-    forger = SelfBlend(severity=self.severity, degrade=self.severity > 0, redraw=Redraw([o.to(device) for o in load_redraw(self.redraw).networks]) if self.redraw else None,
-        latent=LatentRedraw(load_autoencoder(self.autoencoder).to(device)) if self.autoencoder else None, inside=self.inside, whole=self.whole)
-    couples = 0 if labelled is None else half if own is None else min(max(1, half - 1), max(1, round(half*self.labelled_share)))
-    return forged_loaders(own, pairs=max(1, half - couples), selfblend=forger, labelled=labelled, couples=couples, chosen=chosen, **common)
+    forger = SelfBlend(severity=self.severity, degrade=self.severity > 0,
+        redraw=Redraw([o.to(device) for o in load_redraw(self.redraw).networks]) if self.redraw else None,
+        latent=LatentRedraw(load_autoencoder(self.autoencoder).to(device)) if self.autoencoder else None,
+        inside=self.inside, whole=self.whole)
+    couples = 0 if labelled is None else half if own is None else min(max(1, half - 1),
+        max(1, round(half*self.labelled_share)))
+    return forged_loaders(own, pairs=max(1, half - couples), selfblend=forger, labelled=labelled, couples=couples,
+                          chosen=chosen, **common)
 
-def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path): # fastai `Learner` of a scorer, or of a new one with that name
+# fastai `Learner` of a scorer, or of a new one with that name
+def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path):
     channels = lambda value: value and [value]*3
     masks = dict(mask_weight=0.) if self.tune != "all" else {} # transformers have no such map
-    made = face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs, margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze, decay=self.average, labelled_weight=self.labelled_weight,
-                        pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std), patience=self.patience, log=log, cbs=cbs, **masks)
+    made = face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs,
+                        margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze,
+                            decay=self.average, labelled_weight=self.labelled_weight, pretrained=self.pretrained,
+                        arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std),
+                        patience=self.patience, log=log, cbs=cbs, **masks)
     return tuned_learner(made, self.tune, self.uniformity, self.pretrained)
 
 Recipe.loaders, Recipe.learner = loaders, learner
@@ -132,18 +148,24 @@ def gather_faces(
         for one in _listed(data):
             divide = role == "forge" or role == "labelled" and not _listed(chosen)
             name = "crops" if not parts else f"crops_{role}_{len(parts)}"
-            part = one if isinstance(one, pd.DataFrame) else prepare_crops(one, folder/name, clip_length, workers, divide)
+            part = one if isinstance(one, pd.DataFrame) else prepare_crops(one, folder/name, clip_length, workers,
+                divide)
             root = Path(part.attrs.get("root", "."))
-            parts.append(part.assign(path=[str(root/o) for o in part.path], role=role, **(dict(split="val") if role == "chosen" else {})))
+            parts.append(part.assign(path=[str(root/o) for o in part.path], role=role,
+                                     **(dict(split="val") if role == "chosen" else {})))
     if not parts: raise DeepfakeError("nothing to train on. Accepted: real faces, labelled faces, or both")
     table = pd.concat(parts, ignore_index=True)
     trained = set(table.path[table.split == "train"])
-    if both := sorted(trained & set(table.path[table.role == "chosen"])): raise DeepfakeError(f"{both[0]}: to be trained on and to be chosen by ({len(both)} pictures). Accepted: one or the other")
+    if both := sorted(trained & set(table.path[table.role == "chosen"])):
+        raise DeepfakeError(f"{both[0]}: to be trained on and to be chosen by ({len(both)} pictures). Accepted: one or "
+                            "the other")
     return table
 
 # %% ../../nbs/learn/20_recipe.ipynb #d5600198
-DRAWERS = (dict(size=128, width=24, code=16, upsampling="nearest"), dict(size=96, width=32, code=12, upsampling="transposed"),
-           dict(size=112, width=24, code=12, upsampling="shuffle"), dict(size=128, width=24, code=48, upsampling="nearest", depth=4))
+DRAWERS = (dict(size=128, width=24, code=16, upsampling="nearest"),
+           dict(size=96, width=32, code=12, upsampling="transposed"),
+           dict(size=112, width=24, code=12, upsampling="shuffle"),
+           dict(size=128, width=24, code=48, upsampling="nearest", depth=4))
 
 def make_redraw(
     manifest:pd.DataFrame, # Faces; the real ones of the training split are used, at most 10,000
@@ -158,36 +180,48 @@ def make_redraw(
     rows.attrs = dict(manifest.attrs)
     faces, size = Faces(rows, 192), max(o["size"] for o in networks)
     samples = (faces[i] for i in range(len(faces)))
-    windows = torch.cat([(face_windows(x[:1].float()/255, points[None], size)*255).round().byte() for x, points, _ in samples])
+    windows = torch.cat([(face_windows(x[:1].float()/255, points[None], size)*255).round().byte()
+                         for x, points, _ in samples])
     torch.manual_seed(seed)
     taught = [FaceAutoencoder(**o) for o in networks]
-    for i, network in enumerate(taught): fit_autoencoder(network, windows, steps, half=has_fast_bfloat16(), seed=seed + i)
+    for i, network in enumerate(taught):
+        fit_autoencoder(network, windows, steps, half=has_fast_bfloat16(), seed=seed + i)
     return save_redraw(Redraw(taught), path)
 
 # %% ../../nbs/learn/20_recipe.ipynb #5a1f0c3e
-_kept, _crops = ("arch", "temporal", "clip_length"), ("image_size", "margin") # what weights cannot change while they are trained, and what most networks can
+# what weights cannot change while they are trained, and what most networks can
+_kept, _crops = ("arch", "temporal", "clip_length"), ("image_size", "margin")
 
-def _differences(config, other, *more:str)->str: # in words, of what must be alike and of further settings; nothing where they agree
+# in words, of what must be alike and of further settings; nothing where they agree
+def _differences(config, other, *more:str)->str:
     keys = (*_kept, *_crops[:1]*_fixed_size(other.arch), *more)
-    return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in keys if getattr(config, k) != getattr(other, k))
+    return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in keys
+                     if getattr(config, k) != getattr(other, k))
 
-def _begin(recipe:Recipe, name:str)->Scorer: # the scorer to go on with; raises `DeepfakeError` where the recipe asks for another one
+# the scorer to go on with; raises `DeepfakeError` where the recipe asks for another one
+def _begin(recipe:Recipe, name:str)->Scorer:
     scorer = load_scorer(recipe.weights, mask_head=True)
-    if differs := _differences(scorer.config, recipe): raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training starts from")
-    scorer.config = replace(scorer.config, parent_sha256=scorer.sha256, name=name, **{k: getattr(recipe, k) for k in _crops})
+    if differs := _differences(scorer.config, recipe):
+        raise DeepfakeError(f"{recipe.weights} has {differs}. Accepted: the settings of the weights that the training "
+                            "starts from")
+    scorer.config = replace(scorer.config, parent_sha256=scorer.sha256, name=name,
+                            **{k: getattr(recipe, k) for k in _crops})
     return scorer
 
 # %% ../../nbs/learn/20_recipe.ipynb #ee1142fc
 def train(
-    data:str|Path|pd.DataFrame|list|None, # What `read_manifest` reads, or a manifest of face crops, or several; with `from_real_only` real faces to forge from
+    # What `read_manifest` reads, or a manifest of face crops, or several; with `from_real_only` real faces to forge from
+    data:str|Path|pd.DataFrame|list|None,
     out:str|Path, # Weights file to write; what lies there before stays until the new weights are done
     recipe:Recipe|None=None, # How to train
     workers:int|None=1, # Processes that cut out faces and make batches, or film beside a graphics card; 0: all in this one; None: as many as are of use
     scorer:Scorer|None=None, # A scorer to go on with
     progress:bool=True, # Show bars and the log?
-    say:Callable[[str], None]|None=None, # Takes what people should know, a sentence at a time; None: it goes to standard error
+    # Takes what people should know, a sentence at a time; None: it goes to standard error
+    say:Callable[[str], None]|None=None,
     labelled=None, # Labelled faces to learn from beside them, likewise
-    validate_on=None, # Labelled faces that are never trained on: the best epoch is chosen by them too, and the weights say so
+    # Labelled faces that are never trained on: the best epoch is chosen by them too, and the weights say so
+    validate_on=None,
 )->Path: # The weights file; raises `DeepfakeError`
     "Train, or go on with a training that was killed."
     recipe, out, say = recipe or Recipe(), Path(out), say or _to_standard_error
@@ -208,9 +242,11 @@ def train(
     fit(learn, recipe.epochs, recipe.learning_rate, progress, recipe.early_rate)
     if not leave_processes():
         judged = manifest[manifest.role != "chosen"] # thresholds do not come from what was chosen by
-        calibrate_weights(keep.result(), dls.valid, recipe.false_positive_rate, "validation split of " + ", ".join(sorted(judged.dataset.unique())), dls.train, out)
+        calibrate_weights(keep.result(), dls.valid, recipe.false_positive_rate,
+                          "validation split of " + ", ".join(sorted(judged.dataset.unique())), dls.train, out)
         try: plot_log(work/"log.csv").savefig(work/"curves.png")
-        except Exception as error: say(f"{work/'curves.png'}: the curves could not be drawn ({type(error).__name__}: {error}).") # the weights are there
+        except Exception as error: # the weights are there
+            say(f"{work/'curves.png'}: the curves could not be drawn ({type(error).__name__}: {error}).")
     return out
 
 # %% ../../nbs/learn/20_recipe.ipynb #e44cf985
@@ -223,7 +259,8 @@ def clip_features(
     "What the backbone and the head say about a loader's clips."
     rows, logits, labels = [], [], []
     for x, y, *more in batches:
-        if more: x, y = (o[role_of(more[0]) != CHOSEN] for o in (x, y)) # what a training was chosen by says nothing about thresholds
+        if more: # what a training was chosen by says nothing about thresholds
+            x, y = (o[role_of(more[0]) != CHOSEN] for o in (x, y))
         if not len(x): continue
         features = scorer.features(x.to(scorer.mean.device))
         rows.append(features.mean(1).float().cpu().numpy())
@@ -249,7 +286,8 @@ def _real_features(scorer, data, reals=None)->np.ndarray: # (N, F), of the real 
 
 def fit_familiar(
     scorer:Scorer|None, # In evaluation mode; not needed where features are given
-    training, # Features (N, F) of real training clips, or a loader of clips and labels, of which 512 real clips are taken
+    # Features (N, F) of real training clips, or a loader of clips and labels, of which 512 real clips are taken
+    training,
     held_out, # Likewise of people who were not trained on; all of a loader
     share:float=.005, # Of the held-out clips that may lie beyond the limit, in [0, 1)
 )->tuple[dict, float]: # For `ScorerConfig.familiar`, and for `abstention['max_distance']`; raises `ValueError` for too few clips
@@ -281,8 +319,10 @@ def calibrate_weights(
     config.familiar, limit = {}, None # what an earlier network found familiar says nothing about this one
     fresh = features[np.array(labels) == REAL]
     known = _real_features(scorer, training, 512) if training is not None and len(fresh) >= FEWEST else ()
-    if len(known) >= FEWEST: config.familiar, limit = fit_familiar(scorer, known, fresh) # of fewer, nothing is known about the familiar
-    config.abstention = {k: v for k, v in config.abstention.items() if k != "max_distance"} | (dict(max_distance=limit) if limit else {})
+    if len(known) >= FEWEST: # of fewer, nothing is known about the familiar
+        config.familiar, limit = fit_familiar(scorer, known, fresh)
+    config.abstention = {k: v for k, v in config.abstention.items() if k != "max_distance"} | (dict(max_distance=limit)
+        if limit else {})
     save_scorer(scorer, out or path)
 
 # %% ../../nbs/learn/20_recipe.ipynb #1dff13ed
@@ -292,13 +332,20 @@ def _counted(manifest:pd.DataFrame)->dict: # how many faces of which data set, a
     return dict(data=count(manifest[~chosen])) | (dict(chosen_by=count(manifest[chosen])) if chosen.any() else {})
 
 def _tell(recipe:Recipe, manifest:pd.DataFrame, clips:int, say:Callable): # what is trained, and on what
-    words = dict(forge="real faces to forge from", labelled="labelled faces", chosen="faces to choose by, never trained on")
+    words = dict(forge="real faces to forge from", labelled="labelled faces",
+                 chosen="faces to choose by, never trained on")
     for role, rows in manifest[(manifest.split == "train") | (manifest.role == "chosen")].groupby("role"):
-        say(f"{len(rows)} {words[role]}: " + ", ".join(f"{n} {d}" for d, n in rows.dataset.value_counts().items()) + ".")
+        say(f"{len(rows)} {words[role]}: " + ", ".join(f"{n} {d}"
+                                                       for d, n in rows.dataset.value_counts().items()) + ".")
     sources = sorted(set(manifest.dataset[(manifest.split == "train") & (manifest.role == "forge")]))
-    if len(sources) == 1: say(f"All real faces come from one source, {sources[0] or 'without a name'}: how often those of others are taken for forgeries will not be seen.")
-    if recipe.pretrained is True: say(f"{recipe.arch} starts from ImageNet's weights" + (f", from the package {PACKAGES[recipe.arch]}." if recipe.arch in PACKAGES else "."))
-    if clips < recipe.batch_size//2*2: say(f"Batches of {clips} clips and not {recipe.batch_size}: there are no more to train on.")
+    if len(sources) == 1:
+        say(f"All real faces come from one source, {sources[0] or 'without a name'}: how often those of others are "
+            "taken for forgeries will not be seen.")
+    if recipe.pretrained is True:
+        say(f"{recipe.arch} starts from ImageNet's weights" + (f", from the package {PACKAGES[recipe.arch]}."
+                                                               if recipe.arch in PACKAGES else "."))
+    if clips < recipe.batch_size//2*2:
+        say(f"Batches of {clips} clips and not {recipe.batch_size}: there are no more to train on.")
 
 # %% ../../nbs/learn/20_recipe.ipynb #a2f1d130
 _made = "state.pth", "best.safetensors", "log.csv", "curves.png" # by a run, beside recipe.json and crops/
@@ -308,26 +355,34 @@ def _to_standard_error(line:str): print(line, file=sys.stderr)
 def _earlier(work:Path)->dict: # recipe and data of a training that can be continued; empty where there is none
     if not ((work/"state.pth").exists() and (work/"recipe.json").exists()): return {}
     try: return dict(json.loads((work/"recipe.json").read_text()))
-    except (ValueError, TypeError) as error: raise DeepfakeError(f"{work/'recipe.json'}: no recipe ({error}). Accepted: what a training wrote, or another name for the weights") from error
+    except (ValueError, TypeError) as error:
+        raise DeepfakeError(f"{work/'recipe.json'}: no recipe ({error}). Accepted: what a training wrote, or another "
+                            "name for the weights") from error
 
 def _same_recipe(recipe:Recipe, work:Path): # raises `DeepfakeError` where a training by another recipe can be continued
     if not (earlier := _earlier(work)): return
     before = vars(Recipe()) | earlier # what the file lacks is newer than it
     if changed := ", ".join(f"{k} was {before[k]!r} and is {v!r}" for k, v in vars(recipe).items() if before[k] != v):
-        raise DeepfakeError(f"{work}: an earlier training lies here and {changed}. Accepted: the same settings (it goes on), or another name for the weights.")
+        raise DeepfakeError(f"{work}: an earlier training lies here and {changed}. Accepted: the same settings (it "
+                            "goes on), or another name for the weights.")
 
 def _meet(recipe:Recipe, manifest:pd.DataFrame): # all processes, with the networks that the recipe names
     join_processes()
-    if recipe.redraw and not world()[0] and not Path(recipe.redraw).exists(): make_redraw(manifest, recipe.redraw, seed=recipe.seed)
+    if recipe.redraw and not world()[0] and not Path(recipe.redraw).exists():
+        make_redraw(manifest, recipe.redraw, seed=recipe.seed)
     if world()[1] > 1: torch.distributed.barrier()
 
-def _settle(recipe:Recipe, which:str, work:Path, say:Callable): # the folder is that of this training; `which`: sha256 of its data
+# the folder is that of this training; `which`: sha256 of its data
+def _settle(recipe:Recipe, which:str, work:Path, say:Callable):
     before = _earlier(work).get("data_sha256", which)
     if not world()[0]:
-        if before != which: say(f"{work}: the earlier training that lies here is of other data (sha256 {before[:12]}, now {which[:12]}). A new training begins.")
+        if before != which:
+            say(f"{work}: the earlier training that lies here is of other data (sha256 {before[:12]}, now "
+                f"{which[:12]}). A new training begins.")
         if before != which or not (work/"state.pth").exists():
             for name in _made: (work/name).unlink(missing_ok=True)
-        with atomic_write(work/"recipe.json") as temporary: temporary.write_text(json.dumps(dict(vars(recipe), data_sha256=which), indent=1))
+        with atomic_write(work/"recipe.json") as temporary:
+            temporary.write_text(json.dumps(dict(vars(recipe), data_sha256=which), indent=1))
     if world()[1] > 1: torch.distributed.barrier()
 
 # %% ../../nbs/learn/20_recipe.ipynb #e65e1255
@@ -336,7 +391,8 @@ def plot_log(
 )->"Figure": # Losses and validation AUC by epoch
     "The curves of a training."
     log, (fig, axes) = pd.read_csv(path), new_figure(3.5, 2.5, columns=2, dpi=80, layout="tight")
-    axes[0].plot(log.epoch, log.train_loss, label="training"); axes[0].plot(log.epoch, log.valid_loss, label="validation")
+    axes[0].plot(log.epoch, log.train_loss, label="training")
+    axes[0].plot(log.epoch, log.valid_loss, label="validation")
     axes[1].plot(log.epoch, log.auc, color="tab:green")
     axes[0].set_ylabel("loss"); axes[0].legend(); axes[1].set_ylabel("validation AUC")
     for ax in axes: ax.set_xlabel("epoch"); ax.grid(alpha=.3)
@@ -348,20 +404,26 @@ def _mean_heads(heads:list, shares:list)->dict: # of the same strides; none wher
     return {stride: mean(stride) for stride in heads[0]} if all(o.keys() == heads[0].keys() for o in heads) else {}
 
 def average_weights(
-    files:list, # Two or more weights files of one network, trained from the same start; the first says how large crops are
+    # Two or more weights files of one network, trained from the same start; the first says how large crops are
+    files:list,
     out:str|Path, # Weights file to write
     shares:list[float]|None=None, # Share of each, from 0 to 1, together 1; None: all alike
 )->Path: # The weights file; raises `DeepfakeError` where the networks differ
     "The mean of the weights of several trainings."
     if shares is None and files: shares = [1/len(files)]*len(files)
     if not 2 <= len(files) == len(shares) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
-        raise DeepfakeError(f"{len(files)} weights files with the shares {shares}. Accepted: two or more, and for each a share, together 1")
+        raise DeepfakeError(f"{len(files)} weights files with the shares {shares}. Accepted: two or more, and for each "
+                            "a share, together 1")
     scorers = [load_scorer(o, mask_head=True) for o in files]
     first = scorers[0]
     for path, o in zip(files, scorers):
-        if differs := _differences(o.config, first.config, "arch_args", "temporal_args", "mean", "std", "base"): raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
-    states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training) for o, s in zip(scorers, shares)]
-    first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype) for k, v in first.state_dict().items()})
+        if differs := _differences(o.config, first.config, "arch_args", "temporal_args", "mean", "std", "base"):
+            raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
+    states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training)
+                                                       for o, s in zip(scorers, shares)]
+    first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype)
+                           for k, v in first.state_dict().items()})
     first.mask_head = _mean_heads([o.mask_head for o in scorers], shares)
-    first.config = replace(first.config, name=Path(out).stem, parent_sha256="", training=dict(mean_of=told), metrics={}, familiar={}, temperature=1., threshold=.5, false_positive_rate=None, calibration={})
+    first.config = replace(first.config, name=Path(out).stem, parent_sha256="", training=dict(mean_of=told), metrics={},
+                           familiar={}, temperature=1., threshold=.5, false_positive_rate=None, calibration={})
     return save_scorer(first, out)

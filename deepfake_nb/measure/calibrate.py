@@ -68,14 +68,18 @@ class Calibration:
     method: str = "temperature" # 'temperature' or 'isotonic'
     knots: list|None = None # of the isotonic curve: [logit, probability] pairs in rising order
     pooling: dict|None = None # how frames become a film, as `Pooling.to_dict` gives it; None: the mean
-    power: dict|None = None # share of the forgeries found at the threshold, by kind: {'blended': {'found': .4, 'n': 300}}
+    # share of the forgeries found at the threshold, by kind: {'blended': {'found': .4, 'n': 300}}
+    power: dict|None = None
 
     def __post_init__(self):
-        if self.method not in ("temperature", "isotonic"): raise ValueError(f"method {self.method!r}; accepted: 'temperature', 'isotonic'")
+        if self.method not in ("temperature", "isotonic"):
+            raise ValueError(f"method {self.method!r}; accepted: 'temperature', 'isotonic'")
         if not self.temperature > 0: raise ValueError(f"temperature {self.temperature!r}; accepted: a number above 0")
-        if not 0 < self.threshold <= 1: raise ValueError(f"threshold {self.threshold!r}; accepted: a probability in (0, 1]")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold {self.threshold!r}; accepted: a probability in (0, 1]")
         self.pool = Pooling(**self.pooling or {}) # raises `ValueError` for one that is unknown
-        if self.method == "isotonic" and not self.knots: raise ValueError("an isotonic calibration needs its knots; `fit_isotonic` gives them")
+        if self.method == "isotonic" and not self.knots:
+            raise ValueError("an isotonic calibration needs its knots; `fit_isotonic` gives them")
 
     def probability(self,
         logits:float|np.ndarray, # Raw scores, any shape
@@ -85,7 +89,8 @@ class Calibration:
         p = np.interp(logits, *np.array(self.knots, dtype=float).T)
         return float(p) if np.ndim(p) == 0 else p
 
-    def to_dict(self)->dict: return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("knots", "pooling", "power") or v}
+    def to_dict(self)->dict:
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("knots", "pooling", "power") or v}
 
     @classmethod
     def from_dict(cls, d:dict)->Calibration: return cls(**d)
@@ -96,7 +101,8 @@ def calibration_from_config(
 )->Calibration: # What the weights file says about its scores
     "The calibration that a weights file carries."
     extra = getattr(config, "calibration", None) or {}
-    return Calibration(**dict(temperature=config.temperature, threshold=config.threshold, false_positive_rate=config.false_positive_rate) | extra)
+    return Calibration(**dict(temperature=config.temperature, threshold=config.threshold,
+                              false_positive_rate=config.false_positive_rate) | extra)
 
 # %% ../../nbs/measure/25_calibrate.ipynb #03ac8507
 def fit_isotonic(
@@ -133,10 +139,14 @@ def threshold_at_fpr(
     "The lowest threshold that calls at most `rate` of the real items fake."
     s = np.sort(np.asarray(real_scores, dtype=float))[::-1]
     if not 0 < rate < 1: raise ValueError(f"rate {rate!r}; accepted: a number between 0 and 1, such as 0.05")
-    if not len(s) or np.isnan(s).any(): raise ValueError(f"{len(s)} real scores, {int(np.isnan(s).sum())} of them missing; accepted: at least one, none missing")
+    if not len(s) or np.isnan(s).any():
+        raise ValueError(f"{len(s)} real scores, {int(np.isnan(s).sum())} of them missing; accepted: at least one, "
+                         "none missing")
     allowed = min(int(rate * len(s) + 1e-9), len(s) - 1)
     threshold = float(np.nextafter(s[allowed], np.inf))
-    if threshold > 1: raise ValueError(f"more than {rate:.1%} of the {len(s)} real items score exactly 1: no threshold keeps that rate")
+    if threshold > 1:
+        raise ValueError(f"more than {rate:.1%} of the {len(s)} real items score exactly 1: no threshold keeps that "
+                         "rate")
     above = int((s >= threshold).sum())
     note = f"{len(s)} real items are too few for a rate of {rate:.2%}: not one of them may be called fake." if allowed < 1 else ""
     return ThresholdChoice(threshold, rate, above / len(s), len(s), *wilson_interval(above, len(s), level), note)
@@ -183,7 +193,8 @@ class AbstentionRule:
     min_frames: int|None = 3 # of a video that has as many
     max_spread: float|None = .35 # standard deviation of the frames' probabilities, at most 0.5
     near: float|None = .2 # distance to the threshold in log odds
-    real_below: float|None = None # P(fake) from which on a face is not called REAL either, where that is below the threshold
+    # P(fake) from which on a face is not called REAL either, where that is below the threshold
+    real_below: float|None = None
     stable: bool = True # must the verdict be the same after mild re-encodings (where they were scored)?
     max_distance: float|None = None # of the features from the training data, as `FeatureDistance` measures it
     hidden: bool = True # are faces left out in which there is nothing to see, as `hidden` measures it?
@@ -201,7 +212,8 @@ class AbstentionRule:
         if self.stretch is None: return []
         usual = np.asarray(times, dtype=float)[np.asarray(even, dtype=bool)] if times is not None and even is not None else ()
         step = float(np.median(np.diff(usual))) if len(usual) > 1 else None
-        found = stretches(logit(np.asarray(frame_probabilities)), times, max(logit(threshold) + self.far, 0.), self.stretch, step)
+        found = stretches(logit(np.asarray(frame_probabilities)), times, max(logit(threshold) + self.far, 0.),
+                          self.stretch, step)
         return [o for o in found if times is None or times[o.stop - 1] - times[o.start] >= self.lasting]
 
     def to_dict(self)->dict: return dataclasses.asdict(self)
@@ -212,7 +224,8 @@ class AbstentionRule:
     )->AbstentionRule:
         "The rule with these fields, defaults for the others."
         names = [f.name for f in dataclasses.fields(cls)]
-        if unknown := sorted(set(d or {}) - set(names)): raise ValueError(f"unknown fields {', '.join(unknown)}; accepted: {', '.join(names)}")
+        if unknown := sorted(set(d or {}) - set(names)):
+            raise ValueError(f"unknown fields {', '.join(unknown)}; accepted: {', '.join(names)}")
         return cls(**d or {})
 
 # %% ../../nbs/measure/25_calibrate.ipynb #b87f035a
@@ -222,7 +235,8 @@ def _reasons(self:AbstentionRule,
     frame_probabilities:Sequence[float]|None=None, # P(fake) of each frame
     probability:float|None=None, # P(fake) of the whole clip
     threshold:float=.5, # From here on the face is called FAKE
-    frames_available:int|None=None, # Frames read from the file; 1 for an image. None: as many as there are probabilities
+    # Frames read from the file; 1 for an image. None: as many as there are probabilities
+    frames_available:int|None=None,
     reencoded:Sequence[float]|None=None, # P(fake) of the clip after mild re-encodings
     distance:float|None=None, # Of the features from the training data
     times:Sequence[float]|None=None, # Seconds of the frames; None: evenly spaced
@@ -233,15 +247,19 @@ def _reasons(self:AbstentionRule,
     frames = None if frame_probabilities is None else np.asarray(frame_probabilities, dtype=float)
     plain = frames if even is None or not any(even) else frames[np.asarray(even, dtype=bool)]
     known, called = lambda limit, value: limit is not None and value is not None, lambda p: p >= threshold
+    flips = self.stable and known(reencoded, probability) and any(called(o) != called(probability) for o in reencoded)
     tests = dict(
         FACE_TOO_SMALL=known(self.min_face, face_size) and face_size < self.min_face,
-        TOO_FEW_FRAMES=known(self.min_frames, frames) and len(frames) < min(self.min_frames, frames_available or len(frames)),
-        LOW_QUALITY=(known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness) or (self.hidden and hidden == "LOW_QUALITY"),
+        TOO_FEW_FRAMES=known(self.min_frames, frames)
+            and len(frames) < min(self.min_frames, frames_available or len(frames)),
+        LOW_QUALITY=(known(self.min_sharpness, sharpness) and sharpness < self.min_sharpness)
+            or (self.hidden and hidden == "LOW_QUALITY"),
         ANONYMISED=self.hidden and hidden == "ANONYMISED",
-        UNSTABLE=(known(self.max_spread, frames) and len(plain) > 1 and plain.std() > self.max_spread) or bool(
-            self.stable and reencoded is not None and probability is not None and any(called(o) != called(probability) for o in reencoded)),
-        NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near) or (known(self.real_below, probability) and self.real_below <= probability < threshold),
-        PIECES_STAND_OUT=known(frames, probability) and probability < threshold and bool(self.segments(frames, threshold, times, even)),
+        UNSTABLE=flips or (known(self.max_spread, frames) and len(plain) > 1 and plain.std() > self.max_spread),
+        NEAR_THRESHOLD=(known(self.near, probability) and abs(logit(probability) - logit(threshold)) < self.near)
+            or (known(self.real_below, probability) and self.real_below <= probability < threshold),
+        PIECES_STAND_OUT=known(frames, probability) and probability < threshold
+            and bool(self.segments(frames, threshold, times, even)),
         UNFAMILIAR=known(self.max_distance, distance) and distance > self.max_distance)
     return [code for code, failed in tests.items() if failed]
 
@@ -277,7 +295,8 @@ class FeatureDistance:
         "Mahalanobis distance over the square root of the number of dimensions."
         away = np.asarray(features, dtype=float) - self.mean
         along = away @ self.directions.T
-        squared = (along**2 / self.variances).sum(-1) + np.maximum((away**2).sum(-1) - (along**2).sum(-1), 0) / self.rest
+        beside = np.maximum((away**2).sum(-1) - (along**2).sum(-1), 0)
+        squared = (along**2 / self.variances).sum(-1) + beside / self.rest
         return np.sqrt(squared / len(self.mean))
 
 def fit_feature_distance(
@@ -299,7 +318,8 @@ def feature_distance_to_dict(
 )->dict: # mean, directions, variances, rest
     "Plain values for JSON; the arrays as base64 of 16-bit numbers."
     text = lambda a: base64.b64encode(np.asarray(a, dtype="<f2").tobytes()).decode()
-    return dict(mean=text(distance.mean), directions=text(distance.directions), variances=[float(o) for o in distance.variances], rest=distance.rest)
+    return dict(mean=text(distance.mean), directions=text(distance.directions),
+                variances=[float(o) for o in distance.variances], rest=distance.rest)
 
 def feature_distance_from_dict(
     d:dict, # What `feature_distance_to_dict` gave
@@ -332,7 +352,8 @@ def risk_coverage(
     "How the error falls when doubtful items are left unanswered."
     y, p, _ = _checked(y_true, y_prob)
     doubt = np.asarray(abstain_score, dtype=float)
-    if doubt.shape != y.shape or np.isnan(doubt).any(): raise ValueError("doubts missing or of another length; accepted: one number for each item")
+    if doubt.shape != y.shape or np.isnan(doubt).any():
+        raise ValueError("doubts missing or of another length; accepted: one number for each item")
     order, n = np.argsort(doubt, kind="stable"), len(y)
     wrong = ((p >= threshold) != (y == FAKE))[order]
     last = np.r_[np.flatnonzero(np.diff(doubt[order])), n - 1]

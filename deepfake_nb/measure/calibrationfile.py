@@ -41,7 +41,8 @@ class CalibrationFile:
     def save(self, path:str|Path)->Path: # The same path; raises `WriteError`
         "Write the file."
         table = dict(format=FORMAT) | {k: v for k, v in dataclasses.asdict(self).items() if k != "sha256"}
-        with atomic_write(path) as temporary: temporary.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(table, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         return Path(path)
 
     def config(self, config:ScorerConfig)->ScorerConfig: # Raises `ScorerError` for values that make no sense
@@ -51,10 +52,15 @@ class CalibrationFile:
 # %% ../../nbs/measure/60_calibrationfile.ipynb #ef654360
 def _checked(table, path:Path)->dict: # raises `WeightsError`
     names = {f.name: f for f in dataclasses.fields(CalibrationFile)}
-    if not isinstance(table, dict) or table.pop("format", None) != FORMAT: raise WeightsError(path, f"no {FORMAT!r} in it", _accepted)
-    missing = [k for k, f in names.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING and k not in table]
-    if missing or (unknown := sorted(set(table) - set(names))): raise WeightsError(path, f"fields {'missing' if missing else 'unknown'}: {short(', '.join(missing or unknown), 200)}", _accepted)
-    if not isinstance(table["scorer"], dict) or not isinstance(table["false_positive_rate"], dict): raise WeightsError(path, "a scorer or a false_positive_rate that is no table", _accepted)
+    if not isinstance(table, dict) or table.pop("format", None) != FORMAT:
+        raise WeightsError(path, f"no {FORMAT!r} in it", _accepted)
+    missing = [k for k, f in names.items() if f.default is dataclasses.MISSING
+               and f.default_factory is dataclasses.MISSING and k not in table]
+    if missing or (unknown := sorted(set(table) - set(names))):
+        names = short(", ".join(missing or unknown), 200)
+        raise WeightsError(path, f"fields {'missing' if missing else 'unknown'}: {names}", _accepted)
+    if not isinstance(table["scorer"], dict) or not isinstance(table["false_positive_rate"], dict):
+        raise WeightsError(path, "a scorer or a false_positive_rate that is no table", _accepted)
     return table
 
 def read_calibration(
@@ -63,18 +69,22 @@ def read_calibration(
     "A calibration from its file."
     path = Path(path)
     if not path.is_file(): raise WeightsError(path, "no such file", _accepted)
-    if (size := path.stat().st_size) > _largest: raise WeightsError(path, f"{size} bytes", f"{_accepted}, at most {_largest} bytes")
+    if (size := path.stat().st_size) > _largest:
+        raise WeightsError(path, f"{size} bytes", f"{_accepted}, at most {_largest} bytes")
     data = path.read_bytes()
     try: table = json.loads(data)
-    except (ValueError, RecursionError) as e: raise WeightsError(path, f"no JSON ({short(str(e))})", _accepted) from None
+    except (ValueError, RecursionError) as e:
+        raise WeightsError(path, f"no JSON ({short(str(e))})", _accepted) from None
     made = CalibrationFile(**_checked(table, path))
     try: # everything is tried on, so that a wrong value is found here
         config = made.config(ScorerConfig())
         Calibration(made.temperature, made.threshold, **made.calibration), AbstentionRule.from_dict(config.abstention)
-    except (ScorerError, ValueError, TypeError) as e: raise WeightsError(path, f"values that cannot be used ({short(str(e), 300)})", _accepted) from None
+    except (ScorerError, ValueError, TypeError) as e:
+        raise WeightsError(path, f"values that cannot be used ({short(str(e), 300)})", _accepted) from None
     made.sha256 = hashlib.sha256(data).hexdigest()
     return made
 
+# %% ../../nbs/measure/60_calibrationfile.ipynb #51a3d448
 def calibrated(
     scorer, # A `Scorer` or `ForeignScorer`; it is left as it is, and its weights are shared
     calibration:CalibrationFile|str|Path, # What was measured for it, or the path of that file
@@ -84,7 +94,8 @@ def calibrated(
     made = read_calibration(calibration) if isinstance(calibration, (str, Path)) else calibration
     own = dict(name=scorer.config.name, sha256=scorer.sha256)
     if any(made.scorer.get(k) != own[k] for k in (("sha256",) if own["sha256"] else ("sha256", "name"))):
-        raise WeightsError(path, f"a calibration of {short(made.scorer.get('name'))} (sha256 {short(made.scorer.get('sha256'), 16)})", f"one of {short(own['name'])} (sha256 {short(own['sha256'], 16)})")
+        who = lambda o: f"{short(o.get('name'))} (sha256 {short(o.get('sha256'), 16)})"
+        raise WeightsError(path, f"a calibration of {who(made.scorer)}", f"one of {who(own)}")
     result = copy.copy(scorer)
     result.config, result.calibration_record = made.config(scorer.config), dict(name=Path(path).name, sha256=made.sha256) # what predictions say of it
     return result

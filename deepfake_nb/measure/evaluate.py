@@ -37,7 +37,8 @@ class Evaluation:
     setup: dict = field(default_factory=dict) # threshold, weights, settings of the detector
     n: int = 1000 # resamples for the intervals
     seed: int = 0
-    notes: list[str] = field(default_factory=list) # what a reader of the figures should know: what was left out, what was scored anew
+    # what a reader of the figures should know: what was left out, what was scored anew
+    notes: list[str] = field(default_factory=list)
 
     @property
     def threshold(self)->float: return self.setup.get("threshold", .5)
@@ -49,7 +50,8 @@ class Evaluation:
     def metrics(self)->Metrics: return self._measure(self.videos, "video") # of all videos of all data sets together
 
     def _measure(self, table, unit, by=None, **more):
-        settings = dict(threshold=self.threshold, groups=list(table.group), declined=list(table.declined), unit=unit, n=self.n, seed=self.seed)
+        settings = dict(threshold=self.threshold, groups=list(table.group), declined=list(table.declined), unit=unit,
+                        n=self.n, seed=self.seed)
         if by is None: return measure(list(table.label), list(table.probability), **settings)
         return measure_by(list(table.label), list(table.probability), list(by), **settings, **more)
 
@@ -59,12 +61,15 @@ def video_table(
 )->pd.DataFrame: # video_id, probability, declined, and the other columns of its first item; raises `ManifestError` for a video with both labels
     "One row for each video or single image."
     mixed = items.groupby("video_id", sort=False)["label"].nunique()
-    if (mixed > 1).any(): raise ManifestError("manifest", f"the video {mixed.idxmax()!r} is both real and fake", "one label for each video_id")
+    if (mixed > 1).any():
+        raise ManifestError("manifest", f"the video {mixed.idxmax()!r} is both real and fake",
+                            "one label for each video_id")
     declined = ~items.decision.isin(LABELS)
     answered = (~declined).groupby(items.video_id).transform("any")
     used = items.assign(probability=items.probability.where(~(declined & answered)), declined=declined)
     first = used.drop(columns=["probability", "declined"]).groupby("video_id", sort=False, dropna=False).first()
-    both = used.groupby("video_id", sort=False).agg(probability=("probability", "mean"), declined=("declined", "all"), items=("path", "size"))
+    both = used.groupby("video_id", sort=False).agg(probability=("probability", "mean"), declined=("declined", "all"),
+                                                    items=("path", "size"))
     return first.join(both).reset_index()
 
 # %% ../../nbs/measure/35_evaluate.ipynb #0b64463b
@@ -72,7 +77,8 @@ def _as_manifest(manifest)->pd.DataFrame:
     "A manifest from a table, a path, or several of either."
     if isinstance(manifest, (str, Path)): manifest = read_manifest(manifest)
     if not isinstance(manifest, pd.DataFrame): manifest = join_manifests(*map(_as_manifest, manifest))
-    if clash := {"probability", "decision", "declined", "items"} & set(manifest): manifest = manifest.drop(columns=sorted(clash))
+    if clash := {"probability", "decision", "declined", "items"} & set(manifest):
+        manifest = manifest.drop(columns=sorted(clash))
     ids = manifest.video_id if "video_id" in manifest else manifest.path.map(video_id)
     return manifest.assign(video_id=ids).reset_index(drop=True)
 
@@ -106,13 +112,15 @@ def by_level(
 )->MetricsTable: # 'frame', 'person', 'video'
     "The figures for single frames, for people and for videos; groups are drawn alike in all three."
     tables = dict(frame=evaluation.frames, person=evaluation.people)
-    return MetricsTable({k: evaluation._measure(t, k) for k, t in tables.items() if len(t)} | dict(video=evaluation.metrics))
+    return MetricsTable({k: evaluation._measure(t, k) for k, t in tables.items() if len(t)}
+                        | dict(video=evaluation.metrics))
 
 def by_dataset(
     evaluation:Evaluation, # Any evaluation
 )->MetricsTable: # One row for each, and 'all, pooled' where there are several
     "The figures of each data set, and of all of them ranked together."
-    if evaluation.videos.dataset.nunique() == 1: return MetricsTable({evaluation.videos.dataset.iloc[0]: evaluation.metrics})
+    if evaluation.videos.dataset.nunique() == 1:
+        return MetricsTable({evaluation.videos.dataset.iloc[0]: evaluation.metrics})
     return evaluation._measure(evaluation.videos, "video", evaluation.videos.dataset, pooled="all, pooled")
 
 def by_method(
@@ -137,16 +145,19 @@ def failures(
     "The items that were decided wrongly, those farthest from the threshold first."
     items = evaluation.items
     wrong = items[items.decision.isin(LABELS) & (items.decision != items.label.map(lambda o: LABELS[o]))]
-    wrong = wrong.assign(predicted=wrong.decision, label=wrong.label.map(lambda o: LABELS[o]), away=-(wrong.probability - evaluation.threshold).abs())
-    return _records_of(wrong.sort_values("away", kind="stable"), ("path", "label", "predicted", "probability", "person", "time", "sha256",
-                                                                  "split", "group", "dataset", "method", "video_id"))
+    wrong = wrong.assign(predicted=wrong.decision, label=wrong.label.map(lambda o: LABELS[o]),
+                         away=-(wrong.probability - evaluation.threshold).abs())
+    columns = ("path", "label", "predicted", "probability", "person", "time", "sha256", "split", "group", "dataset",
+               "method", "video_id")
+    return _records_of(wrong.sort_values("away", kind="stable"), columns)
 
 def abstentions(
     evaluation:Evaluation, # Any evaluation
 )->list[dict]: # path, label (a word), probability, reasons (codes), dataset, method
     "The items without a verdict, with the codes of the reasons."
     silent = evaluation.items[evaluation.items.decision == INCONCLUSIVE]
-    return [o | dict(label=LABELS[o["label"]], reasons=o["reasons"].split()) for o in _records_of(silent, ("path", "label", "probability", "reasons", "dataset", "method"))]
+    return [o | dict(label=LABELS[o["label"]], reasons=o["reasons"].split())
+            for o in _records_of(silent, ("path", "label", "probability", "reasons", "dataset", "method"))]
 
 def unreadable(
     evaluation:Evaluation, # Any evaluation
@@ -167,8 +178,10 @@ def fairness(
         for value, part in real[real[column].notna() & (real[column] != "")].groupby(column):
             called = part.decision[~part.declined] == LABELS[FAKE] if (part["items"] == 1).all() else part.probability[~part.declined] >= evaluation.threshold
             rate = called.mean() if len(called) else np.nan
-            rows.append((column, str(value), len(part), len(called), int(called.sum()), rate, *wilson_interval(int(called.sum()), len(called))))
-    return pd.DataFrame(rows, columns=["column", "value", "real", "decided", "called_fake", "false_positive_rate", "low", "high"])
+            rows.append((column, str(value), len(part), len(called), int(called.sum()), rate,
+                         *wilson_interval(int(called.sum()), len(called))))
+    return pd.DataFrame(rows, columns=["column", "value", "real", "decided", "called_fake", "false_positive_rate",
+                                       "low", "high"])
 
 # %% ../../nbs/measure/35_evaluate.ipynb #02e6c2d1
 def classification_report(
@@ -179,7 +192,8 @@ def classification_report(
     for name, other in (("real", "fake"), ("fake", "real")):
         right, support, called = c[f"{name}_as_{name}"], c[f"{name}_as_real"] + c[f"{name}_as_fake"], c[f"real_as_{name}"] + c[f"fake_as_{name}"]
         share = lambda a, b: a/b if b else np.nan
-        rows[name] = dict(precision=share(right, called), recall=share(right, support), f1=share(2*right, called + support), support=support)
+        rows[name] = dict(precision=share(right, called), recall=share(right, support),
+                          f1=share(2*right, called + support), support=support)
     return pd.DataFrame(rows).T.astype(dict(support=int))
 
 # %% ../../nbs/measure/35_evaluate.ipynb #1dd26212
@@ -189,12 +203,15 @@ def evaluation_plots(
     "ROC, DET, reliability, scores and confusion."
     scored = evaluation.videos.dropna(subset="probability")
     if not len(scored): return {}
-    curves = {name: (part.label.tolist(), part.probability.tolist()) for name, part in scored.groupby("dataset", sort=False)}
+    curves = {name: (part.label.tolist(), part.probability.tolist())
+              for name, part in scored.groupby("dataset", sort=False)}
     if len(curves) > 1: curves["all, pooled"] = (scored.label.tolist(), scored.probability.tolist())
     videos = evaluation.videos
     declined = tuple(int((videos.declined & (videos.label == o)).sum()) for o in (REAL, FAKE))
-    return {"what became of the items": plot_confusion(evaluation.metrics.confusion, declined), "scores": plot_scores(scored.label, scored.probability, evaluation.threshold),
-            "ROC curves": plot_roc(curves), "ROC curves, few false alarms": plot_roc(curves, logarithmic=True), "DET curves": plot_det(curves),
+    return {"what became of the items": plot_confusion(evaluation.metrics.confusion, declined),
+            "scores": plot_scores(scored.label, scored.probability, evaluation.threshold),
+            "ROC curves": plot_roc(curves), "ROC curves, few false alarms": plot_roc(curves, logarithmic=True),
+            "DET curves": plot_det(curves),
             "reliability": plot_reliability(scored.label, dict(videos=scored.probability))}
 
 # %% ../../nbs/measure/35_evaluate.ipynb #6627e5b5
@@ -204,13 +221,17 @@ def evaluation_dict(
 )->dict: # Plain values; `auc` (of all videos pooled) at the top level
     "Every figure of an evaluation, ready for JSON."
     known = lambda o: None if o != o else o
-    return dict(auc=known(evaluation.metrics["auc"]), coverage=evaluation.metrics["coverage"], **evaluation.setup, overall=evaluation.metrics.to_dict(),
-        levels=by_level(evaluation).to_dict(), datasets=by_dataset(evaluation).to_dict(), methods=by_method(evaluation).to_dict(),
-        report=_frame_dict(classification_report(evaluation.metrics)), fairness=_records_of(table := fairness(evaluation), tuple(table)),
+    return dict(auc=known(evaluation.metrics["auc"]), coverage=evaluation.metrics["coverage"], **evaluation.setup,
+        overall=evaluation.metrics.to_dict(), levels=by_level(evaluation).to_dict(),
+        datasets=by_dataset(evaluation).to_dict(), methods=by_method(evaluation).to_dict(),
+        report=_frame_dict(classification_report(evaluation.metrics)),
+        fairness=_records_of(table := fairness(evaluation), tuple(table)),
         failures=len(failures(evaluation)), abstentions=abstentions(evaluation), unreadable=unreadable(evaluation),
-        robustness=robustness.to_dict() if robustness is not None else None, resamples=evaluation.n, seed=evaluation.seed, notes=list(map(clean_text, evaluation.notes)))
+        robustness=robustness.to_dict() if robustness is not None else None, resamples=evaluation.n,
+        seed=evaluation.seed, notes=list(map(clean_text, evaluation.notes)))
 
-def _frame_dict(table:pd.DataFrame)->dict: return {name: _records_of(table.loc[[name]], tuple(table))[0] for name in table.index}
+def _frame_dict(table:pd.DataFrame)->dict:
+    return {name: _records_of(table.loc[[name]], tuple(table))[0] for name in table.index}
 
 # %% ../../nbs/measure/35_evaluate.ipynb #22334b50
 _page = """<!doctype html>
@@ -226,14 +247,17 @@ img {{ max-width: 100%; margin: .3rem }} .anchor-link {{ display: none }}
 
 def page_html(
     title:str, # Of the page, as plain text
-    sections:Iterable[tuple[str, str]], # Heading (plain text) and content (HTML, already escaped where it came from outside)
+    # Heading (plain text) and content (HTML, already escaped where it came from outside)
+    sections:Iterable[tuple[str, str]],
 )->str: # A page that needs nothing beside itself; raises `DeepfakeError` without nbconvert
     "Sections as one self-contained page, made by nbconvert."
     try: import nbconvert, nbformat.v4 as v4
-    except ImportError: raise DeepfakeError("An HTML report needs nbconvert. Accepted: pip install 'deepfake_nb[report]'.") from None
-    cells = [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": f"<h1>{html.escape(title)}</h1>"})])]
-    cells += [v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": f"<h2>{html.escape(a)}</h2>{b}"})]) for a, b in sections]
-    exporter = nbconvert.HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    except ImportError:
+        raise DeepfakeError("An HTML report needs nbconvert. Accepted: pip install 'deepfake_nb[report]'.") from None
+    cell = lambda text: v4.new_code_cell("", outputs=[v4.new_output("display_data", {"text/html": text})])
+    cells = [cell(f"<h1>{html.escape(title)}</h1>"), *(cell(f"<h2>{html.escape(a)}</h2>{b}") for a, b in sections)]
+    exporter = nbconvert.HTMLExporter(template_name="basic", exclude_input=True, exclude_input_prompt=True,
+                                      exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(v4.new_notebook(cells=cells))
     return _page.format(title=html.escape(title), body=body)
 
@@ -242,7 +266,9 @@ LONGEST_LIST = 200 # rows of a list shown in a page; the files beside it have al
 
 def _list_html(rows:list[dict])->str:
     if not rows: return "<p>None.</p>"
-    show = lambda o: "" if o is None else ", ".join(o) if isinstance(o, list) else f"{o:.3f}" if isinstance(o, float) else o
+    def show(o):
+        if isinstance(o, list): return ", ".join(o)
+        return "" if o is None else f"{o:.3f}" if isinstance(o, float) else o
     more = f"<p>{len(rows) - LONGEST_LIST} more are in the files beside this page.</p>" if len(rows) > LONGEST_LIST else ""
     return html_table(list(rows[0]), [[show(o) for o in row.values()] for row in rows[:LONGEST_LIST]]) + more
 
@@ -252,19 +278,26 @@ def evaluation_sections(
 )->list[tuple[str, str]]: # Heading and HTML
     "What the report says, in its order."
     report = classification_report(evaluation.metrics).reset_index(names="class")
-    lists = {"Wrong items": failures(evaluation), "Not decided": abstentions(evaluation), "Not readable": unreadable(evaluation)}
+    lists = {"Wrong items": failures(evaluation), "Not decided": abstentions(evaluation),
+             "Not readable": unreadable(evaluation)}
     weights = evaluation.setup.get("weights", {})
     about = f"Weights {weights.get('name', '?')}, sha256 {weights.get('sha256', '?')}, deepfake_nb {evaluation.setup.get('version', '?')}."
     faces = fairness(evaluation).to_dict("records")
-    return [("All videos together", "".join(f"<p>{html.escape(clean_text(o))}</p>" for o in (about, *evaluation.notes)) + evaluation.metrics._repr_html_() + _list_html(report.to_dict("records"))),
+    notes = "".join(f"<p>{html.escape(clean_text(o))}</p>" for o in (about, *evaluation.notes))
+    return [("All videos together", notes + evaluation.metrics._repr_html_() + _list_html(report.to_dict("records"))),
             ("Plots", "".join(figure_html(o, k) for k, o in evaluation_plots(evaluation).items())),
-            ("By data set", by_dataset(evaluation)._repr_html_()), ("By method of forgery", by_method(evaluation)._repr_html_()),
-            ("Frames, people, videos", by_level(evaluation)._repr_html_()), *([("False alarms by group", _list_html(faces))] if faces else []),
+            ("By data set", by_dataset(evaluation)._repr_html_()),
+            ("By method of forgery", by_method(evaluation)._repr_html_()),
+            ("Frames, people, videos", by_level(evaluation)._repr_html_()),
+            *([("False alarms by group", _list_html(faces))] if faces else []),
             *([("Robustness", robustness._repr_html_())] if robustness is not None else []),
             *((f"{k} ({len(o)})", _list_html(o)) for k, o in lists.items())]
 
-def _evaluation_html(self:Evaluation)->str: return self.metrics._repr_html_() + by_dataset(self)._repr_html_() + by_method(self)._repr_html_()
-def _evaluation_text(self:Evaluation)->str: return f"{self.metrics}\n\nby data set\n{by_dataset(self)}\n\nby method\n{by_method(self)}" + "".join(f"\n{clean_text(o)}" for o in self.notes)
+def _evaluation_html(self:Evaluation)->str:
+    return self.metrics._repr_html_() + by_dataset(self)._repr_html_() + by_method(self)._repr_html_()
+def _evaluation_text(self:Evaluation)->str:
+    notes = "".join(f"\n{clean_text(o)}" for o in self.notes)
+    return f"{self.metrics}\n\nby data set\n{by_dataset(self)}\n\nby method\n{by_method(self)}{notes}"
 Evaluation._repr_html_, Evaluation.__repr__ = _evaluation_html, _evaluation_text
 
 # %% ../../nbs/measure/35_evaluate.ipynb #5644340a
@@ -278,8 +311,10 @@ def save_evaluation(
     out, items = Path(out), evaluation.items
     first = ["path", "label", "probability", "decision", "reasons"]
     as_json = lambda o: json.dumps(o, indent=1, allow_nan=False, ensure_ascii=False, default=str)
-    files = {"predictions.csv": items[first + [o for o in items if o not in first]].to_csv(index=False), "failures.json": as_json(failures(evaluation)),
-             "evaluation.json": as_json(evaluation_dict(evaluation, robustness)), "evaluation.html": page_html(title, evaluation_sections(evaluation, robustness))}
+    files = {"predictions.csv": items[first + [o for o in items if o not in first]].to_csv(index=False),
+             "failures.json": as_json(failures(evaluation)),
+             "evaluation.json": as_json(evaluation_dict(evaluation, robustness)),
+             "evaluation.html": page_html(title, evaluation_sections(evaluation, robustness))}
     for name, text in files.items():
         with atomic_write(out/name) as path: path.write_text(text, encoding="utf-8")
     return out
@@ -288,13 +323,18 @@ def read_evaluation(
     folder:str|Path, # As `save_evaluation` wrote it
 )->Evaluation: # Without people and frames; raises `FileError`
     "An evaluation from its files."
-    folder, text = Path(folder), ("path", "decision", "reasons", "sha256", "error", "split", "group", "dataset", "method", "video_id")
-    try: items, setup = pd.read_csv(folder/"predictions.csv", dtype={o: str for o in text}), json.loads((folder/"evaluation.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e: raise FileError(folder, f"no evaluation ({e})", "a folder that deepfake-evaluate wrote") from None
+    folder, text = Path(folder), ("path", "decision", "reasons", "sha256", "error", "split", "group", "dataset",
+                                  "method", "video_id")
+    try:
+        items = pd.read_csv(folder/"predictions.csv", dtype={o: str for o in text})
+        setup = json.loads((folder/"evaluation.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise FileError(folder, f"no evaluation ({e})", "a folder that deepfake-evaluate wrote") from None
     items = items.assign(**{o: items[o].fillna("") for o in text if o in items})
     keys = ("threshold", "false_positive_rate", "weights", "face_detector", "settings", "version")
     nobody = pd.DataFrame(columns=["probability", "declined"])
-    return Evaluation(items, nobody, nobody, {k: setup[k] for k in keys if k in setup}, setup["resamples"], setup["seed"], setup.get("notes", []))
+    return Evaluation(items, nobody, nobody, {k: setup[k] for k in keys if k in setup}, setup["resamples"],
+                      setup["seed"], setup.get("notes", []))
 
 # %% ../../nbs/measure/35_evaluate.ipynb #5fd58883
 @dataclass(repr=False)
@@ -307,17 +347,24 @@ class Comparison:
 
     def __repr__(self)->str:
         a, d = self.auc, self.decisions
-        return (f"AUC {a['before']:.3f} -> {a['after']:.3f} on {a['items']} videos: {a['difference']:+.3f} ({a['low']:+.3f} to {a['high']:+.3f}), p = {a['p_value']:.2g}. "
-                f"{d['gained']} decisions became right and {d['lost']} wrong, p = {d['p_value']:.2g}. In one of them only: {self.only[0]} and {self.only[1]}.")
+        return (f"AUC {a['before']:.3f} -> {a['after']:.3f} on {a['items']} videos: {a['difference']:+.3f} "
+                f"({a['low']:+.3f} to {a['high']:+.3f}), p = {a['p_value']:.2g}. "
+                f"{d['gained']} decisions became right and {d['lost']} wrong, p = {d['p_value']:.2g}. "
+                f"In one of them only: {self.only[0]} and {self.only[1]}.")
 
     def _repr_html_(self)->str: return f"<p>{html.escape(repr(self))}</p>{_list_html(self.changed.to_dict('records'))}"
 
-    def to_dict(self)->dict: return dict(auc=self.auc, decisions=self.decisions, changed=_records_of(self.changed, tuple(self.changed)), only=list(self.only))
+    def to_dict(self)->dict:
+        return dict(auc=self.auc, decisions=self.decisions, changed=_records_of(self.changed, tuple(self.changed)),
+                    only=list(self.only))
 
+# %% ../../nbs/measure/35_evaluate.ipynb #8164b9ee
 def _decisions(evaluation:Evaluation)->pd.DataFrame:
     v = evaluation.videos.set_index("video_id")
-    called = pd.Series(np.where(v.declined, INCONCLUSIVE, np.where(v.probability >= evaluation.threshold, LABELS[FAKE], LABELS[REAL])), v.index)
-    return v[["label", "group", "probability"]].assign(decision=called, right=called == v.label.map(lambda o: LABELS[o]))
+    words = np.where(v.probability >= evaluation.threshold, LABELS[FAKE], LABELS[REAL])
+    called = pd.Series(np.where(v.declined, INCONCLUSIVE, words), v.index)
+    right = called == v.label.map(lambda o: LABELS[o])
+    return v[["label", "group", "probability"]].assign(decision=called, right=right)
 
 def compare(
     before:Evaluation, # The first evaluation
@@ -326,12 +373,17 @@ def compare(
     "Which items changed, and whether the change could be chance."
     a, b = _decisions(before), _decisions(after)
     both = a.join(b[["label", "probability", "decision", "right"]], how="inner", rsuffix="_after")
-    if not len(both): raise ManifestError("comparison", "no item is in both evaluations", "two evaluations of the same manifest")
-    if (clash := both.label != both.label_after).any(): raise ManifestError("comparison", f"{clash.idxmax()} has two labels", "the same labels in both")
+    if not len(both):
+        raise ManifestError("comparison", "no item is in both evaluations", "two evaluations of the same manifest")
+    if (clash := both.label != both.label_after).any():
+        raise ManifestError("comparison", f"{clash.idxmax()} has two labels", "the same labels in both")
     scored = both.dropna(subset=["probability", "probability_after"])
-    test = paired_bootstrap(auc, scored.label, scored.probability, scored.probability_after, list(scored.group), n=2*before.n, seed=before.seed) | dict(
-        before=auc(scored.label, scored.probability), after=auc(scored.label, scored.probability_after), items=len(scored))
+    test = paired_bootstrap(auc, scored.label, scored.probability, scored.probability_after, list(scored.group),
+                            n=2*before.n, seed=before.seed)
+    test |= dict(before=auc(scored.label, scored.probability), after=auc(scored.label, scored.probability_after),
+                 items=len(scored))
     changed = both[both.decision != both.decision_after].reset_index()
-    changed = pd.DataFrame(dict(video_id=changed.video_id, label=changed.label.map(lambda o: LABELS[o]), before=changed.decision, after=changed.decision_after,
+    changed = pd.DataFrame(dict(video_id=changed.video_id, label=changed.label.map(lambda o: LABELS[o]),
+                                before=changed.decision, after=changed.decision_after,
                                 probability_before=changed.probability, probability_after=changed.probability_after))
     return Comparison(test, mcnemar(both.right, both.right_after), changed, (len(a) - len(both), len(b) - len(both)))

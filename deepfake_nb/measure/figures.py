@@ -11,8 +11,9 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 import numpy as np
 from ..core import FAKE, REAL
-from .metrics import (_checked, _group_numbers, _quantiles, accuracy, auc, average_precision, balanced_accuracy, brier_score,
-    equal_error_rate, expected_calibration_error, false_positive_rate, log_loss, recall_of_fakes, resample_weights, tpr_at_fpr, wilson_interval)
+from .metrics import (_checked, _group_numbers, _quantiles, accuracy, auc, average_precision,
+    balanced_accuracy, brier_score, equal_error_rate, expected_calibration_error, false_positive_rate, log_loss,
+    recall_of_fakes, resample_weights, tpr_at_fpr, wilson_interval)
 
 # %% auto #0
 __all__ = ['FIGURES', 'Metrics', 'metrics_to_dict', 'metrics_from_dict', 'html_table', 'measure', 'MetricsTable', 'measure_by']
@@ -38,7 +39,8 @@ FIGURES = dict( # name: (what people call it, which items it needs, the function
 
 # %% ../../nbs/measure/10_figures.ipynb #8e4c3496
 def _number(x:float|None)->str: return "-" if x is None or np.isnan(x) else f"{x:.3f}"
-def _span(low:float|None, high:float|None)->str: return "" if low is None or np.isnan(low) else f"{low:.3f} to {high:.3f}"
+def _span(low:float|None, high:float|None)->str:
+    return "" if low is None or np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 @dataclass(repr=False)
 class Metrics:
@@ -67,7 +69,8 @@ def metrics_to_dict(
 )->dict: # Plain values for JSON; None for nan
     "The figures as plain values, `{figure: {value, low, high, items}}` inside."
     known = lambda x: None if x is None or np.isnan(x) else float(x)
-    figures = {k: dict(value=known(v), low=known(metrics.intervals[k][0]), high=known(metrics.intervals[k][1]), items=metrics.items_behind(k))
+    ends = {k: (known(low), known(high)) for k, (low, high) in metrics.intervals.items()}
+    figures = {k: dict(value=known(v), low=ends[k][0], high=ends[k][1], items=metrics.items_behind(k))
                for k, v in metrics.values.items()}
     return dict(figures=figures, counts=metrics.counts, confusion=metrics.confusion, threshold=metrics.threshold,
                 level=metrics.level, unit=metrics.unit, notes=metrics.notes)
@@ -77,7 +80,8 @@ def metrics_from_dict(
 )->Metrics: # The same figures
     "The inverse of `metrics_to_dict`."
     back = lambda x: math.nan if x is None else x
-    return Metrics({k: back(o["value"]) for k, o in d["figures"].items()}, {k: (back(o["low"]), back(o["high"])) for k, o in d["figures"].items()},
+    return Metrics({k: back(o["value"]) for k, o in d["figures"].items()},
+                   {k: (back(o["low"]), back(o["high"])) for k, o in d["figures"].items()},
                    *(d[k] for k in ("counts", "confusion", "threshold", "level", "unit", "notes")))
 
 def html_table(
@@ -90,7 +94,8 @@ def html_table(
 
 def _metrics_html(self:Metrics)->str:
     c, notes = self.counts, "".join(f"<li>{html.escape(o)}</li>" for o in self.notes)
-    line = (f"{c['items']} {self.unit}s ({c['real']} real, {c['fake']} fake) in {c['groups']} groups; {c['items'] - c['scored']} without a score, "
+    line = (f"{c['items']} {self.unit}s ({c['real']} real, {c['fake']} fake) in {c['groups']} groups; "
+            f"{c['items'] - c['scored']} without a score, "
             f"{c['scored'] - c['decided']} scored but not decided; called fake from {self.threshold:.3g} on")
     return f"<p>{html.escape(line)}</p>{html_table(['figure', 'value', f'{self.level:.0%} interval', 'items'], self.rows())}<ul>{notes}</ul>"
 
@@ -100,11 +105,16 @@ Metrics.__repr__ = lambda self: "\n".join(f"{a:34}{b:>7}   {c:16} {d:>6}" for a,
 # %% ../../nbs/measure/10_figures.ipynb #efbf8e1a
 def _notes(y, scored, decided, n_groups:int)->list[str]:
     "What a reader of the figures should know."
-    notes = [f"No {word} item has a score: what compares the two classes cannot be said." for label, word in ((REAL, "real"), (FAKE, "fake"))
-             if not (y[scored] == label).any()]
-    if (~scored).any(): notes.append(f"{int((~scored).sum())} items have no score, so they are in the coverage and in no other figure.")
-    if (scored & ~decided).any(): notes.append(f"{int((scored & ~decided).sum())} items were scored but declined; the decision figures leave them out.")
-    if n_groups < 20: notes.append(f"Only {n_groups} independent groups: the intervals are rough, and an interval of no width means nothing.")
+    notes = [f"No {word} item has a score: what compares the two classes cannot be said."
+             for label, word in ((REAL, "real"), (FAKE, "fake")) if not (y[scored] == label).any()]
+    if (~scored).any():
+        notes.append(f"{int((~scored).sum())} items have no score, so they are in the coverage and in no other figure.")
+    if (scored & ~decided).any():
+        notes.append(f"{int((scored & ~decided).sum())} items were scored but declined; the decision figures leave "
+                     "them out.")
+    if n_groups < 20:
+        notes.append(f"Only {n_groups} independent groups: the intervals are rough, and an interval of no width means "
+                     "nothing.")
     return notes
 
 def _interval(name, value, y, decided, numbers, resampled, threshold, p, level):
@@ -143,24 +153,33 @@ def measure(
     drawn = {k: np.concatenate(o) if o else np.full(2, np.nan) for k, o in draws.items()}
     intervals = {k: _interval(k, v, y, decided, numbers, drawn[k], threshold, p, level) for k, v in values.items()}
     called, both = p >= threshold, lambda label, as_fake: int((decided & (y == label) & (called == as_fake)).sum())
-    return Metrics(values | dict(coverage=decided.mean().item()), intervals | dict(coverage=wilson_interval(int(decided.sum()), len(y), level)),
-        dict(items=len(y), real=int((y == REAL).sum()), fake=int((y == FAKE).sum()), groups=n_groups, scored=int(scored.sum()), decided=int(decided.sum())),
-        dict(real_as_real=both(REAL, False), real_as_fake=both(REAL, True), fake_as_real=both(FAKE, False), fake_as_fake=both(FAKE, True)),
-        threshold, level, unit, _notes(y, scored, decided, n_groups))
+    values["coverage"] = decided.mean().item()
+    intervals["coverage"] = wilson_interval(int(decided.sum()), len(y), level)
+    counts = dict(items=len(y), real=int((y == REAL).sum()), fake=int((y == FAKE).sum()), groups=n_groups,
+                  scored=int(scored.sum()), decided=int(decided.sum()))
+    confusion = dict(real_as_real=both(REAL, False), real_as_fake=both(REAL, True), fake_as_real=both(FAKE, False),
+                     fake_as_fake=both(FAKE, True))
+    notes = _notes(y, scored, decided, n_groups)
+    return Metrics(values, intervals, counts, confusion, threshold, level, unit, notes)
 
 # %% ../../nbs/measure/10_figures.ipynb #ac41a5ec
 class MetricsTable(dict):
     "Several `Metrics` by name, shown as one table."
-    columns = ("auc", "average_precision", "equal_error_rate", "tpr_at_fpr_1", "balanced_accuracy", "recall_of_fakes", "false_positive_rate", "coverage")
+    columns = ("auc", "average_precision", "equal_error_rate", "tpr_at_fpr_1", "balanced_accuracy", "recall_of_fakes",
+               "false_positive_rate", "coverage")
 
     def rows(self)->list[list[str]]: # one row of text for each name
-        cell = lambda m, k: " ".join(o for o in (_number(m[k]), f"({_span(*m.intervals[k])})" if _span(*m.intervals[k]) else "") if o)
-        return [[str(name), m.counts["real"], m.counts["fake"], *(cell(m, k) for k in self.columns)] for name, m in self.items()]
+        span = lambda m, k: f" ({_span(*m.intervals[k])})" if _span(*m.intervals[k]) else ""
+        cell = lambda m, k: _number(m[k]) + span(m, k)
+        return [[str(name), m.counts["real"], m.counts["fake"], *(cell(m, k) for k in self.columns)]
+                for name, m in self.items()]
 
     def __repr__(self)->str:
-        shown = ("auc", "tpr_at_fpr_1", "recall_of_fakes", "false_positive_rate", "coverage") # what fits beside each other
+        # what fits beside each other
+        shown = ("auc", "tpr_at_fpr_1", "recall_of_fakes", "false_positive_rate", "coverage")
         head = ["", "real", "fake", "AUC", "TPR at 1 % FPR", "recall", "FPR", "coverage"]
-        lines = [head, *([*map(str, row[:3]), *(row[3 + self.columns.index(k)].replace(" to ", "-") for k in shown)] for row in self.rows())]
+        places = [3 + self.columns.index(k) for k in shown]
+        lines = [head, *([*map(str, row[:3]), *(row[i].replace(" to ", "-") for i in places)] for row in self.rows())]
         widths = [max(map(len, column)) for column in zip(*lines)]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
@@ -185,5 +204,6 @@ def measure_by(
     part = lambda values, mask: None if values is None else [o for o, m in zip(values, mask) if m]
     masks = {name: names == name for name in dict.fromkeys(names.tolist())}
     if pooled is not None: masks[pooled] = np.ones(len(names), bool)
-    return MetricsTable({name: measure(part(y_true, m), part(y_prob, m), groups=part(groups, m), declined=part(declined, m), **settings)
+    about = lambda m: dict(groups=part(groups, m), declined=part(declined, m))
+    return MetricsTable({name: measure(part(y_true, m), part(y_prob, m), **about(m), **settings)
                          for name, m in masks.items()})

@@ -28,33 +28,44 @@ def _same_set(a:str, b:str)->bool: # do two names mean one data set?
     a, b = (re.sub(r"[^a-z0-9]", "", family_of(o).lower()) for o in (a, b))
     return a == b or min(len(a), len(b)) >= 4 and (a.startswith(b) or b.startswith(a))
 
-def _stated(training:dict)->tuple[list[tuple[str, str]], list[str], bool]: # (data set, how much of it), prose, and whether some of it is not named
+# (data set, how much of it), prose, and whether some of it is not named
+def _stated(training:dict)->tuple[list[tuple[str, str]], list[str], bool]:
     named, prose, blind = [], [], not any(training.get(o) for o in ("data", "mean_of"))
     for key, what in dict(data="trained on", chosen_by="chosen by").items():
         told = training.get(key)
         if isinstance(told, str): prose.append(told)
-        elif isinstance(told, dict) and "finetuning" not in training: named += [(re.sub(r"( (train|val|test))?\s*$", "", k), f"{what} {n} items of {k.strip()}") for k, n in told.items()]
-    further = [o.get("training") or {} for o in training.get("mean_of", [])] + ([training["parent"].get("training") or {}] if "parent" in training else [])
+        elif isinstance(told, dict) and "finetuning" not in training:
+            named += [(re.sub(r"( (train|val|test))?\s*$", "", k), f"{what} {n} items of {k.strip()}")
+                      for k, n in told.items()]
+    others = [*training.get("mean_of", []), *([training["parent"]] if "parent" in training else [])]
+    further = [o.get("training") or {} for o in others]
     for part in map(_stated, further): named, prose, blind = named + part[0], prose + part[1], blind or part[2]
     return named, prose, blind or "finetuning" in training
 
 def _in_prose(dataset:str, text:str)->bool:
-    words = {dataset, family_of(dataset)} | ({"FaceForensics"} if family_of(dataset) == "ff" else set()) | ({"DFDC"} if dataset.upper().startswith("DFDC") else set())
+    words = {dataset, family_of(dataset)}
+    if family_of(dataset) == "ff": words.add("FaceForensics")
+    if dataset.upper().startswith("DFDC"): words.add("DFDC")
     return any(len(o) > 2 and re.search(rf"(?<!\w){re.escape(o)}(?![a-z])", text, re.I) for o in words)
 
 # %% ../../nbs/measure/55_heldout.ipynb #9400ab8e
 def _was_held_out(protocol:Protocol, training:dict, datasets:set, allowed:set, unseen:set, value:str|None)->tuple[str, str]: # 'yes', 'no' or 'unknown', and why
     stamp = training.get("protocol") or {}
     if stamp.get("sha256") == protocol.sha256:
-        return ("yes", "") if not protocol.leave_out or stamp.get("held_out") == value else ("no", f"this round was trained without {stamp.get('held_out')}, not without {value}")
+        if not protocol.leave_out or stamp.get("held_out") == value: return "yes", ""
+        return "no", f"this round was trained without {stamp.get('held_out')}, not without {value}"
     if not training: return "unknown", "the weights do not say what they were trained on"
     named, prose, blind = _stated(training)
-    faults = [said for name, said in named if any(_same_set(name, o) for o in datasets) and not any(_same_set(name, o) for o in allowed)]
-    faults += [f"trained on: {text}" for text in prose for o in datasets if _in_prose(o, text) and not any(_same_set(o, a) for a in allowed)]
+    faults = [said for name, said in named
+              if any(_same_set(name, o) for o in datasets) and not any(_same_set(name, o) for o in allowed)]
+    faults += [f"trained on: {text}" for text in prose for o in datasets
+               if _in_prose(o, text) and not any(_same_set(o, a) for a in allowed)]
     if faults: return "no", "; ".join(dict.fromkeys(faults))
     if blind: return "unknown", "the weights do not name all that they were trained on"
     if prose: return "unknown", "the weights describe their training data in words, and do not mention these"
-    if unseen: return "unknown", f"the weights do not say which methods they were trained on, so perhaps {', '.join(sorted(unseen)[:3])}{' and others' if len(unseen) > 3 else ''}"
+    if unseen:
+        some = ", ".join(sorted(unseen)[:3]) + (" and others" if len(unseen) > 3 else "")
+        return "unknown", f"the weights do not say which methods they were trained on, so perhaps {some}"
     return "yes", ""
 
 # %% ../../nbs/measure/55_heldout.ipynb #c99bf63a
@@ -84,7 +95,8 @@ def stamp_weights(
     "Write into a weights file by which protocol it was trained."
     from deepfake_nb.model.scorer import load_scorer, save_scorer
     scorer = load_scorer(weights)
-    scorer.config.training = scorer.config.training | dict(protocol=dict(name=protocol.name, sha256=protocol.sha256, held_out=hold_out))
+    stamp = dict(name=protocol.name, sha256=protocol.sha256, held_out=hold_out)
+    scorer.config.training = scorer.config.training | dict(protocol=stamp)
     return save_scorer(scorer, weights)
 
 # %% ../../nbs/measure/55_heldout.ipynb #005e1d78
@@ -99,25 +111,30 @@ class ProtocolResult:
     complete: bool = True # has every item a score?
 
     @property
-    def sound(self)->bool: return all(o != "no" for o, _ in self.held_out.values()) # nothing was trained on that should have been held out
+    def sound(self)->bool: # nothing was trained on that should have been held out
+        return all(o != "no" for o, _ in self.held_out.values())
 
     def table(self)->list[list[str]]: # the head, and a row of text for each test
         def cell(m:Metrics, k:str)->str:
             span = _span(*m.intervals[k])
             return _number(m[k]) + (f" ({span})" if span else "")
-        head = ["test", "real", "fake", "groups", *("coverage" if k == "coverage" else FIGURES[k][0] for k in self.protocol.figures), "held out"]
+        head = ["test", "real", "fake", "groups",
+                *("coverage" if k == "coverage" else FIGURES[k][0] for k in self.protocol.figures), "held out"]
         return [head, *([clean_text(name), *(str(m.counts[k]) for k in ("real", "fake", "groups")), *(cell(m, k) for k in self.protocol.figures), self.held_out[name][0]] for name, m in self.rows.items())]
 
     def sentences(self)->list[str]: # the protocol's hash, what was not held out, and the notes
         weights = self.evaluation.setup.get("weights", {})
         first = f"Protocol {self.protocol.name}, sha256 {self.protocol.sha256}; weights {weights.get('name', '?')}, sha256 {weights.get('sha256', '?')}."
-        told = [f"{k}: {'NOT held out' if how == 'no' else 'perhaps not held out'}: {why}." for k, (how, why) in self.held_out.items() if how != "yes"]
-        return [clean_text(o) for o in (first, f"Counted by films, {self.evaluation.n} resamples of groups for the intervals (95 %).", *told, *self.notes)]
+        told = [f"{k}: {'NOT held out' if how == 'no' else 'perhaps not held out'}: {why}."
+                for k, (how, why) in self.held_out.items() if how != "yes"]
+        counted = f"Counted by films, {self.evaluation.n} resamples of groups for the intervals (95 %)."
+        return [clean_text(o) for o in (first, counted, *told, *self.notes)]
 
     def __repr__(self)->str:
         lines = self.table()
         widths = [max(map(len, column)) for column in zip(*lines)]
-        return "\n".join(["  ".join(o.ljust(w) for o, w in zip(line, widths)).rstrip() for line in lines] + self.sentences())
+        rows = ["  ".join(o.ljust(w) for o, w in zip(line, widths)).rstrip() for line in lines]
+        return "\n".join(rows + self.sentences())
 
     def _repr_html_(self)->str:
         head, *lines = self.table()
@@ -125,8 +142,9 @@ class ProtocolResult:
 
     def to_dict(self)->dict: # plain values
         known = {k: v for k, v in asdict(self.protocol).items() if k not in ("data", "path")}
-        rows = {k: dict(held_out=self.held_out[k][0], why=self.held_out[k][1], **m.to_dict()) for k, m in self.rows.items()}
-        return dict(protocol=known, sha256=self.protocol.sha256, weights=self.evaluation.setup.get("weights", {}), rows=rows, notes=self.notes, resamples=self.evaluation.n, seed=self.evaluation.seed)
+        rows = {k: dict(zip(("held_out", "why"), self.held_out[k])) | m.to_dict() for k, m in self.rows.items()}
+        return dict(protocol=known, sha256=self.protocol.sha256, weights=self.evaluation.setup.get("weights", {}),
+                    rows=rows, notes=self.notes, resamples=self.evaluation.n, seed=self.evaluation.seed)
 
 # %% ../../nbs/measure/55_heldout.ipynb #583856cf
 def protocol_items(
@@ -151,11 +169,14 @@ def measure_protocol(
 )->ProtocolResult: # A row for each test
     "The figures of each test."
     items = evaluation.items
-    figures = {name: evaluation._measure(video_table(items[chosen[items.protocol_row.to_numpy()]]), "video") for name, chosen in rows.items()}
+    figures = {name: evaluation._measure(video_table(items[chosen[items.protocol_row.to_numpy()]]), "video")
+               for name, chosen in rows.items()}
     few = [f"{k}: {o}" for k, m in figures.items() for o in m.notes]
     unread = [o["error"] for o in unreadable(evaluation)]
-    notes = [*dict.fromkeys([*evaluation.notes, *few])] + ([f"{len(unread)} items could not be read or have no score, the first: {unread[0]}"] if unread else [])
-    return ProtocolResult(protocol, figures, check_held_out(protocol, table, rows, training), evaluation, notes, not unread)
+    notes = [*dict.fromkeys([*evaluation.notes, *few])]
+    if unread: notes.append(f"{len(unread)} items could not be read or have no score, the first: {unread[0]}")
+    held_out = check_held_out(protocol, table, rows, training)
+    return ProtocolResult(protocol, figures, held_out, evaluation, notes, not unread)
 
 # %% ../../nbs/measure/55_heldout.ipynb #105b6b97
 def evaluate_protocol(
@@ -187,9 +208,11 @@ def save_protocol(
 )->Path: # The folder
     "Write `protocol.json` and `protocol.html`, and beside them what `save_evaluation` writes of all items together."
     out = save_evaluation(result.evaluation, out, title=result.protocol.name)
-    with atomic_write(out/"protocol.json") as path: path.write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False, default=str), encoding="utf-8")
+    with atomic_write(out/"protocol.json") as path:
+        path.write_text(json.dumps(result.to_dict(), indent=1, ensure_ascii=False, default=str), encoding="utf-8")
     about = f"<p>{html.escape(clean_text(result.protocol.about))}</p>" if result.protocol.about else ""
-    with atomic_write(out/"protocol.html") as path: path.write_text(page_html(result.protocol.name, [("Results", about + result._repr_html_())]), encoding="utf-8")
+    with atomic_write(out/"protocol.html") as path:
+        path.write_text(page_html(result.protocol.name, [("Results", about + result._repr_html_())]), encoding="utf-8")
     return out
 
 # %% ../../nbs/measure/55_heldout.ipynb #f8731cfe

@@ -20,11 +20,13 @@ KINDS_TOLD = ("replaced or blended in", "drawn as a whole")
 class KindProbe:
     "Tells the kind of a forgery from the features of its face."
     direction: np.ndarray # (F,) float32
-    levels: list # two numbers or None: a value of at most the first is named `KINDS_TOLD[0]`, of at least the second `KINDS_TOLD[1]`
+    # two numbers or None: a value of at most the first is named `KINDS_TOLD[0]`, of at least the second `KINDS_TOLD[1]`
+    levels: list
     errors: list # one dict for each kind: error in [0, 1] among as many of both kinds; named, share of its own forgeries in [0, 1]; n, forgeries of both kinds
     offset: float = 0. # subtracted from the product with the direction
 
-    def values(self, features:np.ndarray)->np.ndarray: return np.asarray(features, np.float32) @ self.direction - self.offset # (..., F) -> (...)
+    def values(self, features:np.ndarray)->np.ndarray: # (..., F) -> (...)
+        return np.asarray(features, np.float32) @ self.direction - self.offset
 
     def __call__(self,
         features:np.ndarray, # (F,) mean over the frames
@@ -33,7 +35,8 @@ class KindProbe:
         if len(features) != len(self.direction): return {}
         value, (low, high) = float(self.values(features)), self.levels
         told = 0 if low is not None and value <= low else 1 if high is not None and value >= high else None
-        return {} if told is None else dict(kind=KINDS_TOLD[told], error=self.errors[told]["error"], n=self.errors[told]["n"])
+        if told is None: return {}
+        return dict(kind=KINDS_TOLD[told], error=self.errors[told]["error"], n=self.errors[told]["n"])
 
 # %% ../../nbs/measure/45_kinds.ipynb #0d96b36d
 def balanced_error(
@@ -51,13 +54,16 @@ def kind_levels(
     least:float=.2, # A kind of which a smaller share would be named is not named at all
 )->tuple[list, list[dict]]: # `levels` and `errors` of a `KindProbe`
     "The mildest levels that keep the error."
-    mildest = lambda own, other: next((float(o) for o in np.sort(own) if balanced_error(own >= o, other >= o) <= error and np.mean(own >= o) >= least), None)
+    good = lambda own, other: balanced_error(own, other) <= error and np.mean(own) >= least
+    mildest = lambda own, other: next((float(o) for o in np.sort(own) if good(own >= o, other >= o)), None)
     high, low = mildest(drawn, replaced), mildest(-replaced, -drawn)
     low = None if low is None else -low
     if None not in (low, high) and low >= high: low = high = (low + high)/2 # nothing lies between
-    named = ((replaced <= low, drawn <= low) if low is not None else None), ((drawn >= high, replaced >= high) if high is not None else None)
+    below = None if low is None else (replaced <= low, drawn <= low)
+    above = None if high is None else (drawn >= high, replaced >= high)
     count = len(replaced) + len(drawn)
-    return [low, high], [dict(error=round(balanced_error(*o), 4), named=round(float(np.mean(o[0])), 4), n=count) if o else dict(error=1., named=0., n=count) for o in named]
+    of = lambda own, other: dict(error=round(balanced_error(own, other), 4), named=round(float(np.mean(own)), 4))
+    return [low, high], [(of(*o) if o else dict(error=1., named=0.)) | dict(n=count) for o in (below, above)]
 
 # %% ../../nbs/measure/45_kinds.ipynb #4c6d5f66
 def fit_kind_probe(
@@ -81,7 +87,8 @@ def kinds_to_dict(
     probe:KindProbe, # Any
 )->dict: # Plain values for the weights file
     "What goes into the weights file."
-    return dict(direction=base64.b64encode(probe.direction.astype("<f2").tobytes()).decode(), offset=probe.offset, levels=probe.levels, errors=probe.errors)
+    return dict(direction=base64.b64encode(probe.direction.astype("<f2").tobytes()).decode(), offset=probe.offset,
+                levels=probe.levels, errors=probe.errors)
 
 def kinds_from_dict(
     d:dict, # What `kinds_to_dict` gave
@@ -89,9 +96,15 @@ def kinds_from_dict(
     "The inverse of `kinds_to_dict`."
     try:
         direction = np.frombuffer(base64.b64decode(d["direction"], validate=True), "<f2").astype(np.float32)
-        levels, errors, offset = [None if o is None else float(o) for o in d["levels"]], [dict(error=float(o["error"]), named=float(o["named"]), n=int(o["n"])) for o in d["errors"]], float(d["offset"])
-    except (TypeError, KeyError, ValueError, OverflowError) as e: raise ValueError(f"a probe for kinds of forgeries that cannot be read ({type(e).__name__})") from None
+        levels = [None if o is None else float(o) for o in d["levels"]]
+        errors = [dict(error=float(o["error"]), named=float(o["named"]), n=int(o["n"])) for o in d["errors"]]
+        offset = float(d["offset"])
+    except (TypeError, KeyError, ValueError, OverflowError) as e:
+        raise ValueError(f"a probe for kinds of forgeries that cannot be read ({type(e).__name__})") from None
     numbers = [offset, *(o for o in levels if o is not None), *(v for o in errors for v in o.values())]
-    if len(levels) != 2 or len(errors) != 2 or not 0 < len(direction) <= 65536 or not np.isfinite(direction).all() or not np.isfinite(numbers).all() or not all(0 <= o["error"] <= 1 for o in errors):
-        raise ValueError("a probe for kinds of forgeries that makes no sense; accepted: finite numbers, two levels, two errors in [0, 1]")
+    shaped = len(levels) == len(errors) == 2 and 0 < len(direction) <= 65536
+    finite = np.isfinite(direction).all() and np.isfinite(numbers).all()
+    if not shaped or not finite or not all(0 <= o["error"] <= 1 for o in errors):
+        raise ValueError("a probe for kinds of forgeries that makes no sense; accepted: finite numbers, two levels, "
+                         "two errors in [0, 1]")
     return KindProbe(direction, levels, errors, offset)

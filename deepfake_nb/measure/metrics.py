@@ -24,13 +24,17 @@ def _checked(y_true, y_prob, weights=None):
     "Labels, scores and weights as arrays of the right type; raises `ValueError` for anything that cannot be measured."
     y, p = np.asarray(y_true), np.asarray(y_prob, dtype=float)
     if y.dtype.kind in "UOS": y = np.array([parse_label(o) for o in y], dtype=int)
-    if y.ndim != 1 or y.shape != p.shape: raise ValueError(f"labels {y.shape} and scores {p.shape}; accepted: two lists of one length")
+    if y.ndim != 1 or y.shape != p.shape:
+        raise ValueError(f"labels {y.shape} and scores {p.shape}; accepted: two lists of one length")
     if not len(y): raise ValueError("no items at all; accepted: at least one")
-    if not np.isin(y, (REAL, FAKE)).all(): raise ValueError(f"labels {sorted(set(y.tolist()))[:5]}; accepted: 0 (real) and 1 (fake)")
+    if not np.isin(y, (REAL, FAKE)).all():
+        raise ValueError(f"labels {sorted(set(y.tolist()))[:5]}; accepted: 0 (real) and 1 (fake)")
     if np.isnan(p).any():
-        raise ValueError(f"{int(np.isnan(p).sum())} of {len(p)} scores are missing; leave them out on purpose, or use `measure`, which reports them")
+        raise ValueError(f"{int(np.isnan(p).sum())} of {len(p)} scores are missing; leave them out on purpose, or use "
+                         "`measure`, which reports them")
     w = np.ones(len(y)) if weights is None else np.asarray(weights, dtype=float)
-    if w.shape[-1:] != y.shape: raise ValueError(f"weights {w.shape} for {len(y)} items; accepted: ({len(y)},) or (resamples, {len(y)})")
+    if w.shape[-1:] != y.shape:
+        raise ValueError(f"weights {w.shape} for {len(y)} items; accepted: ({len(y)},) or (resamples, {len(y)})")
     return y.astype(float), p, w
 
 def _plain(x): return float(x) if np.ndim(x) == 0 else x
@@ -215,7 +219,8 @@ def _group_numbers(groups, n:int)->tuple[np.ndarray, int]:
     if groups is None: return np.arange(n), n
     if len(groups) != n: raise ValueError(f"{len(groups)} groups for {n} items; accepted: one for each")
     seen = {}
-    numbers = np.array([seen.setdefault(o, len(seen)) for o in (groups.tolist() if hasattr(groups, "tolist") else groups)])
+    numbers = np.array([seen.setdefault(o, len(seen))
+                        for o in (groups.tolist() if hasattr(groups, "tolist") else groups)])
     return numbers, len(seen)
 
 def resample_weights(
@@ -248,7 +253,8 @@ def _quantiles(values:np.ndarray, level:float)->tuple[float, float]:
     return float(low), float(high)
 
 def bootstrap_interval(
-    metric:Callable, # One of this module (vectorised), or any `f(y_true, y_prob)`; use `partial` for its other arguments
+    # One of this module (vectorised), or any `f(y_true, y_prob)`; use `partial` for its other arguments
+    metric:Callable,
     y_true:Sequence[int], # Labels, 0 real and 1 fake
     y_prob:Sequence[float], # P(fake)
     groups:Sequence[Hashable]|None=None, # Person or source video of each item; None: every item stands for itself
@@ -259,7 +265,8 @@ def bootstrap_interval(
     "Percentile bootstrap that draws groups, not items (Efron and Tibshirani 1993)."
     y, p, _ = _checked(y_true, y_prob)
     if _group_numbers(groups, len(y))[1] < 2: return math.nan, math.nan
-    return _quantiles(np.concatenate([_values(metric, y, p, w) for w in resample_weights(groups, len(y), n, seed)]), level)
+    return _quantiles(np.concatenate([_values(metric, y, p, w) for w in resample_weights(groups, len(y), n, seed)]),
+                      level)
 
 # %% ../../nbs/measure/05_metrics.ipynb #bf2b172b
 def video_id(
@@ -295,7 +302,8 @@ def video_scores(
     "Frames to people by `how`, people to videos by the most suspicious one."
     labels = {}
     for video, label in zip(videos, y_true):
-        if labels.setdefault(video, label) != label: raise ValueError(f"video {video!r} is both real and fake; is it the id of one video?")
+        if labels.setdefault(video, label) != label:
+            raise ValueError(f"video {video!r} is both real and fake; is it the id of one video?")
     pairs, person_prob = aggregate(y_prob, list(zip(videos, persons)), how)
     names, prob = aggregate(person_prob, [video for video, _ in pairs], "max")
     return names, np.array([labels[o] for o in names]), prob
@@ -316,11 +324,13 @@ def paired_bootstrap(
     b, n_groups = _checked(y_true, after)[1], _group_numbers(groups, len(y))[1]
     one = np.ones((1, len(y)))
     difference = float((_values(metric, y, b, one) - _values(metric, y, a, one))[0])
-    drawn = np.concatenate([_values(metric, y, b, w) - _values(metric, y, a, w) for w in resample_weights(groups, len(y), n, seed)])
+    drawn = np.concatenate([_values(metric, y, b, w) - _values(metric, y, a, w)
+                            for w in resample_weights(groups, len(y), n, seed)])
     low, high = _quantiles(drawn, level) if n_groups > 1 else (math.nan, math.nan)
     good = drawn[~np.isnan(drawn)]
     tail = min((good <= 0).sum(), (good >= 0).sum()) + 1
-    return dict(difference=difference, low=low, high=high, p_value=math.nan if math.isnan(low) else min(1., 2*float(tail) / (len(good) + 1)), n_groups=n_groups)
+    return dict(difference=difference, low=low, high=high,
+                p_value=math.nan if math.isnan(low) else min(1., 2*float(tail) / (len(good) + 1)), n_groups=n_groups)
 
 def mcnemar(
     right_before:Sequence[bool], # Which items the first detector called rightly

@@ -29,7 +29,8 @@ def plot_roc(
         axes.plot(fpr, tpr, label=f"{name}: AUC {auc(y, p):.3f}", drawstyle="steps-post" if logarithmic else "default")
     chance = np.geomspace(1e-3, 1, 50)
     axes.plot(chance, chance, color="0.7", linewidth=1, linestyle=":")
-    axes.set(xlabel="share of real called fake", ylabel="share of fakes found", ylim=(0, 1.02), xlim=(1e-3 if logarithmic else 0, 1))
+    axes.set(xlabel="share of real called fake", ylabel="share of fakes found", ylim=(0, 1.02),
+             xlim=(1e-3 if logarithmic else 0, 1))
     if logarithmic: axes.set_xscale("log")
     axes.legend(fontsize=7)
     return figure
@@ -46,9 +47,9 @@ def plot_det(
         inside = (fpr > 0) & (fpr < 1) & (tpr > 0) & (tpr < 1) # 0 and 1 lie at infinity
         if inside.any(): axes.plot(bend(fpr[inside]), bend(1 - tpr[inside]), label=name)
     ticks = np.array([.001, .01, .05, .2, .5, .8])
+    labels = [f"{o:.1%}".replace(".0%", "%") for o in ticks]
     axes.set(xlabel="share of real called fake", ylabel="share of fakes missed", xticks=bend(ticks), yticks=bend(ticks),
-             xticklabels=[f"{o:.1%}".replace(".0%", "%") for o in ticks], yticklabels=[f"{o:.1%}".replace(".0%", "%") for o in ticks],
-             xlim=bend([.0008, .85]), ylim=bend([.0008, .85]))
+             xticklabels=labels, yticklabels=labels, xlim=bend([.0008, .85]), ylim=bend([.0008, .85]))
     if axes.lines: axes.legend(fontsize=7)
     return figure
 
@@ -58,12 +59,15 @@ def plot_confusion(
     declined:tuple[int, int]=(0, 0), # Numbers of real and fake items that were not decided
 ): # The matplotlib figure
     "What became of the real and of the fake items; the declined ones have their own column."
-    counts = np.array([[confusion["real_as_real"], confusion["real_as_fake"], declined[0]], [confusion["fake_as_real"], confusion["fake_as_fake"], declined[1]]])
+    counts = np.array([[confusion["real_as_real"], confusion["real_as_fake"], declined[0]],
+                       [confusion["fake_as_real"], confusion["fake_as_fake"], declined[1]]])
     figure, axes = new_figure(3.6, 2.2)
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
-    for (i, j), count in np.ndenumerate(counts): axes.text(j, i, f"{count}\n{share[i, j]:.0%}", ha="center", va="center")
-    axes.set(xticks=range(3), xticklabels=["called real", "called fake", "not decided"], yticks=range(2), yticklabels=["real", "fake"])
+    for (i, j), count in np.ndenumerate(counts):
+        axes.text(j, i, f"{count}\n{share[i, j]:.0%}", ha="center", va="center")
+    axes.set(xticks=range(3), xticklabels=["called real", "called fake", "not decided"], yticks=range(2),
+             yticklabels=["real", "fake"])
     return figure
 
 def plot_scores(
@@ -75,7 +79,9 @@ def plot_scores(
     figure, axes = new_figure(3.6, 2.4)
     y, p = np.asarray(y_true), np.asarray(y_prob, dtype=float)
     for label, name, colour in ((REAL, "real", "#1a7f37"), (FAKE, "fake", "#b42318")):
-        if (y == label).any(): axes.hist(p[y == label], bins=np.linspace(0, 1, 26), alpha=.55, color=colour, label=f"{name} ({(y == label).sum()})")
+        if (y == label).any():
+            axes.hist(p[y == label], bins=np.linspace(0, 1, 26), alpha=.55, color=colour,
+                      label=f"{name} ({(y == label).sum()})")
     axes.axvline(threshold, color="black", linewidth=1, linestyle="--", label=f"threshold {threshold:.2f}")
     axes.set(xlabel="probability of a forgery", ylabel="items", xlim=(0, 1))
     axes.legend(fontsize=7)

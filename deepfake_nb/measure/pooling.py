@@ -28,7 +28,8 @@ class Pooling:
 
     def __post_init__(self):
         if self.kind not in POOLINGS: raise ValueError(f"pooling {self.kind!r}; accepted: {', '.join(POOLINGS)}")
-        if not 0 < self.sharpness <= 100: raise ValueError(f"sharpness {self.sharpness!r}; accepted: a number above 0, up to 100")
+        if not 0 < self.sharpness <= 100:
+            raise ValueError(f"sharpness {self.sharpness!r}; accepted: a number above 0, up to 100")
 
     def __call__(self,
         clip_logit:float, # Of the temporal head, for all frames together
@@ -38,7 +39,8 @@ class Pooling:
         x = np.asarray(frame_logits, dtype=float)
         if len(x) < 2: return float(clip_logit)
         if self.kind == "mean": return float(clip_logit) - self.offset
-        if self.kind == "soft maximum": return float((np.logaddexp.reduce(self.sharpness * x) - np.log(len(x))) / self.sharpness) - self.offset
+        if self.kind == "soft maximum":
+            return float((np.logaddexp.reduce(self.sharpness * x) - np.log(len(x))) / self.sharpness) - self.offset
         above = int((x >= self.level).sum())
         return float(np.log(above + .5) - np.log(len(x) - above + .5)) - self.offset
 
@@ -58,7 +60,8 @@ def compare_poolings(
         pooled = np.array([pooling(float(np.mean(o)), o) for o in films])
         p = 1 / (1 + np.exp(-np.clip(pooled, -500, 500)))
         found = lambda wanted: float(tpr_at_fpr(y[wanted], p[wanted], rate=rate))
-        rows.append(dict(pooling=pooling, auc=float(auc(y, p)), found=found(np.ones(len(y), bool))) | {str(k): found((y == 0) | (kinds == k)) for k in np.unique(kinds[y == 1])})
+        rows.append(dict(pooling=pooling, auc=float(auc(y, p)), found=found(np.ones(len(y), bool)))
+                    | {str(k): found((y == 0) | (kinds == k)) for k in np.unique(kinds[y == 1])})
     return rows
 
 def choose_pooling(
@@ -71,7 +74,8 @@ def choose_pooling(
 # %% ../../nbs/measure/20_pooling.ipynb #a89b8fe0
 def fit_offset(
     pooling:Pooling, # The way chosen
-    real_films:Sequence[Sequence[float]], # Frame logits of real films that nobody was trained on, those with loud moments among them
+    # Frame logits of real films that nobody was trained on, those with loud moments among them
+    real_films:Sequence[Sequence[float]],
     limit:float, # Logit of the threshold
     rate:float=.01, # Share of these films that may reach it, in (0, 1)
 )->Pooling: # The same way with its offset; never one that makes films more suspicious than they are
@@ -108,5 +112,6 @@ def stretches(
     for piece in pieces:
         out = np.r_[False, smoothed(np.asarray(log_odds, dtype=float)[piece]) >= bar, False]
         edges = np.flatnonzero(np.diff(out.astype(int)))
-        found += [slice(int(piece[0] + a), int(piece[0] + b)) for a, b in zip(edges[::2], edges[1::2]) if b - a >= least]
+        found += [slice(int(piece[0] + a), int(piece[0] + b))
+                  for a, b in zip(edges[::2], edges[1::2]) if b - a >= least]
     return found

@@ -55,14 +55,19 @@ class Protocol:
 
 # %% ../../nbs/measure/50_protocol.ipynb #d96cb4b5
 _texts = "a list of texts"
-_kinds = {str: ("text", lambda o: isinstance(o, str)), bool: ("true or false", lambda o: isinstance(o, bool)), list: (_texts, lambda o: isinstance(o, list) and all(isinstance(x, str) for x in o)),
-          dict: ("a table whose values are lists of texts", lambda o: isinstance(o, dict) and all(isinstance(x, list) and all(isinstance(y, str) for y in x) for x in o.values()))}
-_keys = {"the file": dict(name=str, about=str, leave_out=str), "sets": dict(adapter=str, where=dict, optional=bool), "train": dict(sets=list, splits=list, methods=list, without=list, where=dict),
-         "test": dict(name=str, sets=list, splits=list, methods=list, without=list, each=str, where=dict), "report": dict(figures=list)}
+_kinds = {str: ("text", lambda o: isinstance(o, str)), bool: ("true or false", lambda o: isinstance(o, bool)),
+          list: (_texts, lambda o: isinstance(o, list) and all(isinstance(x, str) for x in o)),
+          dict: ("a table whose values are lists of texts",
+                 lambda o: isinstance(o, dict) and all(_kinds[list][1](x) for x in o.values()))}
+_keys = {"the file": dict(name=str, about=str, leave_out=str), "sets": dict(adapter=str, where=dict, optional=bool),
+         "train": dict(sets=list, splits=list, methods=list, without=list, where=dict),
+         "test": dict(name=str, sets=list, splits=list, methods=list, without=list, each=str, where=dict),
+         "report": dict(figures=list)}
 _tables = dict(sets=dict, train=dict, test=list, report=dict, data=dict)
 
 # %% ../../nbs/measure/50_protocol.ipynb #24a359ff
-def _keyed(path:Path, place:str, table, keys:dict)->dict: # the same; raises `ManifestError` for a key or a value that is not known
+# the same; raises `ManifestError` for a key or a value that is not known
+def _keyed(path:Path, place:str, table, keys:dict)->dict:
     if not isinstance(table, dict): raise ManifestError(path, f"{place} is no table", f"a table with {', '.join(keys)}")
     for key, value in table.items():
         if key not in keys: raise ManifestError(path, f"unknown key {key!r} in {place}", ", ".join(keys))
@@ -71,13 +76,17 @@ def _keyed(path:Path, place:str, table, keys:dict)->dict: # the same; raises `Ma
     return table
 
 def _among(path:Path, place:str, given, accepted): # raises `ManifestError` for what is not among the accepted
-    if strange := [o for o in given if o not in accepted]: raise ManifestError(path, f"{', '.join(map(repr, strange))} in {place}", ", ".join(accepted) or "nothing, since there are none")
+    if strange := [o for o in given if o not in accepted]:
+        raise ManifestError(path, f"{', '.join(map(repr, strange))} in {place}",
+                            ", ".join(accepted) or "nothing, since there are none")
 
 def _toml(): # the reader; raises `DeepfakeError`
     try: import tomllib
     except ModuleNotFoundError: # Python 3.10
         try: import tomli as tomllib
-        except ModuleNotFoundError: raise DeepfakeError("A protocol cannot be read: Python 3.10 has no reader of TOML. Accepted: pip install tomli, or Python 3.11 and newer.") from None
+        except ModuleNotFoundError:
+            raise DeepfakeError("A protocol cannot be read: Python 3.10 has no reader of TOML. Accepted: pip install "
+                                "tomli, or Python 3.11 and newer.") from None
     return tomllib
 
 # %% ../../nbs/measure/50_protocol.ipynb #c383487e
@@ -91,14 +100,20 @@ def protocol_names(
 def _document(source:str|Path)->tuple[Path, dict]: # the file, and its tables; raises `ManifestError`
     path = OWN/f"{source}.toml" if str(source) in protocol_names() else Path(source)
     try:
-        if path.stat().st_size > 1 << 20: raise ManifestError(path, f"{path.stat().st_size:,} bytes", "a protocol of at most 1 MB")
+        if path.stat().st_size > 1 << 20:
+            raise ManifestError(path, f"{path.stat().st_size:,} bytes", "a protocol of at most 1 MB")
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as e: raise ManifestError(path, f"no readable protocol ({getattr(e, 'strerror', None) or e})", f"a TOML file, or one of {', '.join(protocol_names())}") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ManifestError(path, f"no readable protocol ({getattr(e, 'strerror', None) or e})",
+                            f"a TOML file, or one of {', '.join(protocol_names())}") from None
     try: raw = _toml().loads(text)
-    except ValueError as e: raise ManifestError(path, f"no TOML ({e})", "a file as the documentation of protocols shows") from None
-    if strange := [o for o in raw if o not in (*_tables, *_keys["the file"])]: raise ManifestError(path, f"unknown key {strange[0]!r} in the file", ", ".join((*_keys["the file"], *_tables)))
+    except ValueError as e:
+        raise ManifestError(path, f"no TOML ({e})", "a file as the documentation of protocols shows") from None
+    if strange := [o for o in raw if o not in (*_tables, *_keys["the file"])]:
+        raise ManifestError(path, f"unknown key {strange[0]!r} in the file", ", ".join((*_keys["the file"], *_tables)))
     for key, kind in _tables.items():
-        if not isinstance(raw.get(key, kind()), kind): raise ManifestError(path, f"{key} is {raw[key]!r}", f"[{key}]" if kind is dict else f"[[{key}]]")
+        if not isinstance(raw.get(key, kind()), kind):
+            raise ManifestError(path, f"{key} is {raw[key]!r}", f"[{key}]" if kind is dict else f"[[{key}]]")
     return path, raw
 
 # %% ../../nbs/measure/50_protocol.ipynb #116f96b8
@@ -109,60 +124,78 @@ def read_protocol(
     path, raw = _document(source)
     top = _keyed(path, "the file", {k: v for k, v in raw.items() if k not in _tables}, _keys["the file"])
     sets = {k: _keyed(path, f"[sets.{k}]", v, _keys["sets"]) for k, v in raw.get("sets", {}).items()}
-    if missing := [o for o in ("name", "sets", "train", "test") if not raw.get(o)]: raise ManifestError(path, f"no {', '.join(missing)}", "name, [sets...], [train] and [[test]]")
+    if missing := [o for o in ("name", "sets", "train", "test") if not raw.get(o)]:
+        raise ManifestError(path, f"no {', '.join(missing)}", "name, [sets...], [train] and [[test]]")
     train = Part("train", **dict(splits=["train"]) | _keyed(path, "[train]", raw["train"], _keys["train"]))
-    tests = [Part(**dict(name=", ".join(o.get("sets", [])) if isinstance(o, dict) else "", splits=["test"]) | _keyed(path, "[[test]]", o, _keys["test"])) for o in raw["test"]]
-    report, data = _keyed(path, "[report]", raw.get("report", {}), _keys["report"]), _keyed(path, "[data]", raw.get("data", {}), dict.fromkeys(raw.get("data", {}), str))
-    protocol = Protocol(top["name"], sets, train, tests, report.get("figures") or ["auc", "equal_error_rate", "tpr_at_fpr_1", "coverage"], top.get("leave_out", ""), top.get("about", ""),
-                        {k: str(path.absolute().parent/v) for k, v in data.items()}, str(path))
+    tests = [Part(**dict(name=", ".join(o.get("sets", [])) if isinstance(o, dict) else "", splits=["test"])
+                  | _keyed(path, "[[test]]", o, _keys["test"])) for o in raw["test"]]
+    report = _keyed(path, "[report]", raw.get("report", {}), _keys["report"])
+    data = _keyed(path, "[data]", raw.get("data", {}), dict.fromkeys(raw.get("data", {}), str))
+    figures = report.get("figures") or ["auc", "equal_error_rate", "tpr_at_fpr_1", "coverage"]
+    places = {k: str(path.absolute().parent/v) for k, v in data.items()}
+    protocol = Protocol(top["name"], sets, train, tests, figures, top.get("leave_out", ""), top.get("about", ""),
+                        places, str(path))
     return _sound(protocol)
 
 # %% ../../nbs/measure/50_protocol.ipynb #3f585781
 def _sound(protocol:Protocol)->Protocol: # the same; raises `ManifestError` where its parts do not fit together
     path, parts = Path(protocol.path), {"[train]": protocol.train} | {f"[[test]] {o.name!r}": o for o in protocol.tests}
-    if len(parts) <= len(protocol.tests): raise ManifestError(path, "two tests of one name", "a name of its own for each [[test]]")
+    if len(parts) <= len(protocol.tests):
+        raise ManifestError(path, "two tests of one name", "a name of its own for each [[test]]")
     for place, part in parts.items():
         if not part.sets: raise ManifestError(path, f"no sets in {place}", ", ".join(protocol.sets))
         _among(path, f"sets of {place}", part.sets, list(protocol.sets))
         _among(path, f"splits of {place}", part.splits, (*SPLITS, UNDECIDED, ANY))
         _among(path, f"each of {place}", [part.each] if part.each else [], ("method", "dataset"))
-    for name, about in protocol.sets.items(): _among(path, f"adapter of [sets.{name}]", [about["adapter"]] if "adapter" in about else [], list(ADAPTERS))
+    for name, about in protocol.sets.items():
+        _among(path, f"adapter of [sets.{name}]", [about["adapter"]] if "adapter" in about else [], list(ADAPTERS))
     _among(path, "figures of [report]", protocol.figures, (*FIGURES, "coverage"))
     _among(path, "[data]", protocol.data, list(protocol.sets))
     _among(path, "leave_out", [protocol.leave_out] if protocol.leave_out else [], ("method", "dataset"))
-    if protocol.leave_out and len(protocol.tests) != 1: raise ManifestError(path, f"leave_out and {len(protocol.tests)} tests", "one [[test]], of which each round takes its part")
+    if protocol.leave_out and len(protocol.tests) != 1:
+        raise ManifestError(path, f"leave_out and {len(protocol.tests)} tests",
+                            "one [[test]], of which each round takes its part")
     return protocol
 
 # %% ../../nbs/measure/50_protocol.ipynb #83148e52
-def _where(path:str, table:pd.DataFrame, where:dict[str, list])->np.ndarray: # rows that have these values; raises `ManifestError` for a column that is not there
+# rows that have these values; raises `ManifestError` for a column that is not there
+def _where(path:str, table:pd.DataFrame, where:dict[str, list])->np.ndarray:
     good = np.ones(len(table), bool)
     for column, values in where.items():
-        if column not in table: raise ManifestError(path, f"where names the column {column}", ", ".join(o for o in map(str, table) if o != "protocol_set"))
+        if column not in table:
+            raise ManifestError(path, f"where names the column {column}",
+                                ", ".join(o for o in map(str, table) if o != "protocol_set"))
         told = table[column].fillna("").astype(str)
-        good = good & (told.isin(values) | (told == "") & (table.label == REAL)).to_numpy() # real items of no method have none
+        # real items of no method have none
+        good = good & (told.isin(values) | (told == "") & (table.label == REAL)).to_numpy()
     return good
 
 def _source(protocol:Protocol, name:str, source)->pd.DataFrame: # the manifest of one set
     if isinstance(source, pd.DataFrame): return source
     path, adapter = Path(source), protocol.sets[name].get("adapter")
-    table = read_manifest(path, adapter if path.is_dir() and _recognise(path)[0] != "csv" else None) # faces that were cut out are a table, whatever they are of
+    # faces that were cut out are a table, whatever they are of
+    table = read_manifest(path, adapter if path.is_dir() and _recognise(path)[0] != "csv" else None)
     return table
 
 def protocol_data(
     protocol:Protocol, # Any
-    data:dict[str, str|Path|pd.DataFrame]|None=None, # Where each of its sets lies, or its manifest; beside what the file says below [data]
+    # Where each of its sets lies, or its manifest; beside what the file says below [data]
+    data:dict[str, str|Path|pd.DataFrame]|None=None,
 )->pd.DataFrame: # All items, with the column `protocol_set`; notes in `attrs`; raises `ManifestError` for a set that is missing
     "Read the data sets of a protocol."
     data, notes, tables = protocol.data | dict(data or {}), [], []
     _among(protocol.path, "--data", data, list(protocol.sets))
     for name, about in protocol.sets.items():
-        if name not in data and not about.get("optional"): raise ManifestError(protocol.path, f"the data set {name} is missing", f"--data {name}=PATH, or {name} = 'PATH' below [data]")
+        if name not in data and not about.get("optional"):
+            raise ManifestError(protocol.path, f"the data set {name} is missing",
+                                f"--data {name}=PATH, or {name} = 'PATH' below [data]")
         if name not in data: notes.append(f"{name} was not given: its tests are left out.")
         else:
             table = _source(protocol, name, data[name]).assign(protocol_set=name)
             notes += table.attrs.get("notes", [])
             table = table[_where(protocol.path, table, about.get("where", {}))]
-            if not len(table): raise ManifestError(protocol.path, f"no item of {name} has {about['where']}", "values that are there")
+            if not len(table):
+                raise ManifestError(protocol.path, f"no item of {name} has {about['where']}", "values that are there")
             table.attrs.clear()
             tables.append(table if "identities" in table else table.assign(identities=table.group))
     if not tables: raise ManifestError(protocol.path, "no data", "--data NAME=PATH for " + ", ".join(protocol.sets))
@@ -173,13 +206,16 @@ def protocol_data(
 # %% ../../nbs/measure/50_protocol.ipynb #2f0a3829
 def _select(protocol:Protocol, part:Part, table:pd.DataFrame)->np.ndarray: # which rows belong to a part
     chosen, fake = table.protocol_set.isin(part.sets).to_numpy(), (table.label == FAKE).to_numpy()
-    if ANY not in part.splits: chosen = chosen & table.split.isin(["" if o == UNDECIDED else o for o in part.splits]).to_numpy()
+    if ANY not in part.splits:
+        chosen = chosen & table.split.isin(["" if o == UNDECIDED else o for o in part.splits]).to_numpy()
     if part.methods: chosen = chosen & (~fake | table.method.isin(part.methods).to_numpy())
     if part.without: chosen = chosen & (~fake | ~table.method.isin(part.without).to_numpy())
     return chosen & _where(protocol.path, table, part.where)
 
-def _held(protocol:Protocol, table:pd.DataFrame, value:str)->np.ndarray: # which rows a round holds out: forgeries of a method, or a whole set
-    return ((table.method == value) & (table.label == FAKE) if protocol.leave_out == "method" else table.protocol_set == value).to_numpy()
+# which rows a round holds out: forgeries of a method, or a whole set
+def _held(protocol:Protocol, table:pd.DataFrame, value:str)->np.ndarray:
+    if protocol.leave_out == "method": return ((table.method == value) & (table.label == FAKE)).to_numpy()
+    return (table.protocol_set == value).to_numpy()
 
 def held_out_values(
     protocol:Protocol, # Any
@@ -189,7 +225,8 @@ def held_out_values(
     part = table[_select(protocol, protocol.tests[0], table)]
     return [] if not protocol.leave_out else sorted(set(part.method[part.label == FAKE])) if protocol.leave_out == "method" else [o for o in protocol.tests[0].sets if o in set(part.protocol_set)]
 
-def _round(protocol:Protocol, table:pd.DataFrame, hold_out:str|None)->None: # raises `ManifestError` where there is no such round
+# raises `ManifestError` where there is no such round
+def _round(protocol:Protocol, table:pd.DataFrame, hold_out:str|None)->None:
     values = held_out_values(protocol, table)
     if hold_out is not None: _among(protocol.path, "--hold-out", [hold_out], values)
 
@@ -210,13 +247,18 @@ def protocol_tests(
                 mine = _held(protocol, table, value)
                 rows[f"{part.name}: {value}"] = chosen & (mine if protocol.leave_out == "dataset" else mine | ~fake)
         else: rows[part.name] = chosen
-        if part.each == "method": rows |= {f"{part.name}: {o}": chosen & (~fake | (table.method == o).to_numpy()) for o in sorted(set(table.method[chosen & fake]))}
-        if part.each == "dataset": rows |= {f"{part.name}: {o}": chosen & (table.dataset == o).to_numpy() for o in sorted(set(table.dataset[chosen]))}
+        if part.each == "method":
+            rows |= {f"{part.name}: {o}": chosen & (~fake | (table.method == o).to_numpy())
+                     for o in sorted(set(table.method[chosen & fake]))}
+        if part.each == "dataset":
+            rows |= {f"{part.name}: {o}": chosen & (table.dataset == o).to_numpy()
+                     for o in sorted(set(table.dataset[chosen]))}
     for name, chosen in rows.items():
         if lacking := [w for w, y in (("real", REAL), ("forged", FAKE)) if not (table.label[chosen] == y).any()]:
             there = table[table.protocol_set.isin(next(o.sets for o in protocol.tests if name.startswith(o.name)))]
             splits = ", ".join(f"{n} {s or UNDECIDED}" for s in (*SPLITS, "") if (n := int((there.split == s).sum())))
-            raise ManifestError(protocol.path, f"the test {name!r} has no {' and no '.join(lacking)} items (its sets hold {splits})", "splits, methods and values that are there")
+            found = f"the test {name!r} has no {' and no '.join(lacking)} items (its sets hold {splits})"
+            raise ManifestError(protocol.path, found, "splits, methods and values that are there")
     if not rows: raise ManifestError(protocol.path, "nothing to test", "--data for a set that a [[test]] names")
     return rows
 
@@ -228,15 +270,20 @@ def training_manifest(
 )->pd.DataFrame: # Items of the splits train and val; raises `ManifestError` where there are none
     "What a protocol trains on: nothing that it holds out, and nobody who is in a test."
     table = protocol_data(protocol, data)
-    if protocol.leave_out and hold_out is None: raise ManifestError(protocol.path, "no round named", f"--hold-out with one of {', '.join(held_out_values(protocol, table))}")
+    if protocol.leave_out and hold_out is None:
+        rounds = ", ".join(held_out_values(protocol, table))
+        raise ManifestError(protocol.path, "no round named", f"--hold-out with one of {rounds}")
     tests = np.any(list(protocol_tests(protocol, table, hold_out).values()), axis=0)
     chosen = _select(protocol, protocol.train, table)
     if protocol.leave_out: chosen = chosen & ~_held(protocol, table, hold_out)
     tested = {o for item in table.identities[tests] for o in item.split("|")}
     meets = np.array([bool(tested & set(o.split("|"))) for o in table.identities])
     out = table[chosen & ~meets & ~tests].reset_index(drop=True)
-    if out.label.nunique() < 2: raise ManifestError(protocol.path, f"{len(out)} items to train on, {'all of one kind' if len(out) else 'in the splits ' + ', '.join(protocol.train.splits)}", "real and forged ones")
+    if out.label.nunique() < 2:
+        fault = "all of one kind" if len(out) else f"in the splits {', '.join(protocol.train.splits)}"
+        raise ManifestError(protocol.path, f"{len(out)} items to train on, {fault}", "real and forged ones")
     notes = [f"{int((chosen & (meets | tests)).sum())} items to train on show people who are in a test, and were left out."] if (chosen & (meets | tests)).any() else []
     out = out.assign(split=["val" if o == "val" else "train" for o in out.split]).drop(columns="protocol_set")
-    out.attrs.update(notes=[*table.attrs["notes"], *notes, f"Training part of {protocol}" + (f", without {hold_out}." if hold_out else ".")])
+    told = f"Training part of {protocol}" + (f", without {hold_out}." if hold_out else ".")
+    out.attrs.update(notes=[*table.attrs["notes"], *notes, told])
     return out

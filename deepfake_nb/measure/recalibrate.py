@@ -30,9 +30,11 @@ def raw_scorer(
 ): # The same network for a `Detector` whose scores are to be measured
     "A scorer without calibration."
     rule = AbstentionRule.from_dict(scorer.config.abstention)
-    seeing = dataclasses.replace(rule, max_spread=None, near=None, real_below=None, stable=False, max_distance=None, stretch=None)
+    seeing = dataclasses.replace(rule, max_spread=None, near=None, real_below=None, stable=False, max_distance=None,
+                                 stretch=None)
     raw = copy.copy(scorer)
-    raw.config = dataclasses.replace(scorer.config, temperature=RAW, threshold=.5, false_positive_rate=None, calibration={}, familiar={}, abstention=seeing.to_dict())
+    raw.config = dataclasses.replace(scorer.config, temperature=RAW, threshold=.5, false_positive_rate=None,
+                                     calibration={}, familiar={}, abstention=seeing.to_dict())
     return raw
 
 @dataclass
@@ -55,9 +57,11 @@ def raw_items(
     odds = lambda p: RAW*logit(np.asarray(p, dtype=float))
     def item(row, record):
         frames = lambda person: odds([p for who, _, p in record["frames"] if who == person])
-        return RawItem(int(row.label), str(row.group), str(row.method), [(float(odds(p)), frames(who)) for who, p in record["people"] if not math.isnan(p)], record["row"]["sha256"])
+        people = [(float(odds(p)), frames(who)) for who, p in record["people"] if not math.isnan(p)]
+        return RawItem(int(row.label), str(row.group), str(row.method), people, record["row"]["sha256"])
     items = [item(row, o) for row, o in zip(manifest.itertuples(), records)]
-    counts = dict(not_judged=sum(not o.people and r["row"]["decision"] != "" for o, r in zip(items, records)), unreadable=sum(r["row"]["decision"] == "" for r in records))
+    counts = dict(not_judged=sum(not o.people and r["row"]["decision"] != "" for o, r in zip(items, records)),
+                  unreadable=sum(r["row"]["decision"] == "" for r in records))
     return [o for o in items if o.people], counts, notes
 
 # %% ../../nbs/measure/65_recalibrate.ipynb #082d30c2
@@ -69,17 +73,23 @@ def _choose_pooling(items:list[RawItem], rate:float)->Pooling: # the mean where 
     count = lambda label: sum(o.label == label for _, o in films)
     if min(count(REAL), count(FAKE)) < max(FEWEST, math.ceil(1/rate)): return Pooling()
     kinds = ["real" if o.label == REAL else o.method or "forged" for _, o in films]
-    return choose_pooling(compare_poolings([frames for frames, _ in films], [o.label for _, o in films], kinds, rate=rate))
+    return choose_pooling(compare_poolings([frames for frames, _ in films], [o.label for _, o in films], kinds,
+                                           rate=rate))
 
 def _temperature(x:np.ndarray, y:np.ndarray)->tuple[float, list[str]]: # and what to know about it
     least = float(np.abs(x).max())/25 # below it, probabilities of the outermost are no longer told from 0 and 1
-    if int((y == FAKE).sum()) < FEWEST:
-        return min(100., max(1., least)), [f"{int((y == FAKE).sum())} forged files are too few for a temperature ({FEWEST} or more would do), so that the probabilities are no frequencies; the threshold comes from real files and holds."]
-    ranked = auc(y, x)
-    upside = [f"The scorer ranks real files above forged ones (AUC {ranked:.3f}): see whether it says the right class for FAKE."] if ranked < .5 else []
-    fitted = fit_temperature(x, y)
-    apart = ["The scores tell real from forged files of this material (nearly) without an error, so that a temperature cannot be measured by them: take the probabilities as ranks."] if fitted < least else []
-    return min(100., max(fitted, least)), upside + apart
+    if (forged := int((y == FAKE).sum())) < FEWEST:
+        note = (f"{forged} forged files are too few for a temperature ({FEWEST} or more would do), so that the "
+                "probabilities are no frequencies; the threshold comes from real files and holds.")
+        return min(100., max(1., least)), [note]
+    ranked, fitted, notes = auc(y, x), fit_temperature(x, y), []
+    if ranked < .5:
+        notes.append(f"The scorer ranks real files above forged ones (AUC {ranked:.3f}): see whether it says the right "
+                     "class for FAKE.")
+    if fitted < least:
+        notes.append("The scores tell real from forged files of this material (nearly) without an error, so that a "
+                     "temperature cannot be measured by them: take the probabilities as ranks.")
+    return min(100., max(fitted, least)), notes
 
 # %% ../../nbs/measure/65_recalibrate.ipynb #85bc5ca7
 def _limits(items:list[RawItem], odds:np.ndarray, temperature:float, rate:float, undecided:float, rule:AbstentionRule)->tuple: # `ThresholdChoice`, and the rule
@@ -88,17 +98,21 @@ def _limits(items:list[RawItem], odds:np.ndarray, temperature:float, rate:float,
     try: choice = threshold_at_fpr(p, rate)
     except ValueError as e: raise DeepfakeError(f"no threshold: {e}") from None
     grey = threshold_at_fpr(p, rate + undecided).threshold if undecided else choice.threshold
-    spreads = [float(Calibration(temperature).probability(frames).std()) for o in items if o.label == REAL for _, frames in o.people if len(frames) > 1]
+    spreads = [float(Calibration(temperature).probability(frames).std()) for o in items if o.label == REAL
+               for _, frames in o.people if len(frames) > 1]
     spread = float(np.quantile(spreads, .99, method="higher")) if len(spreads) >= 5*FEWEST and rule.max_spread is not None else 0.
-    return choice, dataclasses.replace(rule, real_below=grey if grey < choice.threshold else None, max_spread=rule.max_spread and max(rule.max_spread, spread))
+    return choice, dataclasses.replace(rule, real_below=grey if grey < choice.threshold else None,
+                                       max_spread=rule.max_spread and max(rule.max_spread, spread))
 
-def _power(items:list[RawItem], p:np.ndarray, threshold:float)->dict: # share of the forgeries found, by method, the most frequent ones
+# share of the forgeries found, by method, the most frequent ones
+def _power(items:list[RawItem], p:np.ndarray, threshold:float)->dict:
     found = {}
     for o, value in zip(items, p):
         if o.label == FAKE: found.setdefault(o.method[:60] or "forged", []).append(value >= threshold)
     most = sorted(found.items(), key=lambda o: -len(o[1]))[:64]
     return dict(power={k: dict(found=round(float(np.mean(v)), 4), n=len(v)) for k, v in most}) if most else {}
 
+# %% ../../nbs/measure/65_recalibrate.ipynb #ec46965b
 def fit_items(
     items:list[RawItem], # From `raw_items`
     rate:float=.05, # Share of the real files that may be called FAKE, between 0 and 1
@@ -108,10 +122,15 @@ def fit_items(
     rule:AbstentionRule|None=None, # When not to judge, but for what is measured here; None: `AbstentionRule()`
 )->dict: # temperature, threshold, false_positive_rate, calibration, abstention, notes; raises `DeepfakeError` where there is too little
     "All that raw scores of known truth tell."
-    if not (0 < rate < 1 and 0 <= undecided and rate + undecided < 1): raise DeepfakeError(f"rate {rate:g}, undecided {undecided:g}; accepted: a rate between 0 and 1, and together below 1")
+    if not (0 < rate < 1 and 0 <= undecided and rate + undecided < 1):
+        raise DeepfakeError(f"rate {rate:g}, undecided {undecided:g}; accepted: a rate between 0 and 1, and together "
+                            "below 1")
     real = [o for o in items if o.label == REAL]
     people, least = len({o.group for o in real}), math.ceil(1/rate - 1e-9)
-    if people < least: raise DeepfakeError(f"{people} real people are too few for a false-positive rate of {rate:.2%}. Accepted: {least} or more{f', or a rate of {1/people:.2%} or more' if people > 1 else ''}")
+    if people < least:
+        other = f", or a rate of {1/people:.2%} or more" if people > 1 else ""
+        raise DeepfakeError(f"{people} real people are too few for a false-positive rate of {rate:.2%}. Accepted: "
+                            f"{least} or more{other}")
     pool = _choose_pooling(items, rate) if pooling == "auto" else Pooling(pooling)
     odds, y = np.array([max(pool(*person) for person in o.people) for o in items]), np.array([o.label for o in items])
     temperature, notes = _temperature(odds, y)
@@ -119,8 +138,9 @@ def fit_items(
     low, high = wilson_interval(choice.achieved*people, people)
     measured = choice.to_dict(dataset) | dict(low=low, high=high, people=people)
     extra = dict(pooling=pool.to_dict()) if pool.kind != "mean" else {}
-    return dict(temperature=temperature, threshold=choice.threshold, false_positive_rate=measured, abstention=rule.to_dict(), notes=notes,
-                calibration=extra | _power(items, Calibration(temperature).probability(odds), choice.threshold))
+    extra |= _power(items, Calibration(temperature).probability(odds), choice.threshold)
+    return dict(temperature=temperature, threshold=choice.threshold, false_positive_rate=measured,
+                abstention=rule.to_dict(), notes=notes, calibration=extra)
 
 # %% ../../nbs/measure/65_recalibrate.ipynb #d6a395af
 def data_hash(
@@ -145,10 +165,14 @@ def calibrate_detector(
     dataset = dataset or ", ".join(sorted(o for o in set(manifest.dataset) if o)[:10]) or "unnamed material"
     fitted = fit_items(items, rate, undecided, pooling, dataset, rule)
     of = lambda label: [o for o in items if o.label == label]
-    data = dict(name=dataset, sha256=data_hash(items), real=len(of(REAL)), forged=len(of(FAKE)), people=len({o.group for o in items}), **counts)
+    data = dict(name=dataset, sha256=data_hash(items), real=len(of(REAL)), forged=len(of(FAKE)),
+                people=len({o.group for o in items}), **counts)
     scorer, finder = detector.scorer, detector.face_detector
-    about = dict(name=scorer.config.name, sha256=scorer.sha256) | (dict(package=scorer.origin["package"]) if getattr(scorer, "origin", {}).get("package") else {})
+    about = dict(name=scorer.config.name, sha256=scorer.sha256)
+    if package := getattr(scorer, "origin", {}).get("package"): about["package"] = package
     fitted["false_positive_rate"]["face_detector"] = finder.name
-    settings = {k: v for k, v in detector.settings().items() if k in ("frames", "flip", "max_people", "precision", "clip_length", "image_size", "margin")}
-    return CalibrationFile(about, data=data, settings=settings | dict(face_detector=finder.name), notes=notes + fitted.pop("notes"), library_version=deepfake_nb.__version__,
+    settings = {k: v for k, v in detector.settings().items()
+                if k in ("frames", "flip", "max_people", "precision", "clip_length", "image_size", "margin")}
+    return CalibrationFile(about, data=data, settings=settings | dict(face_detector=finder.name),
+                           notes=notes + fitted.pop("notes"), library_version=deepfake_nb.__version__,
                            created=datetime.now(timezone.utc).isoformat(timespec="seconds"), **fitted)

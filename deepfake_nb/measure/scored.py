@@ -25,11 +25,13 @@ def item_row(
 )->dict: # probability (nan: none), decision ('' for an unreadable file), reasons, person, time of the worst frame, sha256, error
     "What an evaluation keeps of one prediction."
     if isinstance(result, Unreadable):
-        return dict(probability=NONE, decision="", reasons="", person=-1, time=NONE, sha256="", error=clean_text(result.error))
+        return dict(probability=NONE, decision="", reasons="", person=-1, time=NONE, sha256="",
+                    error=clean_text(result.error))
     face = next((o for o in result.faces if o.probability is not None and o.probability == result.probability), None)
     worst = face.worst_frame if face else None
-    return dict(probability=NONE if result.probability is None else result.probability, decision=result.decision, reasons=" ".join(result.reasons),
-                person=face.person if face else -1, time=worst.time if worst else NONE, sha256=result.sha256, error="")
+    return dict(probability=NONE if result.probability is None else result.probability, decision=result.decision,
+                reasons=" ".join(result.reasons), person=face.person if face else -1,
+                time=worst.time if worst else NONE, sha256=result.sha256, error="")
 
 def _face_rows(result)->tuple[list, list]:
     "Of each person (person, probability), and of each frame (person, time, probability)."
@@ -39,14 +41,16 @@ def _face_rows(result)->tuple[list, list]:
 
 def _setup(result)->dict:
     "What the predictions of one detector have in common."
-    return {k: getattr(result, k) for k in ("threshold", "false_positive_rate", "weights", "face_detector", "settings", "version")}
+    return {k: getattr(result, k) for k in ("threshold", "false_positive_rate", "weights", "face_detector", "settings",
+                                            "version")}
 
 # %% ../../nbs/measure/30_scored.ipynb #e2a0000b
 def _made_by(detector)->dict:
     "All that results depend on, as far as the detector tells."
     of = lambda name, what: getattr(getattr(detector, name, None), what, None)
     settings = detector.settings() if hasattr(detector, "settings") else None
-    made = dict(detector=repr(detector), threshold=getattr(detector, "threshold", None), weights=of("scorer", "sha256"), faces=of("face_detector", "sha256"), settings=settings)
+    made = dict(detector=repr(detector), threshold=getattr(detector, "threshold", None), weights=of("scorer", "sha256"),
+                faces=of("face_detector", "sha256"), settings=settings)
     return json.loads(json.dumps(made | dict(version=deepfake_nb.__version__), default=str))
 
 def _kept(resume:Path|None, made_by:dict)->tuple[dict[str, dict], list[str]]:
@@ -57,12 +61,14 @@ def _kept(resume:Path|None, made_by:dict)->tuple[dict[str, dict], list[str]]:
     records = {o["path"]: o for o in records if isinstance(o, dict) and {"path", "row", "state"} <= set(o)}
     same = {k: o for k, o in records.items() if is_unchanged(unspell_name(k), o["state"], o["row"]["sha256"])}
     changed = [o for o in records if o not in same]
-    return same, [f"{len(changed)} items had changed since they were scored and were scored anew, for instance {o}." for o in changed[:1]]
+    return same, [f"{len(changed)} items had changed since they were scored and were scored anew, for instance {o}."
+                  for o in changed[:1]]
 
 # %% ../../nbs/measure/30_scored.ipynb #e2a0000c
 def _record(path:str, state:str|None, result)->dict:
     people, frames = _face_rows(result)
-    return dict(path=path, state=state, row=item_row(result), people=people, frames=frames, setup={} if isinstance(result, Unreadable) else _setup(result))
+    return dict(path=path, state=state, row=item_row(result), people=people, frames=frames,
+                setup={} if isinstance(result, Unreadable) else _setup(result))
 
 def score_items(
     detector, # A `Detector`, or anything with `predict_each(paths, progress=)`
@@ -77,7 +83,8 @@ def score_items(
     if resume:
         with atomic_write(resume) as file: file.write_bytes(b"".join(map(json_line, (made_by, *records.values()))))
     todo = [o for o in dict.fromkeys(paths) if o not in records]
-    states = {o: file_state(unspell_name(o)) for o in todo} # before anything is read: what changes later is found changed
+    # before anything is read: what changes later is found changed
+    states = {o: file_state(unspell_name(o)) for o in todo}
     results = iter(detector.predict_each([unspell_name(o) for o in todo], progress=progress))
     with open(resume, "ab", buffering=0) if resume else nullcontext() as file:
         for path in todo:

@@ -25,22 +25,27 @@ class ScoreRows:
     matched: int = 0 # items with a score
     missing: list[str] = field(default_factory=list) # paths of items without one
     doubled: list[str] = field(default_factory=list) # items with several rows that say the same
-    conflicting: list[str] = field(default_factory=list) # items with several rows that differ: they count as without a score
+    # items with several rows that differ: they count as without a score
+    conflicting: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list) # names in the score file that fit no item
 
     @property
-    def complete(self)->bool: return not (self.missing or self.conflicting or self.unknown or self.doubled) # one row for each item, and none besides
+    def complete(self)->bool: # one row for each item, and none besides
+        return not (self.missing or self.conflicting or self.unknown or self.doubled)
 
     def notes(self)->list[str]: # a sentence for each kind of fault
-        words = dict(missing="items have no score", doubled="items have several rows with the same score", unknown="rows fit no item and were left out",
+        words = dict(missing="items have no score", doubled="items have several rows with the same score",
+                     unknown="rows fit no item and were left out",
                      conflicting="items have several rows with different scores and count as without one")
         return [f"{len(o)} {text}, for instance {o[0]}." for kind, text in words.items() if (o := getattr(self, kind))]
 
-def _names(manifest:pd.DataFrame, column:str, folder:Path)->dict[str, list[int]]: # name -> items; of a path, all ways to write it
+# name -> items; of a path, all ways to write it
+def _names(manifest:pd.DataFrame, column:str, folder:Path)->dict[str, list[int]]:
     if column == "video_id": return manifest.groupby("video_id").indices
     names, roots = defaultdict(list), {str(folder), str(manifest.attrs.get("root") or folder)}
     for i, path in enumerate(manifest.path):
-        ways = {path, os.path.abspath(path), *(o for root in roots if not (o := os.path.relpath(path, root)).startswith(".."))}
+        ways = {path, os.path.abspath(path),
+                *(o for root in roots if not (o := os.path.relpath(path, root)).startswith(".."))}
         for name in ways: names[name.replace(os.sep, "/")].append(i)
     return names
 
@@ -50,11 +55,15 @@ def _probability(value)->float: # nan for an empty cell; raises `ValueError`
     if not 0 <= float(value) <= 1: raise ValueError(value)
     return float(value)
 
-def _fit(manifest:pd.DataFrame, path:Path, column:str)->tuple[np.ndarray, ScoreRows]: # the score of each item, nan where there is none
+# the score of each item, nan where there is none
+def _fit(manifest:pd.DataFrame, path:Path, column:str)->tuple[np.ndarray, ScoreRows]:
     table = read_table(path, "probability")
     key = next((o for o in ("path", "video_id") if o in table), None)
-    if key is None: raise ManifestError(path, f"no column path or video_id among {', '.join(table)}", "one of them, which says whose score it is")
-    given, names = read_each(path, table[column], _probability, "a probability of a forgery, from 0 to 1"), _names(manifest, key, Path(path).absolute().parent)
+    if key is None:
+        raise ManifestError(path, f"no column path or video_id among {', '.join(table)}",
+                            "one of them, which says whose score it is")
+    given = read_each(path, table[column], _probability, "a probability of a forgery, from 0 to 1")
+    names = _names(manifest, key, Path(path).absolute().parent)
     scores, rows = defaultdict(list), ScoreRows()
     for name, p in zip(table[key], given):
         clean = os.path.normpath(name).replace("\\", "/") if key == "path" and name else name
@@ -83,13 +92,19 @@ def score_table(
     if not 0 <= threshold <= 1: raise ManifestError(scores, f"threshold {threshold:g}", "a probability from 0 to 1")
     manifest, path = _as_manifest(manifest), Path(scores)
     probabilities, rows = _fit(manifest, path, "probability")
-    if not rows.matched: raise ManifestError(scores, f"none of its {len(rows.unknown)} names is in the manifest" + (f", for instance {rows.unknown[0]}" if rows.unknown else ""),
-                                             f"paths as in the manifest, for instance {manifest.path[0]}")
+    if not rows.matched:
+        one = f", for instance {rows.unknown[0]}" if rows.unknown else ""
+        raise ManifestError(scores, f"none of its {len(rows.unknown)} names is in the manifest{one}",
+                            f"paths as in the manifest, for instance {manifest.path[0]}")
     scored, conflicting = np.isfinite(probabilities), set(rows.conflicting)
     called = [LABELS[FAKE if p >= threshold else REAL] if there else "" for p, there in zip(probabilities, scored)]
-    errors = ["" if there else f"{item}: {'different scores' if item in conflicting else 'no score'} in {path.name}. Accepted: one row for each item." for item, there in zip(manifest.path, scored)]
+    fault = lambda item: f"{'different scores' if item in conflicting else 'no score'} in {path.name}"
+    errors = ["" if there else f"{item}: {fault(item)}. Accepted: one row for each item."
+              for item, there in zip(manifest.path, scored)]
     own = dict(probability=probabilities, decision=called, reasons="", person=-1, time=np.nan, sha256="", error=errors)
     items = manifest.drop(columns=[o for o in own if o in manifest]).assign(**own)
-    setup = dict(threshold=float(threshold), weights=dict(name=f"scores of {spell_name(path.name)}", sha256=sha256_file(path)))
+    setup = dict(threshold=float(threshold),
+                 weights=dict(name=f"scores of {spell_name(path.name)}", sha256=sha256_file(path)))
     known = ["video_id", "label", "group", "dataset", "probability", "declined"]
-    return Evaluation(items, pd.DataFrame(columns=known), pd.DataFrame(columns=known), setup, n, seed, [*manifest.attrs.get("notes", ()), *rows.notes()]), rows
+    return Evaluation(items, pd.DataFrame(columns=known), pd.DataFrame(columns=known), setup, n, seed,
+                      [*manifest.attrs.get("notes", ()), *rows.notes()]), rows

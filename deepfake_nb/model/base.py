@@ -39,8 +39,10 @@ def tuned_names(
     if tune == "all": return set(backbone.state_dict())
     if tune == "head": return set()
     norms = {k: o for k, o in backbone.named_modules() if "norm" in type(o).__name__.lower()}
-    own = {f"{k}.{name}".lstrip(".") for k, o in norms.items() for name in (*dict(o.named_parameters(recurse=False)), *dict(o.named_buffers(recurse=False)))}
-    if not (own := own & set(backbone.state_dict())): raise ScorerError("tune 'norm': this network has no norm layers; accepted: all, head")
+    own = {f"{k}.{name}".lstrip(".") for k, o in norms.items()
+           for name in (*dict(o.named_parameters(recurse=False)), *dict(o.named_buffers(recurse=False)))}
+    if not (own := own & set(backbone.state_dict())):
+        raise ScorerError("tune 'norm': this network has no norm layers; accepted: all, head")
     return own
 
 # %% ../../nbs/model/13_base.ipynb #78e90c64
@@ -55,7 +57,8 @@ def base_record(
     tuned_names(backbone, tune)
     sha256 = state_hash(backbone)
     if file: _remembered[sha256] = str(Path(file).absolute())
-    return dict(tune=tune, tag=str(getattr(backbone, "pretrained_cfg", {}).get("tag") or ""), file=Path(file).name if file else "", sha256=sha256)
+    return dict(tune=tune, tag=str(getattr(backbone, "pretrained_cfg", {}).get("tag") or ""),
+                file=Path(file).name if file else "", sha256=sha256)
 
 def base_file(
     base:dict, # From `base_record`
@@ -73,5 +76,6 @@ def check_base(
 )->None: # Raises `WeightsError`
     "Is it the base that the weights were trained on?"
     if (found := state_hash(backbone)) == base["sha256"]: return
-    raise WeightsError(path, f"weights tuned on a base with sha256 {base['sha256'][:16]}..., but {source} has {found[:16]}...",
+    raise WeightsError(path, f"weights tuned on a base with sha256 {base['sha256'][:16]}..., but {source} has "
+                             f"{found[:16]}...",
                        f"the base itself{', ' + short(base['file']) if base['file'] else ''}{', timm tag ' + short(base['tag']) if base['tag'] else ''} (--base FILE, or DEEPFAKE_NB_BASE)")

@@ -180,7 +180,8 @@ class OnnxEngine(InferenceEngine):
                               "'openvino'.")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0") # threads that wait sleep: others may need the core
+        # threads that wait sleep: others may need the core
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         super().__init__(path, self.session.get_modelmeta().custom_metadata_map)
     def _run(self, clips): return dict(zip(_names, self.session.run(list(_names), dict(clips=clips))))

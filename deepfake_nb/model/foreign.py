@@ -30,7 +30,8 @@ class About:
     mean: tuple # of red, green, blue for values in [0, 1]; (0, 0, 0) where nothing is subtracted
     std: tuple # likewise; (1, 1, 1) where nothing is divided
     gives: str = "logits" # or 'probabilities', in [0, 1]
-    takes: str = "frames" # (N, 3, S, S) each by itself; 'clips' (B, T, 3, S, S), or 'clips, time second' (B, 3, T, S, S)
+    # (N, 3, S, S) each by itself; 'clips' (B, T, 3, S, S), or 'clips, time second' (B, 3, T, S, S)
+    takes: str = "frames"
     channels: str = "RGB" # or 'BGR'
     margin: float = 1.25 # side of the square crop over the longer side of the face
     clip_length: int = 16 # frames of the longest clip it takes
@@ -38,11 +39,13 @@ class About:
     cam_layer: str = "" # name of the layer for heat maps; '': the last convolution
     name: str = "" # what people shall call it; '': as it was asked for
 
-_choices = dict(gives=("logits", "probabilities"), takes=("frames", "clips", "clips, time second"), channels=("RGB", "BGR"), fixed_length=(False, True))
+_choices = dict(gives=("logits", "probabilities"), takes=("frames", "clips", "clips, time second"),
+                channels=("RGB", "BGR"), fixed_length=(False, True))
 
 def _is_direction(fake)->bool: # 'high', 'low', or one or more classes
     classes = fake if isinstance(fake, (tuple, list)) else (fake,)
-    return fake in ("high", "low") or bool(classes) and all(isinstance(o, int) and not isinstance(o, bool) and o >= 0 for o in classes)
+    return fake in ("high", "low") or bool(classes) and all(isinstance(o, int) and not isinstance(o, bool) and o >= 0
+                                                            for o in classes)
 
 # %% ../../nbs/model/25_foreign.ipynb #b05bff49
 def about_from_dict(
@@ -54,16 +57,25 @@ def about_from_dict(
     fields = dataclasses.fields(About)
     needed = [f.name for f in fields if f.default is dataclasses.MISSING]
     if missing := [o for o in needed if o not in said]:
-        raise ScorerError(f"scorer {who} does not say {', '.join(missing)}; accepted: {', '.join(needed)}, none of which is guessed")
-    if unknown := sorted(set(said) - {f.name for f in fields}): raise ScorerError(f"scorer {who} says {short(', '.join(map(str, unknown)))}, which is unknown; accepted: {', '.join(f.name for f in fields)}")
+        raise ScorerError(f"scorer {who} does not say {', '.join(missing)}; accepted: {', '.join(needed)}, none of "
+                          "which is guessed")
+    if unknown := sorted(set(said) - {f.name for f in fields}):
+        raise ScorerError(f"scorer {who} says {short(', '.join(map(str, unknown)))}, which is unknown; accepted: "
+                          f"{', '.join(f.name for f in fields)}")
     for name, accepted in _choices.items():
-        if name in said and said[name] not in accepted: raise ScorerError(f"scorer {who}: {name} is {short(said[name])}; accepted: {', '.join(map(str, accepted))}")
-    if not _is_direction(said["fake"]): raise ScorerError(f"scorer {who}: fake is {short(said['fake'])}; accepted: 'high', 'low', or the numbers of its classes that mean FAKE, from 0")
-    if not isinstance(said.get("cam_layer", ""), str): raise ScorerError(f"scorer {who}: cam_layer is {short(said['cam_layer'])}; accepted: the name of a layer")
+        if name in said and said[name] not in accepted:
+            raise ScorerError(f"scorer {who}: {name} is {short(said[name])}; accepted: {', '.join(map(str, accepted))}")
+    if not _is_direction(said["fake"]):
+        raise ScorerError(f"scorer {who}: fake is {short(said['fake'])}; accepted: 'high', 'low', or the numbers of "
+                          "its classes that mean FAKE, from 0")
+    if not isinstance(said.get("cam_layer", ""), str):
+        raise ScorerError(f"scorer {who}: cam_layer is {short(said['cam_layer'])}; accepted: the name of a layer")
     return About(**said | {k: tuple(said[k]) for k in ("mean", "std", "fake") if isinstance(said[k], list)})
 
 def _config(about:About, who:str)->ScorerConfig: # raises `ScorerError`
-    try: return ScorerConfig(arch=who, temporal="mean", name=about.name or who, **{k: getattr(about, k) for k in ("image_size", "margin", "mean", "std", "clip_length")})
+    try:
+        return ScorerConfig(arch=who, temporal="mean", name=about.name or who,
+                            **{k: getattr(about, k) for k in ("image_size", "margin", "mean", "std", "clip_length")})
     except ScorerError as e: raise ScorerError(f"scorer {who}: {e}") from None
 
 # %% ../../nbs/model/25_foreign.ipynb #936773a2
@@ -82,7 +94,8 @@ def log_odds(
     return (logs[..., forged].logsumexp(-1) - logs[..., ~forged].logsumexp(-1)).float()
 
 def _classes(about:About)->int: # the fewest it can have; 1: one number
-    return 1 if about.fake in ("high", "low") else max(2, 1 + max(about.fake if isinstance(about.fake, tuple) else (about.fake,)), 1 + len({about.fake} if isinstance(about.fake, int) else set(about.fake)))
+    return 1 if about.fake in ("high", "low") else max(2, 1 + max(about.fake if isinstance(about.fake, tuple)
+        else (about.fake,)), 1 + len({about.fake} if isinstance(about.fake, int) else set(about.fake)))
 
 def checked_output(
     out, # Whatever the network gave
@@ -93,13 +106,19 @@ def checked_output(
     "Log odds from an output of the right shape and kind."
     out = getattr(out, "logits", out)
     least = _classes(about)
-    wanted = " or ".join(str((*o, "K"*(least > 1) or 1)).replace("'", "") for o in shapes) + (f" with K from {least}" if least > 1 else "")
-    if not isinstance(out, Tensor): raise ScorerError(f"scorer {who} gave a {type(out).__name__}; accepted: a tensor {wanted}")
+    wanted = " or ".join(str((*o, "K"*(least > 1) or 1)).replace("'", "") for o in shapes) + (f" with K from {least}"
+        if least > 1 else "")
+    if not isinstance(out, Tensor):
+        raise ScorerError(f"scorer {who} gave a {type(out).__name__}; accepted: a tensor {wanted}")
     if least == 1 and out.ndim > 1 and out.shape[-1] == 1 and tuple(out.shape) not in shapes: out = out[..., 0]
     fits = tuple(out.shape) in shapes if least == 1 else tuple(out.shape[:-1]) in shapes and out.shape[-1] >= least
     if not fits: raise ScorerError(f"scorer {who} gave a tensor {tuple(out.shape)}; accepted: {wanted}")
-    if not bool(out.isfinite().all()): raise ScorerError(f"scorer {who} gave {int((~out.isfinite()).sum())} values that are not finite; accepted: finite ones")
-    if about.gives == "probabilities" and not (0 <= float(out.min()) and float(out.max()) <= 1): raise ScorerError(f"scorer {who} gave values from {float(out.min()):.3g} to {float(out.max()):.3g}; accepted: probabilities in [0, 1], or gives='logits'")
+    if not bool(out.isfinite().all()):
+        raise ScorerError(f"scorer {who} gave {int((~out.isfinite()).sum())} values that are not finite; accepted: "
+                          "finite ones")
+    if about.gives == "probabilities" and not (0 <= float(out.min()) and float(out.max()) <= 1):
+        raise ScorerError(f"scorer {who} gave values from {float(out.min()):.3g} to {float(out.max()):.3g}; accepted: "
+                          "probabilities in [0, 1], or gives='logits'")
     return log_odds(out, about)
 
 # %% ../../nbs/model/25_foreign.ipynb #968026da
@@ -124,9 +143,12 @@ class ForeignScorer(nn.Module):
         self.network = network if self.module else _Callable(network)
         self.sha256 = state_hash(self.network) or sha256
         self.by_clip = self.about.takes != "frames"
-        for name in ("mean", "std"): self.register_buffer(name, torch.tensor(getattr(self.about, name), dtype=torch.float32).view(3, 1, 1), persistent=False)
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(self.about, name), dtype=torch.float32).view(3, 1, 1),
+                                 persistent=False)
 
-    def __repr__(self): return f"ForeignScorer({self.config.name}: {'clips' if self.by_clip else 'frames'} of {self.config.image_size} px)"
+    def __repr__(self):
+        return f"ForeignScorer({self.config.name}: {'clips' if self.by_clip else 'frames'} of {self.config.image_size} px)"
     def forward(self, x:Tensor, mask:Tensor|None=None, return_frames:bool=False): # as `Scorer.forward`
         logits, frame_logits = self.classify(self.features(x, mask), mask)
         return (logits, frame_logits) if return_frames else logits
@@ -135,12 +157,15 @@ class ForeignScorer(nn.Module):
 def _run(self:ForeignScorer, x:Tensor, shapes:list)->Tensor: # raises `ScorerError` for whatever goes wrong inside
     try: out = self.network(x)
     except Exception as e: # another person's code raises anything
-        raise ScorerError(f"scorer {self.who} failed on a tensor {tuple(x.shape)}: {type(e).__name__}: {short(str(e).strip(), 300)}") from e
+        raise ScorerError(f"scorer {self.who} failed on a tensor {tuple(x.shape)}: {type(e).__name__}: "
+                          f"{short(str(e).strip(), 300)}") from e
     return checked_output(out, shapes, self.about, self.who)
 
-def _features(self:ForeignScorer, x:Tensor, mask:Tensor|None=None)->Tensor: # (B, T, 3, S, S) uint8 or in [0, 1] -> (B, T, F)
+# (B, T, 3, S, S) uint8 or in [0, 1] -> (B, T, F)
+def _features(self:ForeignScorer, x:Tensor, mask:Tensor|None=None)->Tensor:
     size = self.config.image_size
-    if x.ndim != 5 or x.shape[2:] != (3, size, size): raise ScorerError(f"scorer {self.who} takes (B, T, 3, {size}, {size}); got {tuple(x.shape)}")
+    if x.ndim != 5 or x.shape[2:] != (3, size, size):
+        raise ScorerError(f"scorer {self.who} takes (B, T, 3, {size}, {size}); got {tuple(x.shape)}")
     rows = x.flatten(0, 1)
     rows = rows.float()/255 if rows.dtype == torch.uint8 else rows.float()
     rows = (rows - self.mean)/self.std
@@ -153,7 +178,8 @@ def _judge_clip(self:ForeignScorer, pixels:Tensor)->tuple[Tensor, Tensor]: # (T,
     clip = pixels.unflatten(1, (3, size, size))
     if self.about.fixed_length: clip = torch.cat([clip, clip[-1:].expand(self.config.clip_length - count, -1, -1, -1)])
     length = len(clip)
-    out = _run(self, (clip.transpose(0, 1) if self.about.takes.endswith("second") else clip)[None].contiguous(), [(1,), (1, length)])
+    out = _run(self, (clip.transpose(0, 1) if self.about.takes.endswith("second") else clip)[None].contiguous(),
+               [(1,), (1, length)])
     frames = out[0, :count] if out.ndim == 2 else out.expand(count)
     return frames.mean(), frames
 
@@ -161,7 +187,8 @@ def _classify(self:ForeignScorer, features:Tensor, mask:Tensor|None=None)->tuple
     if not self.by_clip: return masked_mean(features[..., 0], mask), features[..., 0]
     mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device) if mask is None else mask
     judged = [_judge_clip(self, row[there]) for row, there in zip(features, mask)]
-    frame_logits = torch.zeros(mask.shape, device=features.device, dtype=judged[0][0].dtype).masked_scatter(mask, torch.cat([o for _, o in judged]))
+    frame_logits = torch.zeros(mask.shape, device=features.device, dtype=judged[0][0].dtype).masked_scatter(mask,
+        torch.cat([o for _, o in judged]))
     return torch.stack([o for o, _ in judged]), frame_logits
 
 ForeignScorer.features, ForeignScorer.classify = _features, _classify
@@ -172,21 +199,26 @@ def _as_map(out:Tensor)->Tensor: # what a layer gave as (N, C, h, w)
     if out.ndim == 4: return out
     if out.ndim == 5: return out[0].transpose(0, 1) # (1, C, T, h, w): the frames of one clip
     side = math.isqrt(out.shape[1])
-    return out[:, -side*side:].transpose(1, 2).unflatten(2, (side, side)) # tokens; those before the square are of no place
+    # tokens; those before the square are of no place
+    return out[:, -side*side:].transpose(1, 2).unflatten(2, (side, side))
 
 def _cam_target(self:ForeignScorer)->tuple[nn.Module, object]: # as `Scorer.cam_target`; raises `ScorerError`
     why = f"scorer {self.who} cannot be explained by a heat map: "
     if not self.module: raise ScorerError(why + "it is a function without layers. Accepted: a torch.nn.Module")
     layers = dict(self.network.named_modules())
     if self.about.cam_layer:
-        if self.about.cam_layer not in layers: raise ScorerError(why + f"it has no layer {short(self.about.cam_layer)}. Accepted: one of its {len(layers) - 1} layers, for instance {', '.join(list(layers)[-3:])}")
+        if self.about.cam_layer not in layers:
+            raise ScorerError(why + f"it has no layer {short(self.about.cam_layer)}. Accepted: one of its "
+                                    f"{len(layers) - 1} layers, for instance {', '.join(list(layers)[-3:])}")
         layer = layers[self.about.cam_layer]
     else: layer = next((o for o in reversed(layers.values()) if isinstance(o, (nn.Conv2d, nn.Conv3d))), None)
     if layer is None: raise ScorerError(why + "it has no convolution. Accepted: cam_layer with the name of a layer")
-    if not list(layer.parameters()): raise ScorerError(why + f"its layer {short(self.about.cam_layer)} has no weights. Accepted: one that has")
+    if not list(layer.parameters()):
+        raise ScorerError(why + f"its layer {short(self.about.cam_layer)} has no weights. Accepted: one that has")
     return layer, _as_map
 
-def _map_rows(self:ForeignScorer, maps:int, frames:int, positions:list[int])->list[int]: # which of so many maps belong to these frames of a clip
+# which of so many maps belong to these frames of a clip
+def _map_rows(self:ForeignScorer, maps:int, frames:int, positions:list[int])->list[int]:
     if not self.by_clip: return list(range(maps))
     total = self.config.clip_length if self.about.fixed_length else frames
     return [o*maps//total for o in positions]
@@ -220,7 +252,8 @@ def _find(name:str)->tuple[object, dict]: # what it names, and where that comes 
         else: found = importlib.import_module(place)
         for o in attribute.split(".") if colon else (): found = getattr(found, o)
     except Exception as e: # their code raises anything
-        raise ScorerError(f"scorer {short(name)} cannot be imported ({type(e).__name__}: {short(str(e), 200)}); {accepted}") from e
+        raise ScorerError(f"scorer {short(name)} cannot be imported ({type(e).__name__}: {short(str(e), 200)}); "
+                          f"{accepted}") from e
     return found, dict(file_sha256=sha256_file(place)) if place.endswith(".py") else dict(package=package_of(place))
 
 def package_of(
@@ -245,8 +278,11 @@ def as_scorer(
         made.sha256 = made.sha256 or sha256
         return made
     who, said = who or type(made).__name__, getattr(made, "deepfake_nb", None)
-    if not callable(made): raise ScorerError(f"scorer {who} is a {type(made).__name__}; accepted: a torch.nn.Module or a function")
-    if said is None: raise ScorerError(f"scorer {who} does not say what it takes and gives; accepted: a ForeignScorer, or an attribute deepfake_nb with {', '.join(f.name for f in dataclasses.fields(About)[:4])}")
+    if not callable(made):
+        raise ScorerError(f"scorer {who} is a {type(made).__name__}; accepted: a torch.nn.Module or a function")
+    if said is None:
+        raise ScorerError(f"scorer {who} does not say what it takes and gives; accepted: a ForeignScorer, or an "
+                          f"attribute deepfake_nb with {', '.join(f.name for f in dataclasses.fields(About)[:4])}")
     return ForeignScorer(made, said, who, origin or dict(package=package_of(type(made).__module__)), sha256)
 
 def load_foreign(
@@ -255,13 +291,20 @@ def load_foreign(
 )->ForeignScorer: # In evaluation mode; raises `ScorerError`
     "The scorer that somebody names."
     if not isinstance(scorer, str):
-        if weights is not None: raise ScorerError("weights are for a scorer that is named; accepted: a name, or an object that has its weights already")
+        if weights is not None:
+            raise ScorerError("weights are for a scorer that is named; accepted: a name, or an object that has its "
+                              "weights already")
         return as_scorer(scorer).eval()
     found, origin = _find(scorer)
     if isinstance(found, (nn.Module, ForeignScorer)):
-        if weights is not None: raise ScorerError(f"scorer {short(scorer)} is a network and no factory, so that it takes no weights; accepted: a function that gives one")
+        if weights is not None:
+            raise ScorerError(f"scorer {short(scorer)} is a network and no factory, so that it takes no weights; "
+                              "accepted: a function that gives one")
         return as_scorer(found, scorer, origin).eval()
-    if weights is not None and not Path(weights).is_file(): raise ScorerError(f"{weights}: no such file; accepted: the weights of scorer {short(scorer)}")
+    if weights is not None and not Path(weights).is_file():
+        raise ScorerError(f"{weights}: no such file; accepted: the weights of scorer {short(scorer)}")
     try: made = found() if weights is None else found(str(weights))
-    except Exception as e: raise ScorerError(f"scorer {short(scorer)}: its factory failed ({type(e).__name__}: {short(str(e).strip(), 300)})") from e
+    except Exception as e:
+        raise ScorerError(f"scorer {short(scorer)}: its factory failed ({type(e).__name__}: "
+                          f"{short(str(e).strip(), 300)})") from e
     return as_scorer(made, scorer, origin, sha256_file(weights) if weights is not None else "").eval()

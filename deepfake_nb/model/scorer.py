@@ -21,7 +21,8 @@ from .base import base_file, check_base, tuned_names
 from .heads import HEADS
 from .pretrained import PACKAGES, missing_package, packaged_weights, read_packaged
 from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, check_file, default_weights, feature_count, header_text, parse_header, short
-from .weightsfile import DEFAULT_WEIGHTS, FORMAT_VERSION, TEMPORAL, weights_info # for those who look for them here
+# for those who look for them here
+from .weightsfile import DEFAULT_WEIGHTS, FORMAT_VERSION, TEMPORAL, weights_info
 
 # %% ../../nbs/model/15_scorer.ipynb #ce27d75e
 def _check_arch(arch:str)->None: # raises `ScorerError` for a name unknown to timm
@@ -41,11 +42,15 @@ def _build_backbone(config:ScorerConfig, pretrained:bool=False)->nn.Module: # ra
     if pretrained and config.arch in PACKAGES: return _packaged(config)
     try: return timm.create_model(config.arch, pretrained=pretrained, num_classes=0, **config.arch_args, **size).float()
     except Exception as e:
-        if not pretrained: raise ScorerError(f"architecture {config.arch} cannot be built for {config.image_size} px with {config.arch_args}: {_line(e)}") from e
-        raise ScorerError(f"timm could not fetch pretrained weights of {config.arch} ({_line(e)}); accepted without network: "
+        if not pretrained:
+            raise ScorerError(f"architecture {config.arch} cannot be built for {config.image_size} px with "
+                              f"{config.arch_args}: {_line(e)}") from e
+        raise ScorerError(f"timm could not fetch pretrained weights of {config.arch} ({_line(e)}); accepted without "
+                          "network: "
                           f"pretrained='path/to/{config.arch}.safetensors' or pretrained=False") from e
 
-def _packaged(config:ScorerConfig)->nn.Module: # with the ImageNet weights that a package brings; raises `ScorerError`, `WeightsError`
+# with the ImageNet weights that a package brings; raises `ScorerError`, `WeightsError`
+def _packaged(config:ScorerConfig)->nn.Module:
     if (path := packaged_weights(config.arch)) is None: raise missing_package(config.arch)
     backbone = _build_backbone(config)
     backbone.load_state_dict(read_packaged(path, backbone.state_dict(), config.arch))
@@ -63,11 +68,14 @@ class Scorer(nn.Module):
     ):
         super().__init__()
         self.config, self.strict_size, self.sha256 = config, True, "" # sha256: of the file it was loaded from
-        self.mask_head = {} # for whoever trains on: by the stride of its map, the tensors of a head that says where a forgery is
+        # for whoever trains on: by the stride of its map, the tensors of a head that says where a forgery is
+        self.mask_head = {}
         self.backbone = _build_backbone(config) if backbone is None else backbone
-        features = getattr(self.backbone, "head_hidden_size", self.backbone.num_features) # some widen their features after pooling
+        # some widen their features after pooling
+        features = getattr(self.backbone, "head_hidden_size", self.backbone.num_features)
         if feature_count(config.familiar) not in (0, features):
-            raise ScorerError(f"familiar is about {feature_count(config.familiar)} features; accepted: the {features} of {config.arch}")
+            raise ScorerError(f"familiar is about {feature_count(config.familiar)} features; accepted: the {features} "
+                              f"of {config.arch}")
         try: self.head = HEADS[config.temporal](features, dropout=config.dropout, **config.temporal_args).float()
         except Exception as e:
             raise ScorerError(f"head {config.temporal} cannot be built with {config.temporal_args}: {_line(e)}") from e
@@ -87,9 +95,11 @@ def _check_input(scorer:Scorer, x:Tensor, mask:Tensor|None)->None: # raises `Sco
     size = scorer.config.image_size
     expected = f"expected (B, T, 3, {size}, {size}), RGB, uint8 or float in [0, 1]"
     if x.ndim != 5 or x.shape[2] != 3 or x.shape[3] != x.shape[4] or 0 in x.shape:
-        raise ScorerError(f"{expected}; got shape {tuple(x.shape)}" + (" (for single pictures use x[:, None])" if x.ndim == 4 else ""))
+        raise ScorerError(f"{expected}; got shape {tuple(x.shape)}" + (" (for single pictures use x[:, None])"
+            if x.ndim == 4 else ""))
     strict = scorer.strict_size and not scorer.training
-    if x.shape[-1] != size and (strict or _fixed_size(scorer.config.arch)): raise ScorerError(f"{expected}; got shape {tuple(x.shape)}")
+    if x.shape[-1] != size and (strict or _fixed_size(scorer.config.arch)):
+        raise ScorerError(f"{expected}; got shape {tuple(x.shape)}")
     if not (x.dtype == torch.uint8 or x.is_floating_point()): raise ScorerError(f"{expected}; got {x.dtype}")
     if mask is not None:
         if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
@@ -141,7 +151,8 @@ def create_scorer(
     clip_length:int=16, # Frames of a clip
     image_size:int=224, # Side of a face crop, pixels
     margin:float=1.25, # Side of the crop over the longer side of the face
-    pretrained:bool|str|Path=False, # Backbone: random (False), ImageNet's from a package or by timm (True), or a .safetensors/.pth file
+    # Backbone: random (False), ImageNet's from a package or by timm (True), or a .safetensors/.pth file
+    pretrained:bool|str|Path=False,
     dropout:float|None=None, # In [0, 1), of the head; None: 0.5 for 'cnn_lstm', as published, else 0.2
     arch_args:dict|None=None, # Further arguments of the architecture
     temporal_args:dict|None=None, # Further arguments of the head, such as `hidden`
@@ -151,13 +162,14 @@ def create_scorer(
 )->Scorer: # In training mode; raises `ScorerError` or `WeightsError`
     "A new scorer: backbone with or without pretrained weights, head with random ones."
     if dropout is None: dropout = .5 if temporal == "cnn_lstm" else .2
-    config = ScorerConfig(arch, arch_args or {}, temporal, temporal_args or {}, dropout, clip_length, image_size, margin,
-                          name=name, library_version=deepfake_nb.__version__)
+    config = ScorerConfig(arch, arch_args or {}, temporal, temporal_args or {}, dropout, clip_length, image_size,
+                          margin, name=name, library_version=deepfake_nb.__version__)
     with torch.device("cpu"):
         backbone = _build_backbone(config, pretrained is True)
         if not isinstance(pretrained, bool): _load_backbone(backbone, Path(pretrained), arch)
         cfg = backbone.pretrained_cfg
-        return Scorer(dataclasses.replace(config, mean=tuple(mean or cfg["mean"]), std=tuple(std or cfg["std"])), backbone)
+        return Scorer(dataclasses.replace(config, mean=tuple(mean or cfg["mean"]), std=tuple(std or cfg["std"])),
+                      backbone)
 
 # %% ../../nbs/model/15_scorer.ipynb #890fb006
 _pickled = ".pth", ".pt", ".bin"
@@ -167,7 +179,8 @@ def _read_tensors(path:Path, data:bytes)->dict[str, Tensor]: # float32; may rais
     else: loaded = load_safetensors(data)
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict): loaded = loaded[key]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(o, Tensor) and o.layout == torch.strided for o in loaded.values()):
+    if not isinstance(loaded, dict) or not loaded or not all(isinstance(o, Tensor) and o.layout == torch.strided
+                                                             for o in loaded.values()):
         raise WeightsError(path, "no table of tensors", ACCEPTED)
     tensors = {k.removeprefix("module."): v.float() if v.is_floating_point() else v for k, v in loaded.items()}
     if bad := [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]:
@@ -177,9 +190,11 @@ def _read_tensors(path:Path, data:bytes)->dict[str, Tensor]: # float32; may rais
 def _tensors(path:Path, data:bytes)->dict[str, Tensor]: # raises `WeightsError`; never unpickles objects
     try: return _read_tensors(path, data)
     except WeightsError: raise
-    except Exception as e: raise WeightsError(path, f"its tensors cannot be read ({_line(e)})", ACCEPTED) from e # a stranger's bytes provoke anything
+    except Exception as e: # a stranger's bytes provoke anything
+        raise WeightsError(path, f"its tensors cannot be read ({_line(e)})", ACCEPTED) from e
 
-def _mismatch(found:dict[str, Tensor], expected:dict[str, Tensor])->str|None: # a sentence, None where names and shapes agree
+# a sentence, None where names and shapes agree
+def _mismatch(found:dict[str, Tensor], expected:dict[str, Tensor])->str|None:
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
     shapes = [k for k in expected if k in found and found[k].shape != expected[k].shape]
     parts = [f"{len(o)} {word} (first: {short(o[0])})" for o, word in ((missing, "missing"), (extra, "unknown")) if o]
@@ -192,7 +207,8 @@ def _load_backbone(backbone:nn.Module, path:Path, arch:str)->None: # fills `back
     tensors, expected = _tensors(check_file(path), path.read_bytes()), backbone.state_dict()
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else classifier
-    tensors = {k: v for k, v in tensors.items() if k in expected or not k.startswith(tuple(f"{o}." for o in classifier))}
+    tensors = {k: v for k, v in tensors.items() if k in expected
+               or not k.startswith(tuple(f"{o}." for o in classifier))}
     if wrong := _mismatch(tensors, expected): raise WeightsError(path, wrong, f"weights of timm's {arch}")
     backbone.load_state_dict(tensors)
 
@@ -205,9 +221,10 @@ def __repr__(self:Scorer)->str:
 @patch
 def _repr_html_(self:Scorer)->str:
     c, count = self.config, lambda module: f"{sum(o.numel() for o in module.parameters()) / 1e6:.2f} M parameters"
-    rows = dict(name=c.name or "unnamed", backbone=f"{c.arch}, {count(self.backbone)}", head=f"{c.temporal}, {count(self.head)}",
-                crop=f"{c.image_size} px, {c.margin:g} x the face", clip=f"{c.clip_length} frames",
-                threshold=f"{c.threshold:.1%}", sha256=self.sha256[:12] or "not from a file")
+    rows = dict(name=c.name or "unnamed", backbone=f"{c.arch}, {count(self.backbone)}",
+                head=f"{c.temporal}, {count(self.head)}", crop=f"{c.image_size} px, {c.margin:g} x the face",
+                clip=f"{c.clip_length} frames", threshold=f"{c.threshold:.1%}",
+                sha256=self.sha256[:12] or "not from a file")
     return "<table>" + "".join(f"<tr><th>{k}</th><td>{html.escape(v)}</td></tr>" for k, v in rows.items()) + "</table>"
 
 # %% ../../nbs/model/15_scorer.ipynb #7b00ed8b
@@ -216,14 +233,16 @@ _mask_head = "mask_head_" # before the stride, in the names of tensors that only
 def _stored(name:str, tensor:Tensor, half:bool)->Tensor: # as it goes into the file; raises `ScorerError`
     tensor = tensor.detach().cpu().contiguous()
     if not tensor.is_floating_point(): return tensor
-    if not tensor.isfinite().all(): raise ScorerError(f"{name} holds values that are not finite; such weights are not saved")
+    if not tensor.isfinite().all():
+        raise ScorerError(f"{name} holds values that are not finite; such weights are not saved")
     small = tensor.half() if half and tensor.ndim > 1 else tensor.float()
     return small if small.isfinite().all() else tensor.float() # too large for half precision
 
 def _own_names(scorer:Scorer)->set[str]: # of its state, what its file holds
     base, state = scorer.config.base, scorer.state_dict()
     if not base: return set(state)
-    return {k for k in state if not k.startswith("backbone.")} | {f"backbone.{k}" for k in tuned_names(scorer.backbone, base["tune"])}
+    return {k for k in state if not k.startswith("backbone.")} | {f"backbone.{k}"
+        for k in tuned_names(scorer.backbone, base["tune"])}
 
 def save_scorer(
     scorer:Scorer, # Any scorer
@@ -232,7 +251,8 @@ def save_scorer(
 )->Path: # The same path; raises `ScorerError` for weights that are not finite
     "Write weights and configuration to one file."
     path = Path(path)
-    if path.suffix != ".safetensors": raise ScorerError(f"{path}: weights are written as .safetensors, not as {path.suffix!r}")
+    if path.suffix != ".safetensors":
+        raise ScorerError(f"{path}: weights are written as .safetensors, not as {path.suffix!r}")
     config = dataclasses.replace(scorer.config, library_version=deepfake_nb.__version__)
     masks = {f"{_mask_head}{stride}.{k}": v for stride, head in scorer.mask_head.items() for k, v in head.items()}
     state = {k: v for k, v in scorer.state_dict().items() if k in _own_names(scorer)}
@@ -250,17 +270,22 @@ def _mask_heads(path:Path, tensors:dict)->dict[int, dict]: # taken out of `tenso
     for stride, head in heads.items():
         shapes = {k: tuple(v.shape) for k, v in head.items()}
         if not stride.isdigit() or set(head) != {"weight", "bias"} or shapes["bias"] != (1,) or len(shapes["weight"]) != 4 or {shapes["weight"][i] for i in (0, 2, 3)} != {1}:
-            raise WeightsError(path, f"a mask head {short(stride)} of {short(shapes)}", "weight (1, C, 1, 1) and bias (1,) for a stride in pixels")
+            raise WeightsError(path, f"a mask head {short(stride)} of {short(shapes)}",
+                               "weight (1, C, 1, 1) and bias (1,) for a stride in pixels")
     return {int(k): v for k, v in heads.items()}
 
 # %% ../../nbs/model/15_scorer.ipynb #61edd938
-def _lay_base(path:Path, scorer:Scorer, given)->None: # fills the backbone with what the file leaves out; raises `WeightsError`
+# fills the backbone with what the file leaves out; raises `WeightsError`
+def _lay_base(path:Path, scorer:Scorer, given)->None:
     config = scorer.config
     if file := base_file(config.base, given): _load_backbone(scorer.backbone, file, config.arch)
     else:
         name = f"{config.arch.split('.')[0]}.{config.base['tag']}" if config.base["tag"] else config.arch
-        try: scorer.backbone.load_state_dict(_build_backbone(dataclasses.replace(config, arch=name), pretrained=True).state_dict())
-        except ScorerError as e: raise WeightsError(path, f"nothing but what was tuned, and its base is not here: {_line(e)}", "the base by --base FILE or DEEPFAKE_NB_BASE") from e
+        try:
+            scorer.backbone.load_state_dict(_build_backbone(dataclasses.replace(config, arch=name), pretrained=True).state_dict())
+        except ScorerError as e:
+            raise WeightsError(path, f"nothing but what was tuned, and its base is not here: {_line(e)}",
+                               "the base by --base FILE or DEEPFAKE_NB_BASE") from e
     check_base(scorer.backbone, config.base, path, str(file or "timm's " + name))
 
 def _fill(path:Path, config:ScorerConfig, tensors:dict, device, base)->Scorer: # raises `WeightsError`
@@ -269,10 +294,12 @@ def _fill(path:Path, config:ScorerConfig, tensors:dict, device, base)->Scorer: #
         with torch.device("meta"): bare = Scorer(config) # names and shapes, before any memory is taken
         expected = {k: v for k, v in bare.state_dict().items() if k in _own_names(bare)}
         if wrong := _mismatch(tensors, expected): raise WeightsError(path, wrong, accepted)
-        with torch.device("cpu"), torch.random.fork_rng(devices=()): scorer = Scorer(config) # its random numbers are nobody's business
+        with torch.device("cpu"), torch.random.fork_rng(devices=()): # its random numbers are nobody's business
+            scorer = Scorer(config)
         if config.base: _lay_base(path, scorer, base)
         scorer.load_state_dict(tensors, strict=not config.base)
-    except (ScorerError, RuntimeError) as e: raise WeightsError(path, f"a scorer that cannot be built: {_line(e)}", ACCEPTED) from e
+    except (ScorerError, RuntimeError) as e:
+        raise WeightsError(path, f"a scorer that cannot be built: {_line(e)}", ACCEPTED) from e
     return scorer.eval().to(device)
 
 # %% ../../nbs/model/15_scorer.ipynb #ca088ac9
@@ -281,7 +308,8 @@ def load_scorer(
     device:str|torch.device="cpu", # Where the scorer shall live
     arch:str|None=None, # Needed for a .pth; for a .safetensors only compared with what the file says
     mask_head:bool=False, # Keep the head that says where a forgery is, if there is one? To train on
-    base:str|Path|None=None, # The base of weights that were tuned: a file; None: `DEEPFAKE_NB_BASE`, else timm fetches it
+    # The base of weights that were tuned: a file; None: `DEEPFAKE_NB_BASE`, else timm fetches it
+    base:str|Path|None=None,
     **config, # Further fields of `ScorerConfig`, for a .pth only: temporal, image_size, mean, std, ...
 )->Scorer: # In evaluation mode, float32, with `.sha256` of the file; raises `WeightsError`, `ScorerError`
     "A scorer rebuilt from its weights file."
@@ -290,8 +318,11 @@ def load_scorer(
     if path.suffix.lower() in _pickled: settings = _told_config(path, arch, config)
     else:
         settings, _ = parse_header(path, data, len(data))
-        if config: raise ScorerError(f"{path} says by itself what was told: {', '.join(config)}; accepted: nothing but path, device and arch")
-        if arch not in (None, settings.arch): raise WeightsError(path, f"weights of {short(settings.arch)}", f"weights of {arch}")
+        if config:
+            raise ScorerError(f"{path} says by itself what was told: {', '.join(config)}; accepted: nothing but path, "
+                              "device and arch")
+        if arch not in (None, settings.arch):
+            raise WeightsError(path, f"weights of {short(settings.arch)}", f"weights of {arch}")
     tensors = _tensors(path, data)
     heads = _mask_heads(path, tensors)
     scorer = _fill(path, settings, tensors, device, base)
@@ -300,16 +331,22 @@ def load_scorer(
     return scorer
 
 def _told_config(path:Path, arch:str|None, config:dict)->ScorerConfig: # raises `WeightsError`, `ScorerError`
-    if arch is None: raise WeightsError(path, "a state dict, which does not say its architecture", "such a file with arch=... (--arch)")
+    if arch is None:
+        raise WeightsError(path, "a state dict, which does not say its architecture",
+                           "such a file with arch=... (--arch)")
     _check_arch(arch)
     stated = timm.get_pretrained_cfg(arch)
-    return ScorerConfig.from_dict(dict(arch=arch, mean=tuple(stated.mean), std=tuple(stated.std), name=path.stem) | config)
+    return ScorerConfig.from_dict(dict(arch=arch, mean=tuple(stated.mean), std=tuple(stated.std),
+                                       name=path.stem) | config)
 
 # %% ../../nbs/model/15_scorer.ipynb #7eea90b9
 def _map_index(backbone:nn.Module, arch:str, stride:int)->int: # index of the last intermediate map of that stride
     strides = [o["reduction"] for o in getattr(backbone, "feature_info", [])]
-    if not strides or not hasattr(backbone, "forward_intermediates"): raise ScorerError(f"{arch} gives no intermediate maps; use features()")
-    if stride not in strides: raise ScorerError(f"{arch} has no map of stride {stride}; accepted: {', '.join(map(str, sorted(set(strides))))}")
+    if not strides or not hasattr(backbone, "forward_intermediates"):
+        raise ScorerError(f"{arch} gives no intermediate maps; use features()")
+    if stride not in strides:
+        raise ScorerError(f"{arch} has no map of stride {stride}; accepted: "
+                          f"{', '.join(map(str, sorted(set(strides))))}")
     return len(strides) - 1 - strides[::-1].index(stride)
 
 @patch
@@ -342,7 +379,8 @@ def cam_target(self:Scorer
     "The layer for Grad-CAM: the last convolutional stage, or the input of a transformer's last block."
     backbone = self.backbone
     if hasattr(backbone, "num_prefix_tokens") and hasattr(backbone, "blocks"):
-        return backbone.blocks[-1].norm1, functools.partial(_tokens_to_map, prefix=backbone.num_prefix_tokens, grid=tuple(backbone.patch_embed.grid_size))
+        return backbone.blocks[-1].norm1, functools.partial(_tokens_to_map, prefix=backbone.num_prefix_tokens,
+                                                            grid=tuple(backbone.patch_embed.grid_size))
     if getattr(backbone, "feature_info", None): layer = backbone.get_submodule(backbone.feature_info[-1]["module"])
     else: layer = [o for o in backbone.modules() if isinstance(o, nn.Conv2d)][-1]
     return layer, _last_to_first if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else None

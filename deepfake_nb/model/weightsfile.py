@@ -48,7 +48,8 @@ class ScorerConfig:
     name: str = "" # what people call these weights
     library_version: str = "" # the version that wrote them
     parent_sha256: str = "" # of the weights file these were fine-tuned from
-    base: dict = field(default_factory=dict) # where only a part was trained and is stored: tune, tag, file and sha256 of the rest
+    # where only a part was trained and is stored: tune, tag, file and sha256 of the rest
+    base: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self.mean, self.std = (tuple(o) if isinstance(o, list) else o for o in (self.mean, self.std))
@@ -136,7 +137,8 @@ def _calibration(o)->bool: # a method, and the knots of a curve that does not fa
 def _base(o)->bool: # which part is stored, and what the rest is; or empty
     if o == {}: return True
     if not isinstance(o, dict) or set(o) != {"tune", "tag", "file", "sha256"}: return False
-    return all(isinstance(v, str) and len(v) <= 200 for v in o.values()) and o["tune"] in ("norm", "head") and len(o["sha256"]) == 64
+    return all(isinstance(v, str) and len(v) <= 200 for v in o.values()) and o["tune"] in ("norm",
+        "head") and len(o["sha256"]) == 64
 
 _reserved = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
              "scriptable", "exportable",

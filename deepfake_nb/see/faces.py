@@ -10,8 +10,8 @@ import base64
 from dataclasses import dataclass, field
 import cv2, numpy as np
 from ..core import REASONS
-from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetector, _box_iou, _check_frame, _probes, _shrink,
-    canonical_box, load_face_detector, turned_hint)
+from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetector, _box_iou,
+    _check_frame, _probes, _shrink, canonical_box, load_face_detector, turned_hint)
 
 # %% auto #0
 __all__ = ['SHARPNESS_SIDE', 'crop_square', 'crop_face', 'sharpness', 'split_shots', 'Track', 'track_faces', 'FaceClip',
@@ -34,16 +34,20 @@ def crop_face(
     "Cut out one face: averaged when it shrinks, interpolated when it grows, mirrored where it leaves the frame."
     frame = _check_frame(frame)
     x, y, side = crop_square(face_or_square, margin) if isinstance(face_or_square, Face) else face_or_square
-    if not (np.isfinite([x, y, side]).all() and side > 0 and size > 0): raise ValueError(f"square {(x, y, side)} at size {size} is empty")
+    if not (np.isfinite([x, y, side]).all() and side > 0 and size > 0):
+        raise ValueError(f"square {(x, y, side)} at size {size} is empty")
     if side < size: # sub-pixel position, so that a small face does not jump
         scale = size/side
-        matrix = np.array([[scale, 0, (.5 - x + side/2)*scale - .5], [0, scale, (.5 - y + side/2)*scale - .5]]) # centres of pixels lie at .5
+        # centres of pixels lie at .5
+        matrix = np.array([[scale, 0, (.5 - x + side/2)*scale - .5], [0, scale, (.5 - y + side/2)*scale - .5]])
         return cv2.warpAffine(frame, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     (height, width), n = frame.shape[:2], max(1, round(side))
     left, top = round(x - side/2), round(y - side/2)
-    x0, y0, x1, y1 = (int(np.clip(o, 0, m)) for o, m in ((left, width-1), (top, height-1), (left+n, width), (top+n, height)))
+    x0, y0, x1, y1 = (int(np.clip(o, 0, m))
+                      for o, m in ((left, width-1), (top, height-1), (left+n, width), (top+n, height)))
     part = frame[y0:max(y1, y0+1), x0:max(x1, x0+1)]
-    outside = [max(0, o) for o in (y0 - top, top + n - (y0 + part.shape[0]), x0 - left, left + n - (x0 + part.shape[1]))]
+    outside = [max(0, o) for o in (y0 - top, top + n - (y0 + part.shape[0]), x0 - left,
+                                   left + n - (x0 + part.shape[1]))]
     if any(outside): part = cv2.copyMakeBorder(part, *outside, cv2.BORDER_REFLECT_101)
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
 
@@ -55,7 +59,8 @@ def sharpness(
 )->float: # Squared grey levels, >= 0: below about 20 blurred, above about 100 crisp
     "How much fine detail a face crop has: the variance of its Laplacian at a fixed size."
     grey = cv2.cvtColor(_check_frame(crop), cv2.COLOR_RGB2GRAY)
-    middle = crop_face(cv2.merge([grey]*3), (grey.shape[1]/2, grey.shape[0]/2, max(1., .8*min(grey.shape))), SHARPNESS_SIDE)
+    middle = crop_face(cv2.merge([grey]*3), (grey.shape[1]/2, grey.shape[0]/2, max(1., .8*min(grey.shape))),
+                       SHARPNESS_SIDE)
     return float(cv2.Laplacian(middle[..., 0], cv2.CV_64F).var())
 
 # %% ../../nbs/see/55_faces.ipynb #19e47afb
@@ -81,13 +86,17 @@ class Track:
     frame_indices: list[int] = field(default_factory=list) # positions in the list of frames, rising
     faces: list[Face] = field(default_factory=list) # the face in each of these frames
     times: list[float] = field(default_factory=list) # seconds, of the tracker's clock
-    def add(self, index:int, face:Face, time:float): self.frame_indices.append(index); self.faces.append(face); self.times.append(time)
+    def add(self, index:int, face:Face, time:float):
+        self.frame_indices.append(index)
+        self.faces.append(face)
+        self.times.append(time)
     def __len__(self)->int: return len(self.faces)
     @property
     def face_size(self)->float: return float(np.median([o.size for o in self.faces])) # pixels
     def expected(self, time:float)->np.ndarray: # x, y of the centre at that time
         last = self.faces[-1].centre
-        if len(self) < 2 or not 0 < time - self.times[-1] <= 1 or (step := self.times[-1] - self.times[-2]) <= 0: return last
+        if len(self) < 2 or not 0 < time - self.times[-1] <= 1 or (step := self.times[-1] - self.times[-2]) <= 0:
+            return last
         move = (last - self.faces[-2].centre)*(time - self.times[-1])/step
         return last + move*min(1, self.faces[-1].size/max(np.linalg.norm(move), 1e-9)) # no further than one face
 
@@ -100,7 +109,8 @@ def _link_cost(track:Track, face:Face, time:float)->float: # of continuing this 
     if distance > min(.75 + pause, 2.) or growth > min(.6 + .4*pause, 1.3): return np.inf
     expected = (centre[0] - last.box[2]/2, centre[1] - last.box[3]/2, *last.box[2:])
     return distance + growth + 1 - _box_iou(expected, face.box)
-def _assign(cost:np.ndarray)->list[tuple[int, int]]: # pairs of row and column with the least sum, without the impossible ones
+# pairs of row and column with the least sum, without the impossible ones
+def _assign(cost:np.ndarray)->list[tuple[int, int]]:
     if not np.isfinite(cost).any(): return []
     if 1 in cost.shape: pairs = [np.unravel_index(np.argmin(cost), cost.shape)] # spares the import
     else:
@@ -109,7 +119,8 @@ def _assign(cost:np.ndarray)->list[tuple[int, int]]: # pairs of row and column w
     return [(int(i), int(j)) for i, j in pairs if np.isfinite(cost[i, j])]
 
 # %% ../../nbs/see/55_faces.ipynb #4d429170
-def _track_shot(indices:list[int], clock:np.ndarray, detections:list[list[Face]], max_missed:int, max_gap:float)->list[Track]:
+def _track_shot(indices:list[int], clock:np.ndarray, detections:list[list[Face]], max_missed:int,
+                max_gap:float)->list[Track]:
     "Follow the people of one shot; `clock` has a time for each of its frames."
     tracks, seen = [], {} # the place in the shot where each track was last seen
     for place, (index, time) in enumerate(zip(indices, clock)):
@@ -126,14 +137,18 @@ def _track_shot(indices:list[int], clock:np.ndarray, detections:list[list[Face]]
 # %% ../../nbs/see/55_faces.ipynb #abdc8a84
 def _look_alike(frames, a:Track, b:Track, least:float=.85)->bool:
     face, other = a.faces[-1], b.faces[0]
-    if np.linalg.norm(face.centre - other.centre) > .5*min(face.size, other.size) or abs(np.log2(face.size/other.size)) > .5: return False
-    x, y = (crop_face(frames[i], f, 12, 1.).astype(float).ravel() for i, f in ((a.frame_indices[-1], face), (b.frame_indices[0], other)))
+    if np.linalg.norm(face.centre - other.centre) > .5*min(face.size,
+                                                           other.size) or abs(np.log2(face.size/other.size)) > .5:
+        return False
+    x, y = (crop_face(frames[i], f, 12, 1.).astype(float).ravel()
+            for i, f in ((a.frame_indices[-1], face), (b.frame_indices[0], other)))
     return float(np.corrcoef(x, y)[0, 1]) >= least if x.std() and y.std() else False
 def _bridge(tracks:list[Track], frames:list[np.ndarray])->list[Track]:
     "Join tracks that a cut divides although the face goes on."
     joined = []
     for track in sorted(tracks, key=lambda o: o.frame_indices[0]):
-        before = [o for o in joined if o.frame_indices[-1] + 1 == track.frame_indices[0] and _look_alike(frames, o, track)]
+        before = [o for o in joined if o.frame_indices[-1] + 1 == track.frame_indices[0]
+                  and _look_alike(frames, o, track)]
         if not before: joined.append(track)
         else:
             for values in zip(track.frame_indices, track.faces, track.times): before[0].add(*values)
@@ -141,8 +156,9 @@ def _bridge(tracks:list[Track], frames:list[np.ndarray])->list[Track]:
 
 # %% ../../nbs/see/55_faces.ipynb #65df16e4
 def _dropped(track:Track, times, code:str, text:str="")->dict:
-    return dict(reason=code, text=text or REASONS[code], box=tuple(track.faces[0].box), time=float(times[track.frame_indices[0]]),
-                frames=len(track), face_size=track.face_size, score=max(o.score for o in track.faces), clip=False)
+    return dict(reason=code, text=text or REASONS[code], box=tuple(track.faces[0].box),
+                time=float(times[track.frame_indices[0]]), frames=len(track), face_size=track.face_size,
+                score=max(o.score for o in track.faces), clip=False)
 
 def track_faces(
     detections:list[list[Face]], # The faces of each frame
@@ -155,12 +171,14 @@ def track_faces(
 )->tuple[list[Track], list[dict]]: # People, largest face first; and the dropped: `reason` code, `text`, `box`, `time`, `frames`, `face_size`
     "Follow each person through the frames."
     lengths = {len(detections), len(times)} | ({len(frames)} if frames is not None else set())
-    if len(lengths) > 1: raise ValueError(f"detections, times and frames must have one entry per frame; found {sorted(lengths)}")
+    if len(lengths) > 1:
+        raise ValueError(f"detections, times and frames must have one entry per frame; found {sorted(lengths)}")
     shots = split_shots(frames) if frames is not None else [0]*len(times)
     tracks = []
     for shot in sorted(set(shots)):
         indices = [i for i, o in enumerate(shots) if o == shot]
-        steps = [times[b] - times[a] if b == a + 1 else 1. for a, b in zip(indices, indices[1:])] # between the parts of a shot: a second
+        # between the parts of a shot: a second
+        steps = [times[b] - times[a] if b == a + 1 else 1. for a, b in zip(indices, indices[1:])]
         tracks += _track_shot(indices, np.cumsum([0.] + steps), detections, max_missed, max_gap)
     if len(set(shots)) > 1: tracks = _bridge(tracks, frames)
     tracks.sort(key=lambda o: -o.face_size)
@@ -180,15 +198,18 @@ class FaceClip:
     sharpness: float # median of the crops' `sharpness`
     def __len__(self)->int: return len(self.crops)
     def _repr_html_(self)->str:
-        strip = np.hstack([cv2.resize(self.crops[i], (64, 64), interpolation=cv2.INTER_AREA) for i in _probes(list(range(len(self))), 8)])
+        strip = np.hstack([cv2.resize(self.crops[i], (64, 64), interpolation=cv2.INTER_AREA)
+                           for i in _probes(list(range(len(self))), 8)])
         data = base64.b64encode(cv2.imencode(".jpg", strip[..., ::-1])[1]).decode()
-        return (f"<p>person {self.person}: {len(self)} frames, {self.times[0]:.1f} to {self.times[-1]:.1f} s, face of {self.face_size:.0f} pixels, "
+        return (f"<p>person {self.person}: {len(self)} frames, {self.times[0]:.1f} to {self.times[-1]:.1f} s, face of "
+                f"{self.face_size:.0f} pixels, "
                 f"sharpness {self.sharpness:.0f}</p><img src='data:image/jpeg;base64,{data}'>")
 
 # %% ../../nbs/see/55_faces.ipynb #35263d3d
 def _make_clip(person:int, track:Track, frames, times, size:int, margin:float)->FaceClip:
     crops = np.stack([crop_face(frames[i], f, size, margin) for i, f in zip(track.frame_indices, track.faces)])
-    seconds, sharp = np.array([times[i] for i in track.frame_indices], float), float(np.median([sharpness(o) for o in crops]))
+    seconds, sharp = np.array([times[i] for i in track.frame_indices],
+                              float), float(np.median([sharpness(o) for o in crops]))
     return FaceClip(person, crops, seconds, track.faces, track.frame_indices, track.face_size, sharp)
 
 def extract_clips(
@@ -210,7 +231,8 @@ def extract_clips(
     dropped += [_dropped(o, times, "TOO_MANY_PEOPLE", text) for o in beyond]
     if not tracks and not beyond and dropped: # the best of what there is, so that it can be named
         everyone, _ = track_faces(detections, times, frames, min_frames=1, min_face=0)
-        best = max(range(len(everyone)), key=lambda i: (everyone[i].face_size >= min_face, len(everyone[i]), everyone[i].face_size))
+        best = max(range(len(everyone)),
+                   key=lambda i: (everyone[i].face_size >= min_face, len(everyone[i]), everyone[i].face_size))
         tracks = [everyone[best]]
         dropped[best]["clip"] = True # both lists have the same order: largest first
     return [_make_clip(i, o, frames, times, size, margin) for i, o in enumerate(tracks)], dropped
@@ -229,5 +251,6 @@ def draw_faces(
         x, y, side = crop_square(face, margin)
         for box, shade in ((face.box, (255, 255, 255)), ((x - side/2, y - side/2, side, side), colour)):
             cv2.rectangle(picture, [round(o) for o in box], shade, line)
-        for point in (() if face.landmarks is None else face.landmarks.tolist()): cv2.circle(picture, [round(o) for o in point], 2*line, colour, -1)
+        for point in (() if face.landmarks is None else face.landmarks.tolist()):
+            cv2.circle(picture, [round(o) for o in point], 2*line, colour, -1)
     return picture

@@ -47,7 +47,8 @@ class Media:
     notes: list[str] = field(default_factory=list) # sentences
     scale: float = 1. # size of a frame / size of the file's picture
     indices: list[int] = field(default_factory=list) # which of the file's frames these are, from 0
-    again: list[int] = field(default_factory=list) # positions of those that a second look added; the others are evenly spaced
+    # positions of those that a second look added; the others are evenly spaced
+    again: list[int] = field(default_factory=list)
     looked_at: dict = field(default_factory=dict) # how much of the file these frames are, as `_set_looked_at` puts it
 
     def summary(self)->dict: # Plain values for the JSON of a prediction

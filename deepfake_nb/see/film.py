@@ -245,14 +245,18 @@ class _Budget:
         return self.stopped
 
 # %% ../../nbs/see/30_film.ipynb #9e3dec8c
-_restarting = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg2video", "mpeg1video") # decoders that begin anew at a key frame
+# decoders that begin anew at a key frame
+_restarting = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg2video", "mpeg1video")
 
-def _pieces(track:_Track)->np.ndarray: # numbers of the packets at which the pieces of a film begin and the last one ends
+# numbers of the packets at which the pieces of a film begin and the last one ends
+def _pieces(track:_Track)->np.ndarray:
     return np.unique(np.r_[0, np.frombuffer(track.keys, np.int64), len(track.pts)])
 
-def _wanted_piece(track:_Track, edges:np.ndarray, i:int, wanted:Collection)->bool: # does a wanted frame need the piece i?
+# does a wanted frame need the piece i?
+def _wanted_piece(track:_Track, edges:np.ndarray, i:int, wanted:Collection)->bool:
     own, following = (track.places[a:b] for a, b in zip(edges[i:], edges[i + 1:i + 3])) if i + 2 < len(edges) else (track.places[edges[i]:], track.places[:0])
-    shown_before = following[following < following[0]] if len(following) else following # their key frame, and made from this piece
+    # their key frame, and made from this piece
+    shown_before = following[following < following[0]] if len(following) else following
     return any(int(o) in wanted for o in own) or any(int(o) in wanted for o in shown_before)
 
 # %% ../../nbs/see/30_film.ipynb #9e3dec8d
@@ -268,7 +272,8 @@ def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
         edges = _pieces(track)
         while not budget.over():
             with budget:
-                packet, ended = next(source, None), False # ended: does a piece end here, after which others are left out?
+                # ended: does a piece end here, after which others are left out?
+                packet, ended = next(source, None), False
                 if packet is not None:
                     packet.opaque = number
                     if told and wanted is not None and number < len(track.places):
@@ -276,7 +281,8 @@ def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
                         if context.name in _restarting and edges[piece] == number:
                             needed = _wanted_piece(track, edges, piece, wanted)
                             ended, left_out = not needed and not left_out, not needed
-                        if context.name in _skipping: context.skip_frame = "DEFAULT" if track.places[number] in wanted else "NONREF"
+                        if context.name in _skipping:
+                            context.skip_frame = "DEFAULT" if track.places[number] in wanted else "NONREF"
                     number += 1
                 frames = _decode(context, None) if ended else [] if left_out and packet is not None else _decode(context, packet)
                 if ended: context.flush_buffers()

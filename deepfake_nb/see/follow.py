@@ -24,7 +24,8 @@ def follow_box(
 )->tuple|None: # The box in `after`; None: lost
     "Move a box with the picture inside it."
     x, y, w, h = box
-    grid = np.stack(np.meshgrid(x + w*np.linspace(.1, .9, points), y + h*np.linspace(.1, .9, points)), -1).reshape(-1, 1, 2).astype(np.float32)
+    grid = np.stack(np.meshgrid(x + w*np.linspace(.1, .9, points), y + h*np.linspace(.1, .9, points)), -1).reshape(-1,
+        1, 2).astype(np.float32)
     settings = dict(winSize=(13, 13), maxLevel=3, criteria=(3, 10, .03)) # at most 10 steps
     there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, grid, None, **settings)
     back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **settings)
@@ -32,7 +33,8 @@ def follow_box(
     if good.sum() < len(grid)/2: return None
     old, new = grid[good, 0], there[good, 0]
     a, b = np.triu_indices(len(old), 1)
-    scale = float(np.clip(np.median(np.linalg.norm(new[a] - new[b], axis=1)/np.linalg.norm(old[a] - old[b], axis=1)), .8, 1.25))
+    scale = float(np.clip(np.median(np.linalg.norm(new[a] - new[b], axis=1)/np.linalg.norm(old[a] - old[b], axis=1)),
+                          .8, 1.25))
     (dx, dy), (cx, cy) = np.median(new - old, 0), (x + w/2, y + h/2)
     return float(cx + dx - w*scale/2), float(cy + dy - h*scale/2), float(w*scale), float(h*scale)
 
@@ -41,13 +43,16 @@ class LivePerson(Track):
     "Somebody in a live picture."
     def __init__(self):
         super().__init__(deque(maxlen=8), deque(maxlen=8), deque(maxlen=8)) # numbers of frames, faces, times
-        self.number, self.hits, self.since, self.confirmed = None, 0, None, -np.inf # its number; detections; time of the first and the last of them
+        # its number; detections; time of the first and the last of them
+        self.number, self.hits, self.since, self.confirmed = None, 0, None, -np.inf
 
     def see(self, index:int, face:Face, time:float, detected:bool)->None:
         "Take note of the face in a frame."
-        if self.times and self.times[-1] == time: self.frame_indices.pop(), self.faces.pop(), self.times.pop() # better known now
+        if self.times and self.times[-1] == time: # better known now
+            self.frame_indices.pop(), self.faces.pop(), self.times.pop()
         self.add(index, face, time)
-        if detected: self.hits, self.confirmed, self.since = self.hits + 1, time, time if self.since is None else self.since
+        if detected:
+            self.hits, self.confirmed, self.since = self.hits + 1, time, time if self.since is None else self.since
 
     @property
     def face(self)->Face: return self.faces[-1] # where it was last
@@ -79,7 +84,8 @@ class Follower:
         self.people = [o for o in self.people if time - o.confirmed <= (self.forget if o.number else .5*self.forget)]
         small, scale = _shrink(frame, 320)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        cut = self._before is not None and (self._before[1].shape != grey.shape or split_shots([self._before[0], small])[1] > 0)
+        cut = self._before is not None and (self._before[1].shape != grey.shape
+                                            or split_shots([self._before[0], small])[1] > 0)
         lost = [] if cut or self._before is None else self._move(grey, scale, time)
         unsure = any(o.number is None for o in self.people)
         self._since, self.detected = self._since + 1, False
@@ -107,13 +113,15 @@ def _link(self:Follower, frame, time:float, cut:bool): # what the detector finds
     linked = dict((j, self.people[i]) for i, j in _assign(cost)) if cost.size else {}
     for j, face in enumerate(faces):
         if j not in linked:
-            if len(self.people) >= self.most or any(_box_iou(o.face.box, face.box) > .4 for o in linked.values()): continue
+            if len(self.people) >= self.most or any(_box_iou(o.face.box, face.box) > .4 for o in linked.values()):
+                continue
             self.people.append(LivePerson())
         person = linked.setdefault(j, self.people[-1])
         person.see(self._frames, face, time, True)
         if person.hits >= 2 and person.number is None: self._number += 1; person.number = self._number
 
-def _still_there(self:Follower, faces:list[Face], frame)->list[LivePerson]: # whose face goes on in the same place after a cut
+# whose face goes on in the same place after a cut
+def _still_there(self:Follower, faces:list[Face], frame)->list[LivePerson]:
     now, before = Track([1], [None], [0.]), Track([0], [None], [0.])
     def alike(person, face):
         before.faces[0], now.faces[0] = person.face, face

@@ -39,7 +39,8 @@ class FilmDetector(FaceDetector):
 # %% ../../nbs/see/65_pipeline.ipynb #bd79c158
 class HaarFilm(FilmDetector):
     "The Haar cascade for one film: it looks everywhere only now and then, and around known faces otherwise."
-    every, coarse, hint = 4, 1.25, 2 # frames from one search everywhere to the next; step between sizes and hits that make a proposal
+    # frames from one search everywhere to the next; step between sizes and hits that make a proposal
+    every, coarse, hint = 4, 1.25, 2
     smaller, larger, reach = .7, 1.4, 1.1 # the sizes and the half side of the patch around a known square, in its sides
 
     def __init__(self, detector:HaarDetector):
@@ -47,7 +48,8 @@ class HaarFilm(FilmDetector):
         self._greys, self._scales, self._small, self._followed, self.searches = [], [], None, 0, 0
         self._seen = self._squares = [] # of each frame: x, y, width, height, number of hits
 
-    def _hits(self, grey, factor:float, neighbours:int, low:int=0, high:int=0)->list[tuple]: # x, y, width, height, number of hits
+    # x, y, width, height, number of hits
+    def _hits(self, grey, factor:float, neighbours:int, low:int=0, high:int=0)->list[tuple]:
         with self.detector._lock:
             squares, hits = self.detector._net.detectMultiScale2(grey, factor, neighbours, 0, (low, low), (high, high))
         return [(*map(int, square), int(n)) for square, n in zip(squares, hits)]
@@ -55,8 +57,10 @@ class HaarFilm(FilmDetector):
     def _near(self, grey, square:tuple)->tuple|None: # the face around there
         (x, y, side), (height, width) = square[:3], grey.shape
         centre = np.array([x + side/2, y + side/2])
-        (x0, y0), (x1, y1) = np.maximum(centre - self.reach*side, 0).astype(int), np.minimum(centre + self.reach*side + 1, (width, height)).astype(int)
-        found = self._hits(grey[y0:y1, x0:x1], 1.1, self.detector.min_neighbours, int(self.smaller*side), int(self.larger*side) + 1)
+        (x0, y0), (x1, y1) = np.maximum(centre - self.reach*side, 0).astype(int), np.minimum(centre + self.reach*side
+            + 1, (width, height)).astype(int)
+        found = self._hits(grey[y0:y1, x0:x1], 1.1, self.detector.min_neighbours, int(self.smaller*side),
+                           int(self.larger*side) + 1)
         found = [(a + x0, b + y0, *rest) for a, b, *rest in found]
         distance = lambda o: np.linalg.norm(centre - (o[0] + o[2]/2, o[1] + o[3]/2))/side
         return max((o for o in found if distance(o) < self.smaller), key=lambda o: o[4], default=None)
@@ -85,7 +89,8 @@ def watch(self:HaarFilm, frame:np.ndarray)->None: # uint8 (H, W, 3) RGB: the nex
     if everywhere and not cut: self._look_back(self._followed)
     self._small, self._followed = small, 0 if everywhere else self._followed + 1
 
-def _look_back(self:HaarFilm, most:int)->None: # who is found now may have been there in the frames that were not searched everywhere
+# who is found now may have been there in the frames that were not searched everywhere
+def _look_back(self:HaarFilm, most:int)->None:
     for square in list(self._squares[-1]):
         for i in range(len(self._squares) - 2, len(self._squares) - 2 - most, -1):
             if any(_box_iou(square[:4], o[:4]) > .3 for o in self._squares[i]): break
@@ -95,7 +100,8 @@ def _look_back(self:HaarFilm, most:int)->None: # who is found now may have been 
 def _first_looks(self:HaarFilm)->list[list[Face]]: # boxes in pixels of the whole frame, as `FaceDetector` gives them
     least, relation = self.detector.min_neighbours, self.detector.relation
     face = lambda o, scale: Face(tuple(v/scale for v in canonical_box(o[:4], relation)), o[4]/(o[4] + least))
-    return [sorted((face(o, scale) for o in squares), key=lambda o: -o.size) for squares, scale in zip(self._squares, self._scales)]
+    return [sorted((face(o, scale) for o in squares), key=lambda o: -o.size)
+            for squares, scale in zip(self._squares, self._scales)]
 
 HaarFilm.watch, HaarFilm._look_back, HaarFilm._first_looks = watch, _look_back, _first_looks
 

@@ -25,7 +25,8 @@ def face_plane(
 
 # %% ../../nbs/see/80_regions.ipynb #0f485788
 REGIONS = ("eyes", "nose", "mouth", "rest of the face", "outline of the face", "surroundings")
-OVAL, BAND = (1., 1.28, .37), (.8, 1.15) # half width, half height and centre below the eyes, in units; the outline, in radii of the oval
+# half width, half height and centre below the eyes, in units; the outline, in radii of the oval
+OVAL, BAND = (1., 1.28, .37), (.8, 1.15)
 
 def region_map(
     landmarks:np.ndarray, # (5, 2) as above, in pixels of the crop
@@ -37,7 +38,8 @@ def region_map(
     within = lambda centre, wide, high: (((points - centre)/(wide, high))**2).sum(-1)
     radius = within((0, OVAL[2]), *OVAL[:2])**.5
     parts = dict(eyes=np.minimum(within(right - (0, .06), .4, .32), within(left - (0, .06), .4, .32)) <= 1,
-                 mouth=within((a + b)/2, abs(a - b)[0]/2 + .18, .28) <= 1, nose=within(nose*(1, .5) + (0, .1), .3, nose[1]/2 + .15) <= 1,
+                 mouth=within((a + b)/2, abs(a - b)[0]/2 + .18, .28) <= 1,
+                     nose=within(nose*(1, .5) + (0, .1), .3, nose[1]/2 + .15) <= 1,
                  **{"rest of the face": radius < BAND[0], "outline of the face": radius <= BAND[1]})
     chosen = np.full((size, size), REGIONS.index("surroundings"), np.uint8)
     for name in [*parts][::-1]: chosen[parts[name]] = REGIONS.index(name) # the first of them wins
@@ -50,7 +52,8 @@ def region_shares(
 )->tuple[dict[str, float], dict[str, float]]: # Part of the face -> share of the heat (all 0 where there is none), and share of the crop; both in [0, 1] with the sum 1
     "How the heat is spread over the parts of a face."
     parts = region_map(landmarks, len(heat)).ravel()
-    share = lambda weights: {name: float(o) for name, o in zip(REGIONS, np.bincount(parts, weights, len(REGIONS))/max(weights.sum(), 1e-12))}
+    share = lambda weights: {name: float(o) for name, o in zip(REGIONS, np.bincount(parts, weights,
+        len(REGIONS))/max(weights.sum(), 1e-12))}
     return share(np.asarray(heat, float).ravel()), share(np.ones(len(parts)))
 
 # %% ../../nbs/see/80_regions.ipynb #a8033065

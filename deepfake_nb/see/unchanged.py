@@ -32,6 +32,8 @@ def read_unchanged(
     except (OSError, ValueError): before = None # `read` has the sentence for it
     result = read()
     try: after = _state(path), sha256_file(path)
-    except OSError as e: raise MediaError(path, f"it went away while it was read ({e.strerror})", "a file that stays as it is meanwhile") from None
+    except OSError as e:
+        raise MediaError(path, f"it went away while it was read ({e.strerror})",
+                         "a file that stays as it is meanwhile") from None
     if before != after: raise MediaError(path, "it changed while it was read", "a file that stays as it is meanwhile")
     return result, after[1]

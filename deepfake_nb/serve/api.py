@@ -53,10 +53,13 @@ class PredictionJob(BaseModel):
     progress: Progress
     created: datetime
     finished: datetime | None = None
-    expires: datetime | None = Field(None, description="When the result is forgotten at the latest; it may be earlier where many come")
-    prediction: dict[str, Any] | None = Field(None, description="The record that `deepfake-predict` prints: decision, probability, reasons, faces...")
+    expires: datetime | None = Field(None,
+        description="When the result is forgotten at the latest; it may be earlier where many come")
+    prediction: dict[str, Any] | None = Field(None,
+        description="The record that `deepfake-predict` prints: decision, probability, reasons, faces...")
     problem: Problem | None = Field(None, description="Why there is no verdict, of a job that failed")
-    links: dict[str, str] = Field(description="Paths: self, and where they exist report_html, report_pdf, report_json and heatmap")
+    links: dict[str, str] = Field(
+        description="Paths: self, and where they exist report_html, report_pdf, report_json and heatmap")
 
 # %% ../../nbs/serve/55_api.ipynb #1795a55b
 class Weights(BaseModel):
@@ -107,8 +110,10 @@ def show_job(
     if job.state == "succeeded" and job.result.page:
         links |= {f"report_{o}": f"{place}/report.{o}" for o in ("html", "pdf", "json")}
         if heatmap_of(job): links["heatmap"] = f"{place}/heatmap"
-    return PredictionJob(id=job.id, name=job.name, state="failed" if job.state == "cancelled" else job.state, progress=Progress(share=job.share, text=job.text), created=time(job.created),
-        finished=job.finished and time(job.finished), expires=expires, links=links, problem=problem_of(503 if job.unavailable else 422, job.error) if job.error else None,
+    return PredictionJob(id=job.id, name=job.name, state="failed" if job.state == "cancelled" else job.state,
+        progress=Progress(share=job.share, text=job.text), created=time(job.created),
+        finished=job.finished and time(job.finished), expires=expires, links=links,
+        problem=problem_of(503 if job.unavailable else 422, job.error) if job.error else None,
         prediction=prediction_to_dict(job.result.prediction) if job.state == "succeeded" else None)
 
 def heatmap_of(
@@ -130,7 +135,8 @@ def problem_of(
 async def _drain(request:Request)->None: # what is left of it goes nowhere
     async def read():
         async for _ in request.stream(): pass
-    with suppress(RuntimeError, ClientDisconnect, asyncio.TimeoutError): await asyncio.wait_for(read(), DRAIN) # RuntimeError: there is nothing left
+    with suppress(RuntimeError, ClientDisconnect, asyncio.TimeoutError): # RuntimeError: there is nothing left
+        await asyncio.wait_for(read(), DRAIN)
 
 async def _answer(request:Request, status:int, detail:str, headers:dict|None=None)->JSONResponse:
     await _drain(request)
@@ -139,12 +145,14 @@ async def _answer(request:Request, status:int, detail:str, headers:dict|None=Non
 def _invalid(e:RequestValidationError)->str: # what is wrong with the parameters
     return "; ".join(f"{shown('.'.join(map(str, o['loc'][1:])), 60)}: {o['msg']}" for o in e.errors()[:5]) + ". Accepted: what /v1/openapi.json describes."
 
+# %% ../../nbs/serve/55_api.ipynb #f755ed65
 def _add_problems(api:FastAPI)->None:
     handle = api.exception_handler
     @handle(IntakeError)
     async def intake(request, e): return await _answer(request, e.status, str(e))
     @handle(Refused)
-    async def refused(request, e): return await _answer(request, 429, str(e), {"Retry-After": str(request.app.state.service.jobs.wait_seconds)})
+    async def refused(request, e):
+        return await _answer(request, 429, str(e), {"Retry-After": str(request.app.state.service.jobs.wait_seconds)})
     @handle(Unavailable)
     async def unavailable(request, e): return await _answer(request, 503, str(e), {"Retry-After": "10"})
     @handle(RequestValidationError)
@@ -153,19 +161,27 @@ def _add_problems(api:FastAPI)->None:
     async def gone(request, e): return Response(status_code=400) # nobody hears it
     @handle(HTTPException)
     async def http(request, e):
-        unnamed, headers = e.detail == HTTPStatus(e.status_code).phrase, e.headers # of the router: no such path, or another method
-        if e.status_code == 405: headers = {"Allow": ", ".join(sorted({m for o in api.routes if o.path_regex.match(request.scope["path"]) for m in o.methods}))} # it knows only the first route
-        return await _answer(request, e.status_code, f"{request.method} {shown(request.url.path, 200)}: {e.detail}. Accepted: what /v1/openapi.json describes." if unnamed else e.detail, headers)
+        # of the router: no such path, or another method
+        unnamed, headers = e.detail == HTTPStatus(e.status_code).phrase, e.headers
+        if e.status_code == 405: # it knows only the first route
+            routes = [o for o in api.routes if o.path_regex.match(request.scope["path"])]
+            headers = {"Allow": ", ".join(sorted({m for o in routes for m in o.methods}))}
+        asked = f"{request.method} {shown(request.url.path, 200)}"
+        detail = f"{asked}: {e.detail}. Accepted: what /v1/openapi.json describes." if unnamed else e.detail
+        return await _answer(request, e.status_code, detail, headers)
     @handle(Exception)
-    async def unexpected(request, e): return await _answer(request, 500, "An unexpected error; it stands in the log of the service.")
+    async def unexpected(request, e):
+        return await _answer(request, 500, "An unexpected error; it stands in the log of the service.")
 
 # %% ../../nbs/serve/55_api.ipynb #403aa696
 _bearer = HTTPBearer(auto_error=False, description="The key of this service")
 
 async def _check_key(request:Request, shown:Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)])->None:
     given = shown.credentials if shown else ""
-    if not hmac.compare_digest(given.encode(errors="replace"), request.app.state.service.key.encode()): # takes as long for a wrong key as for a right one
-        raise HTTPException(401, f"{'A wrong key' if shown else 'No key'} was shown. Accepted: Authorization: Bearer, with the key of this service.", {"WWW-Authenticate": "Bearer"})
+    # takes as long for a wrong key as for a right one
+    if not hmac.compare_digest(given.encode(errors="replace"), request.app.state.service.key.encode()):
+        raise HTTPException(401, f"{'A wrong key' if shown else 'No key'} was shown. Accepted: Authorization: Bearer, "
+                                 "with the key of this service.", {"WWW-Authenticate": "Bearer"})
 
 # %% ../../nbs/serve/55_api.ipynb #03b26cac
 WAIT, LONGEST_WAIT = 10., 60. # seconds: where a client does not say, and at most
@@ -190,35 +206,52 @@ async def _wait(job:Job, seconds:float, request:Request)->bool: # False: the cli
 async def _take(request:Request, settings:dict)->Job: # from the request to the line
     service = request.app.state.service
     names, wanted, limit = [o.name for o in service.weights], settings["weights"], int(service.limits.megabytes * 1e6)
-    if wanted and wanted not in names: raise HTTPException(422, f"There are no weights {shown(wanted, 60)!r}. Accepted: {', '.join(names)}.")
+    if wanted and wanted not in names:
+        raise HTTPException(422, f"There are no weights {shown(wanted, 60)!r}. Accepted: {', '.join(names)}.")
     with service.jobs.place():
-        file, name = await take_in(request.stream(), request.headers.get("content-type", ""), service.folder, limit, service.limits.upload_seconds)
+        file, name = await take_in(request.stream(), request.headers.get("content-type", ""), service.folder, limit,
+                                   service.limits.upload_seconds)
         return service.jobs.submit(Job(file, name, settings))
 
 # %% ../../nbs/serve/55_api.ipynb #bb08e749
 _problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _retry = {"Retry-After": dict(description="Seconds after which to come again", schema=dict(type="integer", minimum=1))}
-_says = {400: "The request cannot be understood", 401: "No key, or a wrong one", 404: "There is no such prediction, or none any more", 408: "The file came too slowly",
-         409: "There is no result yet, or none at all", 413: "The file is too large", 415: "Not a form", 422: "The file or a parameter cannot be used", 429: "The line is full",
+_says = {400: "The request cannot be understood", 401: "No key, or a wrong one",
+         404: "There is no such prediction, or none any more", 408: "The file came too slowly",
+         409: "There is no result yet, or none at all", 413: "The file is too large", 415: "Not a form",
+         422: "The file or a parameter cannot be used", 429: "The line is full",
          503: "The service cannot work now", 507: "The disk is full"}
 
 def _problems(*codes:int)->dict: # for the description
-    return {o: dict(description=_says[o], content=_problem) | (dict(headers=_retry) if o in (429, 503) else {}) for o in codes}
+    return {o: dict(description=_says[o], content=_problem) | (dict(headers=_retry) if o in (429, 503) else {})
+            for o in codes}
 
-_form = {"requestBody": dict(required=True, content={"multipart/form-data": dict(schema=dict(type="object", required=["file"], additionalProperties=False,
-    properties=dict(file=dict(type="string", format="binary", description="An image or a video"))))})}
-_links = {o: dict(operationId=o, parameters=dict(id="$response.body#/id")) for o in ("get_prediction", "delete_prediction", "get_report_html", "get_report_pdf", "get_report_json", "get_heatmap")}
-_answers = {200: dict(description="The verdict", links=_links), 202: dict(description="A job that goes on", model=PredictionJob, headers=_retry | dict(Location=dict(description="Where to ask", schema=dict(type="string"))), links=_links),
+_file_field = dict(type="string", format="binary", description="An image or a video")
+_fields = dict(type="object", required=["file"], additionalProperties=False, properties=dict(file=_file_field))
+_form = {"requestBody": dict(required=True, content={"multipart/form-data": dict(schema=_fields)})}
+_then = "get_prediction delete_prediction get_report_html get_report_pdf get_report_json get_heatmap".split()
+_links = {o: dict(operationId=o, parameters=dict(id="$response.body#/id")) for o in _then}
+_later = _retry | dict(Location=dict(description="Where to ask", schema=dict(type="string")))
+_answers = {200: dict(description="The verdict", links=_links),
+            202: dict(description="A job that goes on", model=PredictionJob, headers=_later, links=_links),
             **_problems(400, 408, 413, 415, 422, 429, 503, 507)}
 
+# %% ../../nbs/serve/55_api.ipynb #a8d80aee
+_seconds = Query(ge=0, le=LONGEST_WAIT,
+                 description=f"Seconds to wait for the verdict; {WAIT:g} where neither this nor Prefer says")
+_level = Query(ge=0, le=1, description="Probability of a forgery from which on a face is called FAKE")
+_preference = Header(max_length=200, description="wait=30 or respond-async, as in RFC 7240")
+
 def _add_sending(api:FastAPI, guarded:dict)->None:
-    @api.post("/v1/predictions", responses=_answers | guarded["responses"], dependencies=guarded["dependencies"], openapi_extra=_form)
+    names = dict(enum=[o.name for o in api.state.service.weights])
+    @api.post("/v1/predictions", responses=_answers | guarded["responses"], dependencies=guarded["dependencies"],
+              openapi_extra=_form)
     async def create_prediction(request:Request, response:Response,
-        wait:Annotated[float | None, Query(ge=0, le=LONGEST_WAIT, description=f"Seconds to wait for the verdict; {WAIT:g} where neither this nor Prefer says")] = None,
-        weights:str|None=Query(None, description="A name of /v1/weights", json_schema_extra=dict(enum=[o.name for o in api.state.service.weights])),
-        threshold:Annotated[float | None, Query(ge=0, le=1, description="Probability of a forgery from which on a face is called FAKE")] = None,
+        wait:Annotated[float | None, _seconds] = None,
+        weights:str|None=Query(None, description="A name of /v1/weights", json_schema_extra=names),
+        threshold:Annotated[float | None, _level] = None,
         report:Annotated[bool, Query(description="Make heatmap and reports too? Without, it is quicker")] = True,
-        prefer:Annotated[str | None, Header(max_length=200, description="wait=30 or respond-async, as in RFC 7240")] = None,
+        prefer:Annotated[str | None, _preference] = None,
     )->PredictionJob:
         "Judge a file."
         service = request.app.state.service
@@ -230,23 +263,31 @@ def _add_sending(api:FastAPI, guarded:dict)->None:
             service.jobs.cancel(job.id)
             raise Unavailable(job.error) if job.unavailable else HTTPException(422, job.error)
         response.headers["Location"] = f"{request.scope.get('root_path', '')}/v1/predictions/{job.id}"
-        if not job.done.done(): response.status_code, response.headers["Retry-After"] = 202, str(service.jobs.wait_seconds)
+        if not job.done.done():
+            response.status_code, response.headers["Retry-After"] = 202, str(service.jobs.wait_seconds)
         return show_job(job, service, request.scope.get("root_path", ""))
 
 # %% ../../nbs/serve/55_api.ipynb #77c925c2
 def _job(request:Request, id:str)->Job: # raises a problem where there is none
     if job := request.app.state.service.jobs.get(id): return job
-    raise HTTPException(404, f"There is no prediction {shown(id, 60)!r}, or none any more. Accepted: the id of one that was sent within the last {request.app.state.service.limits.keep_minutes:g} minutes.")
+    minutes = request.app.state.service.limits.keep_minutes
+    raise HTTPException(404, f"There is no prediction {shown(id, 60)!r}, or none any more. Accepted: the id of one "
+                             f"that was sent within the last {minutes:g} minutes.")
 
 def _reported(request:Request, id:str)->Job: # one with a report
     job = _job(request, id)
-    if not job.done.done(): raise HTTPException(409, f"{job.name} is still being looked at. Accepted: to ask again when its state is succeeded.")
+    if not job.done.done():
+        raise HTTPException(409, f"{job.name} is still being looked at. Accepted: to ask again when its state is "
+                                 "succeeded.")
     if job.state != "succeeded": raise HTTPException(409, f"There is no report: {job.error}")
-    if not job.result.page: raise HTTPException(409, f"{job.name} was judged without a report, as was asked. Accepted: to send it with report=true.")
+    if not job.result.page:
+        raise HTTPException(409, f"{job.name} was judged without a report, as was asked. Accepted: to send it with "
+                                 "report=true.")
     return job
 
 def _add_asking(api:FastAPI, guarded:dict)->None:
-    more = lambda *codes: dict(responses=_problems(422, *codes) | guarded["responses"], dependencies=guarded["dependencies"])
+    more = lambda *codes: dict(responses=_problems(422, *codes) | guarded["responses"],
+                               dependencies=guarded["dependencies"])
     @api.get("/v1/predictions/{id}", **more(404))
     async def get_prediction(request:Request, id:str,
         wait:Annotated[float, Query(ge=0, le=LONGEST_WAIT, description="Seconds to wait for the end, at most")] = 0,
@@ -264,17 +305,22 @@ def _add_asking(api:FastAPI, guarded:dict)->None:
 
 # %% ../../nbs/serve/55_api.ipynb #a7791cc2
 def _file(data:bytes, mime:str, name:str)->Response:
-    return Response(data, media_type=mime, headers={"Content-Disposition": f'attachment; filename="{name}"', "Content-Security-Policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"})
+    policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"', "Content-Security-Policy": policy}
+    return Response(data, media_type=mime, headers=headers)
 
 def _printed(request:Request, job:Job)->bytes: # the PDF; raises a problem where nothing here can print
     try: return request.app.state.service.jobs.print_report(job)
     except EngineError as e: raise Unavailable(str(e)) from None
 
 def _described(mime:str, *codes:int)->dict: # for the description
-    return {200: dict(description="The file", content={mime: dict(schema=dict(type="object") if mime == "application/json" else dict(type="string", format="binary"))})} | _problems(404, 409, 422, *codes)
+    schema = dict(type="object") if mime == "application/json" else dict(type="string", format="binary")
+    return {200: dict(description="The file", content={mime: dict(schema=schema)})} | _problems(404, 409, 422, *codes)
 
 def _add_reports(api:FastAPI, guarded:dict)->None:
-    def route(path, mime, *codes): return api.get(f"/v1/predictions/{{id}}/{path}", response_class=Response, responses=_described(mime, *codes) | guarded["responses"], dependencies=guarded["dependencies"])
+    def route(path, mime, *codes):
+        return api.get(f"/v1/predictions/{{id}}/{path}", response_class=Response,
+                       responses=_described(mime, *codes) | guarded["responses"], dependencies=guarded["dependencies"])
     @route("report.html", "text/html")
     async def get_report_html(request:Request, id:str):
         "The report as a page that needs nothing else."
@@ -315,14 +361,16 @@ def _add_state(api:FastAPI, guarded:dict)->None:
     async def get_ready(request:Request)->Ready:
         "Would a file be taken now?"
         service = request.app.state.service
-        if not getattr(service.jobs.engine, "ready", True): raise Unavailable("The engine is not ready. Accepted: to ask again in some seconds.")
+        if not getattr(service.jobs.engine, "ready", True):
+            raise Unavailable("The engine is not ready. Accepted: to ask again in some seconds.")
         with service.jobs.place(): pass
         return Ready(in_line=service.jobs.in_line, limits=service.limits)
 
 # %% ../../nbs/serve/55_api.ipynb #8fca5ca3
 class _Headers:
     "Every answer says that it is not to be kept, and is what it says it is."
-    extra = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+    extra = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"),
+             (b"referrer-policy", b"no-referrer")]
     def __init__(self, app): self.app = app
     async def __call__(self, scope, receive, send):
         async def more(message):
@@ -336,12 +384,16 @@ def create_api(
     root_path:str="", # Path of the API behind a proxy that removes it
 )->FastAPI: # An ASGI application
     "The API as an application, for this or any other ASGI server."
-    api = FastAPI(title="deepfake_nb", version=deepfake_nb.__version__, description="Tells real faces from forged ones in images and videos. What it says is a lead, not proof.",
-        docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", root_path=root_path, generate_unique_id_function=lambda o: o.name)
+    api = FastAPI(title="deepfake_nb", version=deepfake_nb.__version__,
+        description="Tells real faces from forged ones in images and videos. What it says is a lead, not proof.",
+        docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", root_path=root_path,
+        generate_unique_id_function=lambda o: o.name)
     api.state.service = service
     guarded = dict(dependencies=[Depends(_check_key)], responses=_problems(401)) if service.key else dict(dependencies=[], responses={})
     _add_problems(api)
     for add in (_add_sending, _add_asking, _add_reports, _add_state): add(api, guarded)
-    if origins: api.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST", "DELETE"], allow_headers=["Authorization", "Prefer"], expose_headers=["Location", "Retry-After"])
+    if origins:
+        api.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST", "DELETE"],
+                           allow_headers=["Authorization", "Prefer"], expose_headers=["Location", "Retry-After"])
     api.add_middleware(_Headers)
     return api

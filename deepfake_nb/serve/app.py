@@ -48,13 +48,16 @@ def gauge_html(
     "The probability as a bar."
     value, mark = 100 * prediction.probability, 100 * prediction.threshold
     side = lambda o: f"left:{o:.1f}%" if o <= 60 else f"right:{100 - o:.1f}%"
-    label = f"Probability of a forgery {percent(prediction.probability)}, called FAKE from {percent(prediction.threshold)} on"
-    return (f"<div class=\"dn-gauge\" role=\"img\" aria-label=\"{label}\"><i style=\"width:{value:.1f}%\"></i><b style=\"left:{mark:.1f}%\"></b>"
-            f"<span class=\"dn-above\" style=\"{side(mark)}\">FAKE from {percent(prediction.threshold)} on</span>"
-            f"<span class=\"dn-below\" style=\"{side(value)}\">this file: {percent(prediction.probability)}</span></div>")
+    here, limit = percent(prediction.probability), percent(prediction.threshold)
+    label = f"Probability of a forgery {here}, called FAKE from {limit} on"
+    return (f"<div class=\"dn-gauge\" role=\"img\" aria-label=\"{label}\">"
+            f"<i style=\"width:{value:.1f}%\"></i><b style=\"left:{mark:.1f}%\"></b>"
+            f"<span class=\"dn-above\" style=\"{side(mark)}\">FAKE from {limit} on</span>"
+            f"<span class=\"dn-below\" style=\"{side(value)}\">this file: {here}</span></div>")
 
 # %% ../../nbs/serve/15_app.ipynb #df787511
-def _paragraphs(name:str, kind:str, lines:list[str])->str: # a part of the verdict under a small title; nothing where there are no lines
+# a part of the verdict under a small title; nothing where there are no lines
+def _paragraphs(name:str, kind:str, lines:list[str])->str:
     text = bold_leads("".join(f"<p>{html.escape(o)}</p>" for o in lines))
     return f"<h3>{name}</h3><div class=\"dn-{kind}\">{text}</div>" if lines else ""
 
@@ -62,11 +65,16 @@ def verdict_html(
     prediction:Prediction, # Any
 )->str: # A box
     "The verdict in plain words: the word, why, what was not looked at, how often that is wrong."
-    unseen, listed = coverage_sentences(prediction.looked_at), lambda lines: "<ul>" + "".join(f"<li>{html.escape(o)}</li>" for o in lines) + "</ul>"
+    decision, unseen = prediction.decision, coverage_sentences(prediction.looked_at)
+    listed = lambda lines: "<ul>" + "".join(f"<li>{html.escape(o)}</li>" for o in lines) + "</ul>"
     notes = [o for o in prediction.notes if o not in unseen]
-    return (f"<section class=\"dn-verdict {prediction.decision}\" aria-label=\"Verdict\"><h2>{prediction.decision}</h2><p class=\"dn-lead\">{html.escape(headline(prediction))}</p>"
-            + (listed([REASONS[o] for o in prediction.reasons]) if prediction.reasons else "") + (gauge_html(prediction) if prediction.decision != INCONCLUSIVE else "")
-            + _paragraphs("What this rests on", "why", why_sentences(prediction)) + _paragraphs("Not looked at", "unseen", unseen) + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
+    return (f"<section class=\"dn-verdict {decision}\" aria-label=\"Verdict\"><h2>{decision}</h2>"
+            f"<p class=\"dn-lead\">{html.escape(headline(prediction))}</p>"
+            + (listed([REASONS[o] for o in prediction.reasons]) if prediction.reasons else "")
+            + (gauge_html(prediction) if decision != INCONCLUSIVE else "")
+            + _paragraphs("What this rests on", "why", why_sentences(prediction))
+            + _paragraphs("Not looked at", "unseen", unseen)
+            + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
             + (f"<h3>To note</h3><div class=\"dn-trust\">{listed(notes)}</div>" if notes else "") + "</section>")
 
 # %% ../../nbs/serve/15_app.ipynb #fbdaf807
@@ -80,14 +88,22 @@ def timeline_html(
     lines = [o for o in prediction.faces if o.timeline]
     end = max([prediction.looked_at.get("seconds_in_file", 0), *(o.time for face in lines for o in face.timeline)]) or 1
     x, y = (lambda t: 60 + 630 * t / end), (lambda p: 24 + 120 * (1 - p))
-    dots = lambda face: "".join(f"<circle cx='{x(o.time):.1f}' cy='{y(o.probability):.1f}' r='3.5'/>" for o in face.timeline)
+    dots = lambda face: "".join(f"<circle cx='{x(o.time):.1f}' cy='{y(o.probability):.1f}' r='3.5'/>"
+                                for o in face.timeline)
     path = lambda face: " ".join(f"{x(o.time):.1f},{y(o.probability):.1f}" for o in face.timeline)
-    grid = "".join(f"<text x='54' y='{y(o) + 5:.0f}' text-anchor='end'>{o:.0%}</text><line x1='60' x2='690' y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
-    curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'><polyline points='{path(o)}' fill='none'/>{dots(o)}</g>" for o in lines)
-    bands = "".join(f"<rect x='{x(o.start):.1f}' width='{max(3, x(o.end) - x(o.start)):.1f}' y='20' height='128' fill='#b42318' opacity='.15'><title>{o.start:.1f} to {o.end:.1f} s: {percent(o.probability)}</title></rect>" for o in prediction.segments)
-    level, seen = y(prediction.threshold), f"Estimated probability of a forgery over time, for {len(lines)} {'person' if len(lines) == 1 else 'people'}"
+    grid = "".join(f"<text x='54' y='{y(o) + 5:.0f}' text-anchor='end'>{o:.0%}</text>"
+                   f"<line x1='60' x2='690' y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
+    curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'>"
+                     f"<polyline points='{path(o)}' fill='none'/>{dots(o)}</g>" for o in lines)
+    bands = "".join(f"<rect x='{x(o.start):.1f}' width='{max(3, x(o.end) - x(o.start)):.1f}' y='20' height='128' "
+                    f"fill='#b42318' opacity='.15'>"
+                    f"<title>{o.start:.1f} to {o.end:.1f} s: {percent(o.probability)}</title></rect>"
+                    for o in prediction.segments)
+    level, who = y(prediction.threshold), f"{len(lines)} {'person' if len(lines) == 1 else 'people'}"
+    seen = f"Estimated probability of a forgery over time, for {who}"
     return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{bands}{grid}"
-            f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/><text x='690' y='{level - 5 if level > 40 else 18:.1f}' text-anchor='end'>FAKE from here on</text>"
+            f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/>"
+            f"<text x='690' y='{level - 5 if level > 40 else 18:.1f}' text-anchor='end'>FAKE from here on</text>"
             f"{curves}<line x1='{x(time):.1f}' x2='{x(time):.1f}' y1='20' y2='148' stroke='#1d4f91' stroke-width='2'/>"
             f"<text x='60' y='170'>0 s</text><text x='690' y='170' text-anchor='end'>{end:.1f} s</text></svg>")
 
@@ -122,7 +138,9 @@ class DetectorApp(widgets.VBox):
         background:bool=True, # Work in a thread? Without, each call returns when its work is done
     ):
         self.engine, self.background = engine or find_engine(), background
-        if not (place := os.environ.get("DEEPFAKE_NB_APP_FOLDER")): sweep("visitor-") # of notebooks that were killed; a server sweeps by itself
+        # of notebooks that were killed; a server sweeps by itself
+        if not (place := os.environ.get("DEEPFAKE_NB_APP_FOLDER")):
+            sweep("visitor-")
         self.own = OwnedFolder("visitor-", place)
         self.folder, self.refused = self.own.path, [] # sentences about files that came while another one was looked at
         atexit.register(self.close_session)
@@ -130,10 +148,12 @@ class DetectorApp(widgets.VBox):
         megabytes = max_megabytes or float(os.environ.get("DEEPFAKE_NB_MAX_MEGABYTES", 200))
         self.status = Status()
         self.upload = Upload(self.folder, self._arrived, self._progress, max_bytes=int(megabytes * 1e6),
-            hint=f"or drop it here. Images (JPEG, PNG, WebP, HEIC...) and videos (MP4, MOV, MKV, WebM...) up to {megabytes:g} MB")
+            hint="or drop it here. Images (JPEG, PNG, WebP, HEIC...) and videos (MP4, MOV, MKV, WebM...) up to "
+                 f"{megabytes:g} MB")
         self._make_buttons()
         self._make_results()
-        children = [widgets.HTML(_intro), self.upload, self.samples, self.preview, self.actions, self.advanced, self.status, self.results]
+        children = [widgets.HTML(_intro), self.upload, self.samples, self.preview, self.actions, self.advanced,
+                    self.status, self.results]
         super().__init__(children)
         self.add_class("dn-app")
 
@@ -157,13 +177,18 @@ def _make_buttons(self):
     self.remove_button = _button("Remove my file", "", self.remove, disabled=True)
     self.samples = _row(*[_button(k, "", lambda v=v: self.take(_assets/"app"/v, v)) for k, v in SAMPLES.items()])
     self.preview = widgets.HTML()
-    self.fold_button = widgets.ToggleButton(description="Advanced settings", tooltip="Show or hide threshold and weights")
+    self.fold_button = widgets.ToggleButton(description="Advanced settings",
+                                            tooltip="Show or hide threshold and weights")
     self.actions = _row(self.detect_button, self.remove_button, self.fold_button)
     self.weights = widgets.Dropdown(description="Weights", style=dict(description_width="6rem"))
-    self.threshold = widgets.FloatSlider(description="FAKE from", min=.01, max=.99, step=.01, readout_format=".0%", continuous_update=False, style=dict(description_width="6rem"), layout=dict(width="100%", max_width="30rem"))
-    self.own_threshold = _button("Use the measured threshold", "", self._reset_threshold, layout=dict(align_self="flex-start"))
-    self.advanced = widgets.VBox([widgets.HTML("<p class=\"dn-soft\">The threshold was chosen when the weights were measured. At another one, the rate of false alarms is not known.</p>"),
-                                  self.weights, self.threshold, self.own_threshold], layout=dict(display="none"))
+    self.threshold = widgets.FloatSlider(description="FAKE from", min=.01, max=.99, step=.01, readout_format=".0%",
+                                         continuous_update=False, style=dict(description_width="6rem"),
+                                         layout=dict(width="100%", max_width="30rem"))
+    self.own_threshold = _button("Use the measured threshold", "", self._reset_threshold,
+                                 layout=dict(align_self="flex-start"))
+    about = widgets.HTML("<p class=\"dn-soft\">The threshold was chosen when the weights were measured. At another "
+                         "one, the rate of false alarms is not known.</p>")
+    self.advanced = widgets.VBox([about, self.weights, self.threshold, self.own_threshold], layout=dict(display="none"))
     self.advanced.add_class("dn-advanced")
     self.fold_button.observe(lambda change: self._unfold(change.new), "value")
     self.weights.observe(lambda change: self._reset_threshold(), "value")
@@ -184,12 +209,16 @@ DetectorApp._make_buttons, DetectorApp._unfold, DetectorApp._reset_threshold = _
 def _make_results(self):
     self.verdict, self.pictures, self.timeline, self.frame, self.downloads = (widgets.HTML() for _ in range(5))
     self.frame.add_class("dn-frame")
-    self.position = widgets.IntSlider(description="Frame", min=1, max=1, style=dict(description_width="4rem"), layout=dict(width="100%"))
+    self.position = widgets.IntSlider(description="Frame", min=1, max=1, style=dict(description_width="4rem"),
+                                      layout=dict(width="100%"))
     self.position.observe(lambda change: self._show_frame(), "value")
     step = lambda by: setattr(self.position, "value", min(self.position.max, max(1, self.position.value + by)))
-    steps = _row(_button("Previous frame", "", lambda: step(-1)), _button("Next frame", "", lambda: step(1)), _button("Most suspicious frame", "", self._worst))
-    self.browser = widgets.VBox([widgets.HTML("<h2>Frame by frame</h2>"), self.timeline, self.position, steps, self.frame], layout=dict(display="none"))
-    self.results = widgets.VBox([self.verdict, self.downloads, self.pictures, self.browser], layout=dict(display="none"))
+    steps = _row(_button("Previous frame", "", lambda: step(-1)), _button("Next frame", "", lambda: step(1)),
+                 _button("Most suspicious frame", "", self._worst))
+    title = widgets.HTML("<h2>Frame by frame</h2>")
+    self.browser = widgets.VBox([title, self.timeline, self.position, steps, self.frame], layout=dict(display="none"))
+    self.results = widgets.VBox([self.verdict, self.downloads, self.pictures, self.browser],
+                                layout=dict(display="none"))
 
 def _worst(self): # the frame with the highest estimate of anybody
     times = [o.time for o in self.result.frames]
@@ -231,7 +260,8 @@ def _progress(self, text:str, share:float, problem:bool)->None: # names come fro
 def _arrived(self, path:Path, name:str)->None:
     if not self.upload.busy: return self.take(path, name)
     self._delete(path)
-    self._progress(f"{shown_name(name)} was not taken: another file was being looked at. Accepted: to choose it again.", -1., True)
+    self._progress(f"{shown_name(name)} was not taken: another file was being looked at. Accepted: to choose it again.",
+                   -1., True)
 
 DetectorApp._start, DetectorApp._set_busy, DetectorApp._progress, DetectorApp._arrived = _start, _set_busy, _progress, _arrived
 
@@ -278,9 +308,12 @@ DetectorApp.take, DetectorApp._delete, DetectorApp._forget, DetectorApp.remove =
 def detect(self)->None:
     "Judge the file that was chosen."
     chosen = dict(weights=self.weights.value, threshold=self.threshold.value) if self.weights.options else {}
-    if chosen and abs(chosen["threshold"] - self.choices.get(chosen["weights"], 9)) < .005: chosen["threshold"] = None # the measured one; a slider has steps
+    # the measured one; a slider has steps
+    if chosen and abs(chosen["threshold"] - self.choices.get(chosen["weights"], 9)) < .005:
+        chosen["threshold"] = None
     def work():
-        self.result = self.engine.examine(self.file, self.name, say=lambda text, share: self.status.say(text, share), **chosen)
+        self.result = self.engine.examine(self.file, self.name, say=lambda text, share: self.status.say(text, share),
+                                          **chosen)
         self._show_result()
         self._offer_report()
         return f"Done. {self.result.prediction.decision}: {verdict_sentences(self.result.prediction)[0]}"
@@ -289,9 +322,12 @@ def detect(self)->None:
 def _show_result(self)->None:
     prediction = self.result.prediction
     self.verdict.value = verdict_html(prediction)
-    pictures = "".join(picture_html(o.data, o.mime, o.caption, wide=o.name.startswith("person-")) for o in self.result.pictures if not o.name.startswith("timeline-"))
+    pictures = "".join(picture_html(o.data, o.mime, o.caption, wide=o.name.startswith("person-"))
+                       for o in self.result.pictures if not o.name.startswith("timeline-"))
     hint = "<p class=\"dn-soft\">Red marks the places that spoke most for a forgery in the eyes of the network. That is where it looked; it is not a map of what was altered. Where nothing spoke for a forgery, there is no colour.</p>"
-    self.pictures.value = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint if 'heatmap' in [o.name for o in self.result.pictures] else ''}" if pictures else ""
+    if not any(o.name == "heatmap" for o in self.result.pictures): hint = ""
+    page = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint}"
+    self.pictures.value = page if pictures else ""
     self.browser.layout.display = "flex" if self.result.frames else "none"
     if self.result.frames:
         self.position.max = len(self.result.frames)

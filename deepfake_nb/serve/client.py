@@ -51,8 +51,9 @@ class RemoteJob:
 
 def _job(d:dict)->RemoteJob: # from an answer
     time = lambda text: text and datetime.fromisoformat(text.replace("Z", "+00:00"))
-    return RemoteJob(d["id"], d["name"], d["state"], d["progress"]["share"], d["progress"]["text"], d["prediction"] and prediction_from_dict(d["prediction"]),
-        d["problem"] and d["problem"]["detail"], time(d["expires"]), d["links"])
+    return RemoteJob(d["id"], d["name"], d["state"], d["progress"]["share"], d["progress"]["text"],
+        d["prediction"] and prediction_from_dict(d["prediction"]), d["problem"] and d["problem"]["detail"],
+        time(d["expires"]), d["links"])
 
 # %% ../../nbs/serve/65_client.ipynb #a0b33cc0
 PIECE = 1 << 16 # bytes
@@ -62,7 +63,8 @@ def _form(path:Path)->tuple[str, int, Iterator[bytes]]: # content type, length, 
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\nContent-Type: application/octet-stream\r\n\r\n'.encode()
     tail = f"\r\n--{boundary}--\r\n".encode()
     try: file = path.open("rb")
-    except OSError as e: raise ClientError(f"{path}: cannot be read ({e.strerror}). Accepted: an image or a video.") from None
+    except OSError as e:
+        raise ClientError(f"{path}: cannot be read ({e.strerror}). Accepted: an image or a video.") from None
     size = os.fstat(file.fileno()).st_size
     def pieces():
         left = size
@@ -84,18 +86,22 @@ class Client:
         patience:float=300., # Seconds for which a service that is full or not ready is asked again
     ): # Raises `ClientError`
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname: raise ClientError(f"{url!r} is no address. Accepted: http://HOST:PORT or https://HOST")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ClientError(f"{url!r} is no address. Accepted: http://HOST:PORT or https://HOST")
         self.url, self.timeout, self.patience = url.rstrip("/"), timeout, patience
-        self._parts, self._key = parts, key if key is not None else os.environ.get("DEEPFAKE_NB_API_KEY") # not shown by `repr`
+        # not shown by `repr`
+        self._parts, self._key = parts, key if key is not None else os.environ.get("DEEPFAKE_NB_API_KEY")
 
     def __repr__(self)->str: return f"Client({self.url!r})"
 
     def _connect(self)->http.client.HTTPConnection:
         o = self._parts
         if o.scheme == "http": return http.client.HTTPConnection(o.hostname, o.port, timeout=self.timeout)
-        return http.client.HTTPSConnection(o.hostname, o.port, timeout=self.timeout, context=ssl.create_default_context())
+        return http.client.HTTPSConnection(o.hostname, o.port, timeout=self.timeout,
+                                           context=ssl.create_default_context())
 
-    def _ask(self, method:str, path:str, file:Path|None=None, **query)->bytes: # the body of the answer; raises `ClientError`
+    # the body of the answer; raises `ClientError`
+    def _ask(self, method:str, path:str, file:Path|None=None, **query)->bytes:
         told = urlencode({k: str(v).lower() if isinstance(v, bool) else v for k, v in query.items() if v is not None})
         headers, body = {"Authorization": f"Bearer {self._key}"} if self._key else {}, None
         if file is not None:
@@ -103,22 +109,29 @@ class Client:
             headers["Content-Length"] = str(length)
         connection = self._connect()
         try:
-            try: connection.request(method, self._parts.path.rstrip("/") + path + (f"?{told}" if told else ""), body, headers)
+            try:
+                connection.request(method, self._parts.path.rstrip("/") + path + (f"?{told}" if told else ""), body,
+                                   headers)
             except (BrokenPipeError, ConnectionResetError): pass # it may have answered before it had everything
             answer = connection.getresponse()
             return _checked(answer.status, answer.headers, answer.read())
-        except (OSError, http.client.HTTPException) as e: raise ClientError(f"{self.url} does not answer ({getattr(e, 'strerror', None) or str(e) or type(e).__name__}). Accepted: the address of a running deepfake-api.") from None
+        except (OSError, http.client.HTTPException) as e:
+            why = getattr(e, "strerror", None) or str(e) or type(e).__name__
+            raise ClientError(f"{self.url} does not answer ({why}). Accepted: the address of a running "
+                              "deepfake-api.") from None
         finally: connection.close()
 
 # %% ../../nbs/serve/65_client.ipynb #994eb91c
 def _checked(status:int, headers, body:bytes)->bytes: # the same body; raises `ApiError`
     if 200 <= status < 300: return body
     try: detail = str(json.loads(body)["detail"])
-    except (ValueError, KeyError, TypeError): detail = f"The service answered with status {status} and no sentence. Accepted: a deepfake-api at this address."
+    except (ValueError, KeyError, TypeError):
+        detail = f"The service answered with status {status} and no sentence. Accepted: a deepfake-api at this address."
     after = headers.get("Retry-After", "")
     raise ApiError(status, detail, float(after) if after.isdigit() else None)
 
-def _patiently(self:Client, *arguments, **query)->bytes: # as `_ask`, again and again where the service is full or not ready
+# as `_ask`, again and again where the service is full or not ready
+def _patiently(self:Client, *arguments, **query)->bytes:
     end = time.monotonic() + self.patience
     while True:
         try: return self._ask(*arguments, **query)
@@ -137,7 +150,8 @@ def submit(self:Client,
     wait:float=0., # Seconds to wait for the verdict, at most 60
 )->RemoteJob: # May be done already; raises `ApiError`, for instance where the file cannot be read, and `ClientError`
     "Send a file."
-    return _job(json.loads(self._patiently("POST", "/v1/predictions", Path(path), wait=wait, weights=weights, threshold=threshold, report=report)))
+    return _job(json.loads(self._patiently("POST", "/v1/predictions", Path(path), wait=wait, weights=weights,
+                                           threshold=threshold, report=report)))
 
 def job(self:Client,
     id:str, # As `RemoteJob.id` says
@@ -154,7 +168,8 @@ def wait(self:Client,
     end = None if seconds is None else time.monotonic() + seconds
     while not job.done:
         left = 30. if end is None else end - time.monotonic()
-        if left <= 0: raise ClientError(f"{job.name} was not judged within {seconds:g} seconds. Accepted: to wait longer.")
+        if left <= 0:
+            raise ClientError(f"{job.name} was not judged within {seconds:g} seconds. Accepted: to wait longer.")
         job = self.job(job.id, min(30., left))
     if job.state == "failed": raise ApiError(422, job.error)
     return job
@@ -174,7 +189,8 @@ def cancel(self:Client, job:RemoteJob)->None: # Raises `ApiError` where it was f
 Client.submit, Client.job, Client.wait, Client.predict, Client.cancel = submit, job, wait, predict, cancel
 
 # %% ../../nbs/serve/65_client.ipynb #b5a34a4e
-KINDS = dict(html="report.html", pdf="report.pdf", json="report.json", heatmap="heatmap.jpg") # what there is, and the file it becomes
+# what there is, and the file it becomes
+KINDS = dict(html="report.html", pdf="report.pdf", json="report.json", heatmap="heatmap.jpg")
 
 def report(self:Client,
     job:RemoteJob, # One that succeeded
@@ -182,13 +198,15 @@ def report(self:Client,
     *kinds:str, # Of `KINDS`; none: all of them that there are
 )->dict[str, Path]: # The files that were written; raises `ApiError` for one that was named and that there is not
     "Fetch the evidence."
-    if odd := set(kinds) - set(KINDS): raise ClientError(f"{', '.join(sorted(odd))}: no such evidence. Accepted: {', '.join(KINDS)}.")
+    if odd := set(kinds) - set(KINDS):
+        raise ClientError(f"{', '.join(sorted(odd))}: no such evidence. Accepted: {', '.join(KINDS)}.")
     files = {}
     for kind in kinds or KINDS:
         path = f"/v1/predictions/{quote(job.id, safe='')}/{KINDS[kind].removesuffix('.jpg')}"
         try: data = self._ask("GET", path)
         except ApiError as e:
-            if kinds or (kind, e.status) not in (("heatmap", 409), ("pdf", 503)): raise # nobody was judged, or nothing there can print
+            # nobody was judged, or nothing there can print
+            if kinds or (kind, e.status) not in (("heatmap", 409), ("pdf", 503)): raise
             continue
         files[kind] = Path(folder)/KINDS[kind]
         with atomic_write(files[kind]) as temporary: temporary.write_bytes(data)

@@ -54,7 +54,8 @@ def problem_sentence(
     name:str, # What its owner calls it
 )->str: # Plain text
     "What went wrong, for the owner of a file."
-    if isinstance(error, FileError) and error.path == str(file): return f"{shown_name(name)}: {error.found}. Accepted: {error.accepted}."
+    if isinstance(error, FileError) and error.path == str(file):
+        return f"{shown_name(name)}: {error.found}. Accepted: {error.accepted}."
     if isinstance(error, DeepfakeError): return str(error).replace(str(file), shown_name(name))
     logger.error("unexpected error", exc_info=error)
     return f"{shown_name(name)} could not be examined because of an unexpected error ({type(error).__name__})."
@@ -79,8 +80,10 @@ def _frame_views(prediction:Prediction, media)->list[FrameView]:
     for face, clip in zip(prediction.faces, prediction.evidence):
         for number, score in zip(clip.frame_indices, face.timeline): seen.setdefault(number, []).append((face, score))
     def view(number, people):
-        picture, names = media.frames[number], [f"Person {o.person + 1}: {percent(score.probability)}" for o, score in people]
-        for (face, score), name in zip(people[::-1], names[::-1]): picture = draw_box(picture, score.box, name, COLOURS[face.decision])
+        picture = media.frames[number]
+        names = [f"Person {o.person + 1}: {percent(score.probability)}" for o, score in people]
+        for (face, score), name in zip(people[::-1], names[::-1]):
+            picture = draw_box(picture, score.box, name, COLOURS[face.decision])
         return FrameView(float(media.times[number]), ", ".join(names), _jpeg(picture))
     return [view(*o) for o in sorted(seen.items())]
 
@@ -120,8 +123,10 @@ class Engine:
         except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
         length = f", {media.duration:.1f} seconds" if media.kind == "video" else ""
         size = Path(file).stat().st_size
-        text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, " + (f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB")
-        return Preview(media.kind, text, _jpeg(_film_strip(media.frames) if media.kind == "video" else media.frames[0], 720))
+        size = f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB"
+        text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, {size}"
+        picture = _film_strip(media.frames) if media.kind == "video" else media.frames[0]
+        return Preview(media.kind, text, _jpeg(picture, 720))
 
 # %% ../../nbs/serve/10_engine.ipynb #a52cec7e
 def examine(self:Engine,
@@ -130,7 +135,8 @@ def examine(self:Engine,
     weights:str|None=None, # One of `choices`; None: the first
     threshold:float|None=None, # Probability in [0, 1]; None: that of the weights
     say:Callable=lambda text, share: None, # Called with a sentence and the share done, in [0, 1]
-    evidence:bool=True, # Explain the verdict and write the report too? Without, `pictures`, `frames`, `page` and `record` are empty
+    # Explain the verdict and write the report too? Without, `pictures`, `frames`, `page` and `record` are empty
+    evidence:bool=True,
 )->Examination: # Raises `EngineError`
     "Judge a file, explain the verdict, and write the report."
     if self._lock.locked(): say("Waiting: another file is being examined.", 0.)
@@ -177,7 +183,8 @@ def record_file(
 )->bytes: # A report.json
     "The evidence for programs, with the hashes of the pages."
     files = {"report.html": page.encode()} | ({"report.pdf": pdf} if pdf else {})
-    return (json.dumps(record | dict(files={k: hashlib.sha256(v).hexdigest() for k, v in files.items()}), indent=2) + "\n").encode()
+    hashes = {k: hashlib.sha256(v).hexdigest() for k, v in files.items()}
+    return (json.dumps(record | dict(files=hashes), indent=2) + "\n").encode()
 
 # %% ../../nbs/serve/10_engine.ipynb #d0eb88c5
 _methods = ("choices", "preview", "examine", "print_page")
@@ -219,7 +226,8 @@ class RemoteEngine:
             with Client(self.address, authkey=self.key) as connection:
                 connection.send((method, arguments))
                 while (message := connection.recv())[0] == "say": say(*message[1:])
-        except (EOFError, OSError): raise EngineGone("The examination was interrupted. Please try again in a moment.") from None
+        except (EOFError, OSError):
+            raise EngineGone("The examination was interrupted. Please try again in a moment.") from None
         if message[0] == "error": raise EngineError(message[1])
         return message[1]
 
@@ -227,7 +235,8 @@ class RemoteEngine:
     def preview(self, file, name): return self._ask("preview", file=str(file), name=name)
     def print_page(self, page): return self._ask("print_page", page=page)
     def examine(self, file, name, weights=None, threshold=None, say=lambda text, share: None, evidence=True):
-        return self._ask("examine", say, file=str(file), name=name, weights=weights, threshold=threshold, evidence=evidence)
+        return self._ask("examine", say, file=str(file), name=name, weights=weights, threshold=threshold,
+                         evidence=evidence)
 
 def find_engine()->Engine|RemoteEngine: # The one that `DEEPFAKE_NB_ENGINE` names, else one in this process
     "The engine to use here."

@@ -29,8 +29,12 @@ def read_key(
     if file is None and named is None: return None
     where = KEY if file is None else f"--key-file {file}"
     try: key = named if file is None else Path(file).read_text(encoding="utf-8")
-    except (OSError, ValueError) as e: raise DeepfakeError(f"{where}: cannot be read ({getattr(e, 'strerror', None) or type(e).__name__}). Accepted: a file with the key.") from None
-    if not re.fullmatch(r"[!-~]{%d,1000}" % SHORTEST_KEY, key := key.strip()): raise DeepfakeError(f"{where}: not a key. Accepted: {SHORTEST_KEY} or more letters, digits and signs without spaces.")
+    except (OSError, ValueError) as e:
+        raise DeepfakeError(f"{where}: cannot be read ({getattr(e, 'strerror', None) or type(e).__name__}). Accepted: "
+                            "a file with the key.") from None
+    if not re.fullmatch(r"[!-~]{%d,1000}" % SHORTEST_KEY, key := key.strip()):
+        raise DeepfakeError(f"{where}: not a key. Accepted: {SHORTEST_KEY} or more letters, digits and signs without "
+                            "spaces.")
     return key
 
 # %% ../../nbs/serve/60_hosting.ipynb #4bf7cb4c
@@ -56,8 +60,12 @@ def weights_here(
     return [Weights(name=o.stem, threshold=weights_info(o)["config"]["threshold"], sha256=sha256_file(o), default=o == paths[0]) for o in paths]
 
 def _listen(host:str, port:int)->socket.socket: # raises `DeepfakeError`
-    try: return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
-    except (OSError, OverflowError) as e: raise DeepfakeError(f"Nothing can be served at {host}, port {port} ({getattr(e, 'strerror', None) or e}). Accepted: an address of this computer and a free port; 0 takes any.") from None
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                                    backlog=128)
+    except (OSError, OverflowError) as e:
+        raise DeepfakeError(f"Nothing can be served at {host}, port {port} ({getattr(e, 'strerror', None) or e}). "
+                            "Accepted: an address of this computer and a free port; 0 takes any.") from None
 
 def serve_api(
     port:int=8000, # 0: any free one
@@ -76,10 +84,12 @@ def serve_api(
     except DeepfakeError as e: return print(f"deepfake-api: error: {e}", file=sys.stderr) or 2
     sweep("deepfake-api-") # of servers that were killed
     own = OwnedFolder("deepfake-api-")
-    if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)) # uvicorn calls it when it has closed
+    if threading.current_thread() is threading.main_thread(): # uvicorn calls it when it has closed
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with listening, engine_address(own.path) as address:
-            return _serve(own.path, EngineProcess(own.path, address, weights, device), listening, choices, limits or Limits(), key, origins, root_path)
+            return _serve(own.path, EngineProcess(own.path, address, weights, device), listening, choices,
+                          limits or Limits(), key, origins, root_path)
     except KeyboardInterrupt: return 0
     finally: own.remove()
 
@@ -90,14 +100,19 @@ def _serve(folder:Path, engine:EngineProcess, listening, choices, limits:Limits,
         (folder/"uploads").mkdir(mode=0o700)
         api = create_api(Service(jobs, folder/"uploads", choices, limits, key), origins, root_path)
         host, port = listening.getsockname()[:2]
-        print(f"deepfake-api: http://{f'[{host}]' if ':' in host else host}:{port}{root_path}/v1/openapi.json", file=sys.stderr, flush=True)
-        if key is None and not host.startswith(("127.", "::1")): print(f"deepfake-api: no key is set, so everybody who reaches {host} can use it. Accepted: {KEY} or --key-file.", file=sys.stderr, flush=True)
-        config = uvicorn.Config(api, log_level="warning", access_log=False, server_header=False, proxy_headers=False, lifespan="off", timeout_graceful_shutdown=10)
+        print(f"deepfake-api: http://{f'[{host}]' if ':' in host else host}:{port}{root_path}/v1/openapi.json",
+              file=sys.stderr, flush=True)
+        if key is None and not host.startswith(("127.", "::1")):
+            print(f"deepfake-api: no key is set, so everybody who reaches {host} can use it. Accepted: {KEY} or "
+                  "--key-file.", file=sys.stderr, flush=True)
+        config = uvicorn.Config(api, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
+                                lifespan="off", timeout_graceful_shutdown=10)
         _Server(config, jobs, engine.failed).run(sockets=[listening])
     finally:
         jobs.stop()
         engine.close()
         jobs.close()
     if not engine.failed.is_set(): return 0
-    print(f"deepfake-api: error: the engine did not start ({engine.starts} {'try' if engine.starts == 1 else 'tries'}); what it said stands above.", file=sys.stderr)
+    print(f"deepfake-api: error: the engine did not start ({engine.starts} "
+          f"{'try' if engine.starts == 1 else 'tries'}); what it said stands above.", file=sys.stderr)
     return 1

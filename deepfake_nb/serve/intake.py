@@ -40,7 +40,9 @@ class _Form:
         if self.name is not None: raise IntakeError(422, f"The form has more than one part. Accepted: {FORM}.")
     def _grow(self, which, piece):
         self._header[which] += piece
-        if len(self._header[which]) > LONGEST_HEADER: raise IntakeError(422, f"A part of the form has a header of more than {LONGEST_HEADER} bytes. Accepted: {FORM}.")
+        if len(self._header[which]) > LONGEST_HEADER:
+            raise IntakeError(422, f"A part of the form has a header of more than {LONGEST_HEADER} bytes. Accepted: "
+                                   f"{FORM}.")
     def on_header_field(self, data, start, end): self._grow(0, data[start:end])
     def on_header_value(self, data, start, end): self._grow(1, data[start:end])
     def on_header_end(self):
@@ -49,7 +51,8 @@ class _Form:
     def on_headers_finished(self):
         kind, options = parse_options_header(self._disposition)
         field = shown(options.get(b"name", b"").decode(errors="replace"), 60)
-        if kind != b"form-data" or field != "file": raise IntakeError(422, f"The form has a part {field!r}. Accepted: {FORM}.")
+        if kind != b"form-data" or field != "file":
+            raise IntakeError(422, f"The form has a part {field!r}. Accepted: {FORM}.")
         self.name = shown_name(options.get(b"filename", b"").decode(errors="replace") or "file")
         if suffix := re.search(r"\.[A-Za-z0-9]{1,5}$", self.name): self.path = self.path.with_suffix(suffix[0].lower())
         self._out = self.path.open("xb")
@@ -72,7 +75,9 @@ def too_large(
 # %% ../../nbs/serve/50_intake.ipynb #e8e54e46
 def _parser(form:_Form, content_type:str)->MultipartParser: # raises `IntakeError`
     kind, options = parse_options_header(content_type)
-    if kind != b"multipart/form-data": raise IntakeError(415, f"The request holds {shown(kind.decode(errors='replace') or 'nothing that is named', 60)}. Accepted: {FORM}.")
+    if kind != b"multipart/form-data":
+        what = shown(kind.decode(errors="replace") or "nothing that is named", 60)
+        raise IntakeError(415, f"The request holds {what}. Accepted: {FORM}.")
     if not options.get(b"boundary"): raise IntakeError(422, f"The form has no boundary. Accepted: {FORM}.")
     heard = "on_part_begin on_header_field on_header_value on_header_end on_headers_finished on_part_data on_end".split()
     try: return MultipartParser(options[b"boundary"], {o: getattr(form, o) for o in heard})
@@ -82,9 +87,12 @@ async def _fill(form:_Form, parser:MultipartParser, stream:AsyncIterator[bytes])
     came = 0
     async for piece in stream:
         came += len(piece)
-        if came > form.max_bytes + LONGEST_HEADERS: raise too_large(form.name or "The form", form.max_bytes) # with whatever is around the file
+        if came > form.max_bytes + LONGEST_HEADERS: # with whatever is around the file
+            raise too_large(form.name or "The form", form.max_bytes)
         if piece: await asyncio.to_thread(parser.write, piece)
-    if not form.complete or form.name is None: raise IntakeError(422, f"The form {'ends before its file does' if form.name else 'has no file'}. Accepted: {FORM}.")
+    if not form.complete or form.name is None:
+        why = "ends before its file does" if form.name else "has no file"
+        raise IntakeError(422, f"The form {why}. Accepted: {FORM}.")
 
 async def take_in(
     stream:AsyncIterator[bytes], # The body of a request
@@ -101,8 +109,13 @@ async def take_in(
         finally: form.close()
     except BaseException as e:
         shutil.rmtree(place, ignore_errors=True)
-        if isinstance(e, asyncio.TimeoutError): raise IntakeError(408, f"The file did not arrive within {seconds:g} seconds. Accepted: a smaller file, or a faster connection.") from None
-        if isinstance(e, FormParserError): raise IntakeError(422, f"The form cannot be read ({shown(e, 200)}). Accepted: {FORM}.") from None
-        if isinstance(e, OSError) and e.errno: raise IntakeError(507, f"The file cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try again later.") from None
+        if isinstance(e, asyncio.TimeoutError):
+            raise IntakeError(408, f"The file did not arrive within {seconds:g} seconds. Accepted: a smaller file, or "
+                                   "a faster connection.") from None
+        if isinstance(e, FormParserError):
+            raise IntakeError(422, f"The form cannot be read ({shown(e, 200)}). Accepted: {FORM}.") from None
+        if isinstance(e, OSError) and e.errno:
+            raise IntakeError(507, f"The file cannot be stored here ({e.strerror}). Accepted: a smaller file, or to "
+                                   "try again later.") from None
         raise
     return form.path, form.name

@@ -25,7 +25,8 @@ __all__ = ['logger', 'TRIES', 'LONGEST_START', 'LONGEST_PRINT', 'Unavailable', '
            'Jobs', 'get', 'cancel', 'print_report', 'stop', 'close']
 
 # %% ../../nbs/serve/45_jobs.ipynb #1c205e22
-TRIES, LONGEST_START, LONGEST_PRINT = 2, 300., 120. # times that a file is tried, seconds for an engine to come up, seconds for a PDF
+# times that a file is tried, seconds for an engine to come up, seconds for a PDF
+TRIES, LONGEST_START, LONGEST_PRINT = 2, 300., 120.
 
 class Unavailable(DeepfakeError): "Nothing is wrong with the file: the service cannot look at it now."
 class Refused(Unavailable): "The line is full; `seconds` says after which time to come again."
@@ -47,18 +48,23 @@ class KeptEngine(RemoteEngine):
     @property
     def ready(self)->bool: return self.process.ready and not self.process.failed.is_set()
 
-    def _wait(self, say:Callable, after:int=-1)->int: # until an engine is up, for 3 seconds at least one younger than number `after`; its number
+    # until an engine is up, for 3 seconds at least one younger than number `after`; its number
+    def _wait(self, say:Callable, after:int=-1)->int:
         start = time.monotonic()
         while True:
             passed, number = time.monotonic() - start, self.process.starts
-            if self.process.failed.is_set(): raise Unavailable("The engine of this service does not start. Accepted: to try again when its operator has looked after it.")
+            if self.process.failed.is_set():
+                raise Unavailable("The engine of this service does not start. Accepted: to try again when its operator "
+                                  "has looked after it.")
             if self.process.ready and (number > after or passed > 3): return number
-            if passed > LONGEST_START: raise Unavailable("The engine of this service is not ready. Accepted: to try again later.")
+            if passed > LONGEST_START:
+                raise Unavailable("The engine of this service is not ready. Accepted: to try again later.")
             _pause(say)
 
 # %% ../../nbs/serve/45_jobs.ipynb #6b236833
 @contextmanager
-def _limited(self:KeptEngine, seconds:float)->Iterator[threading.Event]: # ends the engine after that time; the event says whether that happened
+# ends the engine after that time; the event says whether that happened
+def _limited(self:KeptEngine, seconds:float)->Iterator[threading.Event]:
     overdue = threading.Event()
     def end():
         overdue.set()
@@ -74,15 +80,19 @@ def _examine(self:KeptEngine, file, name, weights=None, threshold=None, say=lamb
         with self._limited(self.seconds) as overdue:
             try: return RemoteEngine.examine(self, file, name, weights, threshold, say, evidence)
             except EngineGone: logger.warning("the engine went away while it examined a file")
-        if overdue.is_set(): raise EngineError(f"{shown_name(name)}: not examined within {self.seconds:g} seconds. Accepted: a shorter or smaller file.")
-    raise EngineError(f"{shown_name(name)}: the engine went away {TRIES} times while it examined this file. Accepted: another file, or the same one in another format.")
+        if overdue.is_set():
+            raise EngineError(f"{shown_name(name)}: not examined within {self.seconds:g} seconds. Accepted: a shorter "
+                              "or smaller file.")
+    raise EngineError(f"{shown_name(name)}: the engine went away {TRIES} times while it examined this file. Accepted: "
+                      "another file, or the same one in another format.")
 
 def _print_page(self:KeptEngine, page)->bytes: # raises `EngineError`, `Unavailable`
     self._wait(lambda text, share: None)
     with self._limited(LONGEST_PRINT) as overdue:
         try: return RemoteEngine.print_page(self, page)
         except EngineGone: pass
-    if overdue.is_set(): raise EngineError(f"The report was not printed within {LONGEST_PRINT:g} seconds. Accepted: the report as HTML.")
+    if overdue.is_set():
+        raise EngineError(f"The report was not printed within {LONGEST_PRINT:g} seconds. Accepted: the report as HTML.")
     raise Unavailable("The printing was interrupted. Accepted: to ask once more.")
 
 KeptEngine._limited, KeptEngine.examine, KeptEngine.print_page = _limited, _examine, _print_page
@@ -123,7 +133,8 @@ class Job:
 
     @property
     def weight(self)->int: # bytes that are kept for it
-        return len(self.pdf or b"") + (len(self.result.page) + sum(len(o.data) for o in self.result.pictures) if self.result else 0)
+        shown = len(self.result.page) + sum(len(o.data) for o in self.result.pictures) if self.result else 0
+        return len(self.pdf or b"") + shown
 
 # %% ../../nbs/serve/45_jobs.ipynb #0fe6b08f
 class Jobs:
@@ -136,7 +147,8 @@ class Jobs:
         keep_megabytes:float=256., # Of all results together
     ):
         self.engine, self.queue, self.keep = engine, queue, (keep_minutes * 60, keep_results, keep_megabytes * 1e6)
-        self.jobs, self._waiting, self._arriving, self._pace = {}, deque(), 0, 1. # id -> job in order of coming; seconds for a file, lately
+        # id -> job in order of coming; seconds for a file, lately
+        self.jobs, self._waiting, self._arriving, self._pace = {}, deque(), 0, 1.
         self._changed, self._printing, self.stopping = threading.Condition(), threading.Lock(), False
         self._worker = threading.Thread(target=self._work, daemon=True)
         self._worker.start()
@@ -152,7 +164,9 @@ class Jobs:
     def place(self)->Iterator[None]: # for a file that is on its way; raises `Refused`, `Unavailable`
         with self._changed:
             if self.stopping: raise Unavailable("The service is being stopped. Accepted: to try again later.")
-            if self.in_line >= self.queue: raise Refused(f"{self.in_line} files are in line, and no more are taken. Accepted: to try again in {self.wait_seconds} seconds.")
+            if self.in_line >= self.queue:
+                raise Refused(f"{self.in_line} files are in line, and no more are taken. Accepted: to try again in "
+                              f"{self.wait_seconds} seconds.")
             self._arriving += 1
         try: yield
         finally:
@@ -170,7 +184,8 @@ class Jobs:
 # %% ../../nbs/serve/45_jobs.ipynb #462af932
 def _forget_old(self:Jobs)->None: # with the lock held
     seconds, number, weight = self.keep
-    ended = sorted((o for o in self.jobs.values() if o.finished), key=lambda o: o.finished, reverse=True) # the newest first
+    # the newest first
+    ended = sorted((o for o in self.jobs.values() if o.finished), key=lambda o: o.finished, reverse=True)
     total, now = 0, time.time()
     for i, job in enumerate(ended):
         total += job.weight
@@ -194,7 +209,8 @@ def cancel(self:Jobs, id:str)->bool: # was there such a job? It is forgotten, wh
 def _end_waiting(self:Jobs)->None: # with the lock held
     while self._waiting:
         (job := self._waiting.popleft()).remove_file()
-        job.end("failed", f"{shown_name(job.name)} was not examined: the service is being stopped. Accepted: to send it again later.", True)
+        job.end("failed", f"{shown_name(job.name)} was not examined: the service is being stopped. Accepted: to send "
+                          "it again later.", True)
 
 Jobs._forget_old, Jobs.get, Jobs.cancel, Jobs._end_waiting = _forget_old, get, cancel, _end_waiting
 
@@ -232,7 +248,8 @@ def _work(self:Jobs)->None: # the only thread that asks the engine for verdicts
 Jobs._next, Jobs._run, Jobs._work = _next, _run, _work
 
 # %% ../../nbs/serve/45_jobs.ipynb #148e6bee
-def print_report(self:Jobs, job:Job)->bytes: # a PDF, made when it is first asked for; raises `EngineError`, `Unavailable`
+# a PDF, made when it is first asked for; raises `EngineError`, `Unavailable`
+def print_report(self:Jobs, job:Job)->bytes:
     with self._printing: # one after the other
         if job.pdf is None: job.pdf = self.engine.print_page(job.result.page)
         return job.pdf
@@ -244,7 +261,8 @@ def stop(self:Jobs)->None: # nobody waits any longer
         self._end_waiting()
         for job in self.jobs.values():
             if job.state != "running": continue
-            job.end("failed", f"{shown_name(job.name)} was not examined to the end: the service is being stopped. Accepted: to send it again later.", True)
+            job.end("failed", f"{shown_name(job.name)} was not examined to the end: the service is being stopped. "
+                              "Accepted: to send it again later.", True)
             job.state = "cancelled" # for the engine
         self._changed.notify_all()
 

@@ -6,27 +6,23 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/ledger.html.md"""
 
 # %% ../../nbs/serve/35_ledger.ipynb #0f3cdec4
 from __future__ import annotations
-import hashlib, html, json, os, re
-from collections import Counter
+import hashlib, json, os, re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from ..core import DECISIONS, DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, sha256_file
+from ..core import DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, sha256_file
 from ..data.journal import append_line, file_state, json_line, read_lines
-from ..tell.wording import shown
 
 # %% auto #0
 __all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_row', 'sound_row', 'rows_table', 'differences', 'Ledger',
-           'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan',
-           'ScanSummary', 'summarise', 'save_html']
+           'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan']
 
 # %% ../../nbs/serve/35_ledger.ipynb #8a1b1e84
 class ScanError(DeepfakeError): "A scan that cannot begin or go on."
 
-COLUMNS = dict(path="text", kind="text", decision="text", probability="number", reasons="texts", people="count", judged="count", looked_at="text",
-               threshold="number", face_detector="text", notes="texts", sha256="text", file_state="text", weights_sha256="text", seconds="number",
-               version="text", error="text")
+COLUMNS = dict(path="text", kind="text", decision="text", probability="number", reasons="texts", people="count",
+               judged="count", looked_at="text", threshold="number", face_detector="text", notes="texts", sha256="text",
+               file_state="text", weights_sha256="text", seconds="number", version="text", error="text")
 
 def plain_path(
     path:str|Path, # Any path, relative or absolute
@@ -45,12 +41,14 @@ def file_row(
     state:str|None=None, # As from `file_state`, taken before the file was judged
 )->dict: # The values of `COLUMNS`, None where there is none
     "The row of one file."
-    row = dict.fromkeys(COLUMNS) | dict(path=plain_path(result.path), threshold=setup["threshold"], face_detector=setup["face_detector"]["name"],
-        weights_sha256=setup["weights"]["sha256"], version=setup["version"], seconds=round(seconds, 4), reasons=[], notes=[], file_state=state)
+    row = dict.fromkeys(COLUMNS) | dict(path=plain_path(result.path), threshold=setup["threshold"],
+        face_detector=setup["face_detector"]["name"], weights_sha256=setup["weights"]["sha256"],
+        version=setup["version"], seconds=round(seconds, 4), reasons=[], notes=[], file_state=state)
     if isinstance(result, Unreadable): return sound_row(row | dict(error=result.error))
     looked = getattr(result, "looked_at", None)
-    return sound_row(row | dict(kind=result.kind, decision=result.decision, probability=result.probability, reasons=list(result.reasons),
-        people=len(result.faces), judged=sum(o.probability is not None for o in result.faces), looked_at=json.dumps(looked) if looked else None,
+    return sound_row(row | dict(kind=result.kind, decision=result.decision, probability=result.probability,
+        reasons=list(result.reasons), people=len(result.faces),
+        judged=sum(o.probability is not None for o in result.faces), looked_at=json.dumps(looked) if looked else None,
         notes=list(result.notes), sha256=result.sha256))
 
 def _count(value)->int:
@@ -65,9 +63,10 @@ def sound_row(
     "A row that is never in the way of the others."
     path = str(row["path"])
     if re.search("[\ud800-\udfff]", path): path = plain_path(path)
-    try: return {k: _read[kind](row[k]) if row.get(k) is not None else [] if kind == "texts" else None for k, kind in COLUMNS.items()} | dict(path=path)
+    empty = dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[])
+    try: return empty | {k: _read[o](row[k]) for k, o in COLUMNS.items() if row.get(k) is not None} | dict(path=path)
     except (TypeError, ValueError, OverflowError) as e:
-        return dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[], error=clean_text(f"{path}: its row cannot be kept ({e})"))
+        return empty | dict(error=clean_text(f"{path}: its row cannot be kept ({e})"))
 
 # %% ../../nbs/serve/35_ledger.ipynb #59336279
 def _arrow():
@@ -99,18 +98,21 @@ def differences(
 def _record(folder)->dict: # of `scan.json`; raises `FileError`
     try: record = json.loads((Path(folder)/"scan.json").read_text(encoding="utf-8"))
     except (OSError, ValueError): record = None
-    if not (isinstance(record, dict) and isinstance(record.get("setup"), dict)): raise FileError(folder, "no readable scan.json in it", "a folder that deepfake-scan wrote")
+    if not (isinstance(record, dict) and isinstance(record.get("setup"), dict)):
+        raise FileError(folder, "no readable scan.json in it", "a folder that deepfake-scan wrote")
     return record
 
 def _write_record(folder:Path, record:dict):
-    with atomic_write(folder/"scan.json") as temporary: temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with atomic_write(folder/"scan.json") as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 def _check_setup(folder:Path, setup:dict): # writes `scan.json` where there is none
     if (folder/"scan.json").exists():
         if changed := differences(_record(folder)["setup"], setup):
-            raise ScanError(f"{folder} holds a scan with another setup: {'; '.join(changed)}. Accepted: the same setup, another folder, "
-                            "or --restart (restart=True), which deletes its rows.")
-    elif any(folder.glob("rows/part-*")): raise FileError(folder, "rows of a scan without its scan.json", "the folder of a scan, or a new one")
+            raise ScanError(f"{folder} holds a scan with another setup: {'; '.join(changed)}. Accepted: the same "
+                            "setup, another folder, or --restart (restart=True), which deletes its rows.")
+    elif any(folder.glob("rows/part-*")):
+        raise FileError(folder, "rows of a scan without its scan.json", "the folder of a scan, or a new one")
     else: _write_record(folder, dict(setup=setup, started=datetime.now(timezone.utc).isoformat(timespec="seconds")))
 
 # %% ../../nbs/serve/35_ledger.ipynb #7440bd4d
@@ -122,8 +124,11 @@ def _lock(folder:Path)->tuple: # an open file, closing which gives the lock back
     try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise ScanError(f"{folder}: another scan is writing there. Accepted: another folder, or wait for its end.") from None
-    except OSError as e: return file, f"{folder} cannot be locked ({e.strerror or e}): nothing keeps a second scan from writing there at the same time."
+        raise ScanError(f"{folder}: another scan is writing there. Accepted: another folder, or wait for its "
+                        "end.") from None
+    except OSError as e:
+        return file, (f"{folder} cannot be locked ({e.strerror or e}): nothing keeps a second scan from writing there "
+                      "at the same time.")
     return file, None
 
 def _parts(folder:Path)->list[Path]: return sorted(folder.glob("rows/part-*.parquet"))
@@ -132,7 +137,8 @@ def _journals(folder:Path)->list[Path]: # but for those whose rows are in a part
     return [o for o in sorted(folder.glob("part-*.jsonl")) if not (folder/"rows"/f"{o.stem}.parquet").exists()]
 
 def _clear(folder:Path): # deletes what a scan wrote, and nothing else
-    for path in (*_parts(folder), *folder.glob("part-*.jsonl"), folder/"scan.json", folder/"summary.html"): path.unlink(missing_ok=True)
+    for path in (*_parts(folder), *folder.glob("part-*.jsonl"), folder/"scan.json", folder/"summary.html"):
+        path.unlink(missing_ok=True)
 
 def _tidy(folder:Path): # what a kill may leave behind
     for path in (*folder.glob(".*"), *folder.glob("rows/.*")):
@@ -145,9 +151,11 @@ def _journal_rows(path:Path)->list[dict]: # of a damaged journal, what can be re
 
 def _key(path:str)->bytes: return hashlib.blake2b(path.encode(), digest_size=16).digest()
 
-def _mark(state:str|None, sha256:str|None)->bytes: # what was judged, in few bytes: of its size and time, then of its hash
+# what was judged, in few bytes: of its size and time, then of its hash
+def _mark(state:str|None, sha256:str|None)->bytes:
     return hashlib.blake2b((state or "").encode(), digest_size=8).digest() + bytes.fromhex(sha256 or "")[:16]
 
+# %% ../../nbs/serve/35_ledger.ipynb #96b41b4c
 class Ledger:
     "The rows of one scan on the disk; a context manager."
     def __init__(self,
@@ -175,7 +183,8 @@ class Ledger:
         self.rows = _journal_rows(self.journal)
         if self.rows: self._rewrite_journal()
         self.done = {} # of each path, what was judged
-        for rows in (*(read_part(o, ["path", "file_state", "sha256"]).to_pylist() for o in _parts(self.folder)), self.rows):
+        parts = (read_part(o, ["path", "file_state", "sha256"]).to_pylist() for o in _parts(self.folder))
+        for rows in (*parts, self.rows):
             self.done |= {_key(o["path"]): _mark(o["file_state"], o["sha256"]) for o in rows}
 
     @property
@@ -193,8 +202,10 @@ def read_part(
     "Read one partition."
     pa, columns = _arrow(), columns or list(COLUMNS)
     try: table = pa.parquet.ParquetFile(path).read()
-    except (OSError, ValueError) as e: raise FileError(path, f"not a readable Parquet file ({e})", "a partition as deepfake-scan writes it") from None
-    for name in set(columns) - set(table.column_names): table = table.append_column(name, pa.nulls(len(table), rows_table([]).schema.field(name).type))
+    except (OSError, ValueError) as e:
+        raise FileError(path, f"not a readable Parquet file ({e})", "a partition as deepfake-scan writes it") from None
+    for name in set(columns) - set(table.column_names):
+        table = table.append_column(name, pa.nulls(len(table), rows_table([]).schema.field(name).type))
     return table.select(columns)
 
 def _write_part(path:Path, table):
@@ -258,7 +269,7 @@ def forget(self:Ledger, paths:Iterable[str|Path])->None:
         self._rewrite_journal()
     for key in keys: self.done.pop(key, None)
 
-LONGEST = 1000 # files that are named in `scan.json` and on the page
+LONGEST = 1000 # files that are named in `scan.json` and on the page of its summary
 
 def tell(self:Ledger, notes:list[str], left_out:list[tuple[str|Path, str]])->None:
     "Write beside the rows what a reader of the summary should know: sentences, and files that were not judged with the reason."
@@ -279,7 +290,8 @@ def scan_tables(
     for part in (parts := _parts(folder)): yield read_part(part, columns)
     for path in journals:
         rows, part = _journal_rows(path), folder/"rows"/f"{path.stem}.parquet"
-        if part not in parts: yield read_part(part, columns) if part.exists() else rows_table(rows).select(columns or list(COLUMNS))
+        if part not in parts:
+            yield read_part(part, columns) if part.exists() else rows_table(rows).select(columns or list(COLUMNS))
 
 def read_scan(
     folder:str|Path, # Of a scan, finished or not
@@ -287,99 +299,9 @@ def read_scan(
 ): # A DataFrame, one row for each file; `attrs['setup']` says how they were judged
     "The table of a scan."
     import pandas as pd
-    tables = [o.to_pandas() for o in scan_tables(folder, columns)] or [rows_table([]).select(columns or list(COLUMNS)).to_pandas()]
-    frame = pd.concat([o for o in tables if len(o)] or tables[:1], ignore_index=True)
+    frames = [o.to_pandas() for o in scan_tables(folder, columns)]
+    if not frames: frames = [rows_table([]).select(columns or list(COLUMNS)).to_pandas()]
+    frame = pd.concat([o for o in frames if len(o)] or frames[:1], ignore_index=True)
     for name in {"reasons", "notes"} & set(frame): frame[name] = frame[name].map(list)
     frame.attrs["setup"] = _record(folder)["setup"]
     return frame
-
-# %% ../../nbs/serve/35_ledger.ipynb #e45b6b80
-@dataclass
-class ScanSummary:
-    "What a scan found."
-    folder: str
-    setup: dict # weights, settings, threshold
-    counts: Counter = field(default_factory=Counter) # of decisions, and of 'unreadable'
-    kinds: Counter = field(default_factory=Counter) # of images and videos
-    reasons: Counter = field(default_factory=Counter) # codes, of INCONCLUSIVE files
-    seconds: float = 0. # of judging, all files together
-    suspicious: list[dict] = field(default_factory=list) # path, decision, probability, kind, people, judged
-    errors: list[dict] = field(default_factory=list) # path, error
-    unjudged: list[dict] = field(default_factory=list) # path, decision, people, judged: of files in which not everybody was judged
-    people: Counter = field(default_factory=Counter) # in such files: 'files', 'people', 'judged'
-    told: list[str] = field(default_factory=list) # sentences of the run: what was left out, what had changed
-    left_out: list[list[str]] = field(default_factory=list) # path and reason
-
-    @property
-    def files(self)->int: return self.counts.total()
-
-    @property
-    def notes(self)->list[str]: # what a reader of the counts should know
-        notes, c = list(self.told), self.people
-        if c["files"]: notes.append(f"In {c['files']:,} files not everybody was judged: {c['people'] - c['judged']:,} of the {c['people']:,} people found in them were not.")
-        if self.setup["face_detector"]["name"] == "haar":
-            notes.append("Faces were sought by haar, the simpler detector, which misses more of them. The false-positive rate of weights is measured with another one (yunet) and does not hold here.")
-        return notes
-
-# %% ../../nbs/serve/35_ledger.ipynb #5c11e0d9
-def summarise(
-    folder:str|Path, # Of a scan, finished or not
-    longest:int=100, # Files to name, of the most suspicious and of the unreadable ones each
-)->ScanSummary: # Raises `FileError`
-    "Count and pick."
-    import pandas as pd
-    record, best = _record(folder), None
-    summary = ScanSummary(str(folder), record["setup"], told=record.get("notes", []), left_out=record.get("left_out", []))
-    for table in scan_tables(folder):
-        frame = table.to_pandas()
-        summary.counts.update(frame.decision.fillna("unreadable"))
-        summary.kinds.update(frame.kind.dropna())
-        summary.reasons.update(o for reasons in frame.reasons for o in reasons)
-        summary.seconds += float(frame.seconds.sum())
-        judged = frame[frame.probability.notna()].assign(fake=frame.decision == "FAKE")
-        best = pd.concat([best, judged]).sort_values(["fake", "probability"], ascending=False, kind="stable").head(longest)
-        summary.errors += frame[frame.error.notna()].head(longest - len(summary.errors))[["path", "error"]].to_dict("records")
-        some = frame[frame.judged.notna() & (frame.judged < frame.people)]
-        summary.people.update(files=len(some), people=int(some.people.sum()), judged=int(some.judged.sum()))
-        summary.unjudged += some.head(longest - len(summary.unjudged))[["path", "decision", "people", "judged"]].to_dict("records")
-    if best is not None: summary.suspicious = best[["path", "decision", "probability", "kind", "people", "judged"]].to_dict("records")
-    return summary
-
-# %% ../../nbs/serve/35_ledger.ipynb #433adb26
-def _table(head:list[str], rows:list[list])->str: # HTML; all is escaped
-    line = lambda cells, tag: "<tr>" + "".join(f"<{tag}>{html.escape(shown(o, 1 << 20))}</{tag}>" for o in cells) + "</tr>"
-    return f"<table>{line(head, 'th')}{''.join(line(o, 'td') for o in rows)}</table>" if rows else "<p>none</p>"
-
-def _people(o:dict)->str: # '5', or '5 of 40 judged'
-    return f"{o['people']:.0f}" if not o["judged"] < o["people"] else f"{o['judged']:.0f} of {o['people']:.0f} judged"
-
-def _sections(summary:ScanSummary, longest:int)->str: # HTML
-    counts = [[k, f"{n:,}", f"{n/max(1, summary.files):.1%}"] for k in (*DECISIONS, "unreadable") if (n := summary.counts[k])]
-    listed = [[f"{o['probability']:.1%}", o["decision"], o["kind"], _people(o), o["path"]] for o in summary.suspicious[:longest]]
-    errors, weights = [[o["error"]] for o in summary.errors[:longest]], summary.setup["weights"]
-    judged = [["weights", f"{weights['name']} ({weights['sha256'][:12]})"], ["threshold", f"{summary.setup['threshold']:g}"],
-              ["face detector", summary.setup["face_detector"]["name"]], ["version", summary.setup["version"]]]
-    some = [[o["decision"] or "", _people(o), o["path"]] for o in summary.unjudged[:longest]]
-    parts = {f"{summary.files:,} files": "".join(f"<p>{html.escape(shown(o, 1 << 20))}</p>" for o in summary.notes) + _table(["decision", "files", "share"], counts),
-             "Most suspicious": _table(["P(fake)", "decision", "kind", "people", "file"], listed),
-             **({f"Not everybody was judged: {summary.people['files']:,}": _table(["decision", "people", "file"], some)} if some else {}),
-             "Inconclusive because": _table(["reason", "files"], [list(o) for o in summary.reasons.most_common()]),
-             f"Unreadable: {summary.counts['unreadable']:,}": _table(["what was found"], errors),
-             **({"Left out": _table(["file or folder", "reason"], summary.left_out[:longest])} if summary.left_out else {}), "Judged by": _table(["", ""], judged)}
-    return "".join(f"<h3>{html.escape(k)}</h3>{v}" for k, v in parts.items())
-
-# %% ../../nbs/serve/35_ledger.ipynb #5c11e0da
-def save_html(self:ScanSummary, path:str|Path)->Path: # The path
-    "Write the summary as a page of its own."
-    style = "body{font:15px sans-serif;margin:2em;max-width:70em}td,th{padding:.2em .8em;text-align:left;border-bottom:1px solid #ddd;overflow-wrap:anywhere}"
-    page = (f"<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-            f"<title>Scan</title><style>{style}</style><h1>Scan</h1><p>{html.escape(shown(self.folder, 1 << 20))}</p>{_sections(self, LONGEST)}</html>")
-    with atomic_write(path) as temporary: temporary.write_text(page, encoding="utf-8")
-    return Path(path)
-
-def _text(self:ScanSummary)->str: # for the shell
-    counts = ", ".join(f"{self.counts[k]:,} {k}" for k in (*DECISIONS, "unreadable") if self.counts[k])
-    worst = [f"  {o['probability']:6.1%} {o['decision']:12} {shown(o['path'], 1 << 20)}" for o in self.suspicious[:10] if o["decision"] == "FAKE"]
-    return "\n".join([f"{self.files:,} files: {counts or 'none'}; {self.seconds:,.0f} s of judging", *worst, *(shown(o, 1 << 20) for o in self.notes)])
-
-ScanSummary.save_html, ScanSummary.__str__, ScanSummary._repr_html_ = save_html, _text, lambda self: _sections(self, 10)

@@ -21,20 +21,23 @@ from .stream import LiveResult, LiveVerdict, Stream
 __all__ = ['verdict_text', 'draw_live', 'VideoRecorder', 'JsonLines', 'watch', 'LiveView', 'show']
 
 # %% ../../nbs/serve/30_live.ipynb #b22f9639
-def _label(picture:np.ndarray, text:str, x:float, y:float, colour:tuple): # text on a ground of that colour, its lower left corner at x, y
+# text on a ground of that colour, its lower left corner at x, y
+def _label(picture:np.ndarray, text:str, x:float, y:float, colour:tuple):
     scale, line = max(.4, picture.shape[1]/1400), max(1, round(picture.shape[1]/900))
     (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
     left = round(float(np.clip(x, 0, max(0, picture.shape[1] - width - 8))))
     low = round(float(np.clip(y, height + base + 6, picture.shape[0])))
     cv2.rectangle(picture, (left, low - height - base - 6), (left + width + 8, low), colour, -1)
-    cv2.putText(picture, text, (left + 4, low - base - 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), line, cv2.LINE_AA)
+    cv2.putText(picture, text, (left + 4, low - base - 3), cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), line,
+                cv2.LINE_AA)
 
 def verdict_text(
     person:LiveVerdict, # Any
 )->str: # For instance 'person 1: FAKE 93%'
     "A live verdict in a few plain letters."
     number = "" if person.probability is None else f" {person.probability:.0%}"
-    return f"person {person.person}: {person.decision}{number}" + (f" ({person.reasons[0].replace('_', ' ').lower()})" if person.reasons else "")
+    reason = f" ({person.reasons[0].replace('_', ' ').lower()})" if person.reasons else ""
+    return f"person {person.person}: {person.decision}{number}{reason}"
 
 def draw_live(
     result:LiveResult, # With an image
@@ -43,7 +46,8 @@ def draw_live(
     picture = result.image.copy()
     for person in result.people[::-1]: # the largest one last, on top
         x, y, w, h = person.box
-        cv2.rectangle(picture, (round(x), round(y)), (round(x + w), round(y + h)), COLOURS[person.decision], max(2, round(picture.shape[1]/320)))
+        cv2.rectangle(picture, (round(x), round(y)), (round(x + w), round(y + h)), COLOURS[person.decision],
+                      max(2, round(picture.shape[1]/320)))
         _label(picture, verdict_text(person), x, y, COLOURS[person.decision])
     delay = "" if result.latency is None else f"  {1000*result.latency:.0f} ms"
     _label(picture, f"{result.time:.1f} s{delay}  {result.state}", 0, 0, (60, 60, 60))
@@ -90,7 +94,8 @@ class JsonLines:
         every:float=1., # Seconds between lines when nothing changes; 0: a line for each result
     ): self.file, self.every, self._due, self._said = file, every, -np.inf, None
 
-    def begin(self, stream:Stream)->None: self._print(json.dumps(dict(stream=stream.about()), allow_nan=False)) # the first line
+    def begin(self, stream:Stream)->None: # the first line
+        self._print(json.dumps(dict(stream=stream.about()), allow_nan=False))
     def _print(self, line:str): print(line, file=self.file, flush=True)
 
     def write(self,

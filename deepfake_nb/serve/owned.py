@@ -38,7 +38,8 @@ class OwnedFolder:
 
     def empty(self)->None:
         "Remove all that was put into it."
-        for o in self.path.glob("[!.]*"): shutil.rmtree(o, ignore_errors=True) if o.is_dir() else o.unlink(missing_ok=True)
+        for o in self.path.glob("[!.]*"):
+            shutil.rmtree(o, ignore_errors=True) if o.is_dir() else o.unlink(missing_ok=True)
 
     def remove(self)->None:
         if self._held: self._held.close()
@@ -46,7 +47,9 @@ class OwnedFolder:
 
 # %% ../../nbs/serve/02_owned.ipynb #340a43a0
 def _own(folder:Path)->bool: # marked, and not a link or a folder of another user
-    with suppress(OSError): return folder.is_dir() and not folder.is_symlink() and (folder/".owned").is_file() and folder.stat().st_uid == getattr(os, "getuid", lambda: 0)()
+    with suppress(OSError):
+        marked = folder.is_dir() and not folder.is_symlink() and (folder/".owned").is_file()
+        return marked and folder.stat().st_uid == getattr(os, "getuid", lambda: 0)()
     return False
 
 def sweep(

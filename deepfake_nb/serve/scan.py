@@ -15,7 +15,8 @@ from time import perf_counter
 import deepfake_nb
 from ..core import DeepfakeError, Unreadable, available_cores, available_memory, clean_text
 from ..data.journal import file_state
-from .ledger import Ledger, ScanError, ScanSummary, differences, file_row, plain_path, summarise
+from .ledger import Ledger, ScanError, differences, file_row, plain_path
+from .summary import ScanSummary, summarise
 from ..data.lists import FileList
 
 # %% auto #0
@@ -37,8 +38,10 @@ def describe_detector(
     detector, # A `Detector`
 )->dict: # weights, threshold, face_detector, settings, version; plain values
     "All that its verdicts depend on."
-    return dict(weights=dict(name=detector.scorer.config.name, sha256=detector.scorer.sha256), threshold=detector.threshold,
-                face_detector=dict(name=detector.face_detector.name, sha256=detector.face_detector.sha256), settings=detector.settings(), version=deepfake_nb.__version__)
+    return dict(weights=dict(name=detector.scorer.config.name, sha256=detector.scorer.sha256),
+                threshold=detector.threshold,
+                face_detector=dict(name=detector.face_detector.name, sha256=detector.face_detector.sha256),
+                settings=detector.settings(), version=deepfake_nb.__version__)
 
 def _make_detector(job:dict):
     import cv2, torch
@@ -46,7 +49,8 @@ def _make_detector(job:dict):
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     detector = Detector(job["weights"], **job["settings"])
-    if job.get("note"): detector.face_detector.note = job["note"] # why there is no better one: found out once, by the first worker
+    if job.get("note"): # why there is no better one: found out once, by the first worker
+        detector.face_detector.note = job["note"]
     return detector
 
 # %% ../../nbs/serve/40_scan.ipynb #eeca6866
@@ -85,11 +89,15 @@ class Worker:
             if self.closed: raise ScanError("The scan was stopped.")
             command = [sys.executable, "-c", "from deepfake_nb.serve.scan import serve_worker; serve_worker()"]
             self._messages = tempfile.TemporaryFile()
-            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._messages, text=True,
-                env=os.environ | _environment, cwd=Path(deepfake_nb.__file__).parents[1], start_new_session=True) # Ctrl-C is for the parent
+            # Ctrl-C is for the parent
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=self._messages, text=True, env=os.environ | _environment,
+                cwd=Path(deepfake_nb.__file__).parents[1], start_new_session=True)
         answer, _ = self._ask(self.job, max(self.seconds, 300.))
-        if answer is None or "error" in answer: raise ScanError(answer["error"] if answer else f"A worker cannot start: {self._last_words()}")
-        if self.setup and (changed := differences(self.setup, answer["setup"])): raise ScanError(f"A worker has another setup than the first one: {'; '.join(changed)}.")
+        if answer is None or "error" in answer:
+            raise ScanError(answer["error"] if answer else f"A worker cannot start: {self._last_words()}")
+        if self.setup and (changed := differences(self.setup, answer["setup"])):
+            raise ScanError(f"A worker has another setup than the first one: {'; '.join(changed)}.")
         self.setup, self.note = answer["setup"], answer["note"]
         return self.setup
 
@@ -121,20 +129,29 @@ def judge(self:Worker,
     if row and not late: return row
     code = self._end()
     if row: return row
-    found, accepted = (f"judging it took longer than {self.seconds:g} seconds and was stopped", "a file that can be judged in this time") if late else _ending(code)
-    return file_row(Unreadable(path, f"{plain_path(path)}: {found}. Accepted: {accepted}."), perf_counter() - start, self.setup, state)
+    if late:
+        found = f"judging it took longer than {self.seconds:g} seconds and was stopped"
+        accepted = "a file that can be judged in this time"
+    else: found, accepted = _ending(code)
+    why = f"{plain_path(path)}: {found}. Accepted: {accepted}."
+    return file_row(Unreadable(path, why), perf_counter() - start, self.setup, state)
 
-CRASHES = {getattr(signal, o, None) for o in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGTRAP", "SIGSYS")} - {None}
+_crashes = "SIGSEGV SIGABRT SIGBUS SIGFPE SIGILL SIGTRAP SIGSYS".split()
+CRASHES = {getattr(signal, o) for o in _crashes if hasattr(signal, o)}
 
 def _ending(code:int)->tuple[str, str]: # of a process that died, in words: what happened, what would have been accepted
     died = "the process that judged it died"
     if code >= 0: return f"{died} (exit code {code})", "a file that a decoder can read without ending its process"
     try: name = f"signal {-code}, {signal.Signals(-code).name}"
     except ValueError: name = f"signal {-code}"
-    if -code in CRASHES: return f"{died} ({name}: a decoder or another library crashed)", "a file that no decoder crashes on"
-    if code == -9: return f"{died} ({name}, which is also what a system without memory sends)", "a file that can be judged in the memory there is"
+    if -code in CRASHES:
+        return f"{died} ({name}: a decoder or another library crashed)", "a file that no decoder crashes on"
+    if code == -9:
+        died = f"{died} ({name}, which is also what a system without memory sends)"
+        return died, "a file that can be judged in the memory there is"
     return f"{died} ({name}, sent from outside)", "a scan whose processes nobody ends"
 
+# %% ../../nbs/serve/40_scan.ipynb #8611753e
 def _end(self)->int: # exit code of the process
     with self._lock:
         process, self.process = self.process, None
@@ -196,15 +213,18 @@ def judge_in_processes(
 def _processes(job:dict, workers:int|None, seconds:float)->Iterator[tuple]: # the setup, and what makes rows of paths
     with closing(Worker(job, seconds)) as first:
         setup = first.start()
-        others = [Worker(_same_faces(job, setup, first.note), seconds, setup) for _ in range((workers or default_workers()) - 1)]
+        others = [Worker(_same_faces(job, setup, first.note), seconds, setup)
+                  for _ in range((workers or default_workers()) - 1)]
         yield setup, lambda paths: judge_in_processes(paths, [first, *others])
 
-def _same_faces(job:dict, setup:dict, note:str|None)->dict: # the fallback is chosen once: each try to fetch a better one takes seconds
+# the fallback is chosen once: each try to fetch a better one takes seconds
+def _same_faces(job:dict, setup:dict, note:str|None)->dict:
     return job | dict(settings=job["settings"] | dict(face_detector="haar"), note=note) if setup["face_detector"]["name"] == "haar" else job
 
 # %% ../../nbs/serve/40_scan.ipynb #e279590f
 BLOCK, ROUND = 8, 4000 # files of a block; of a round, for each worker
-ROUNDS, PAUSE = 6, 15. # rounds without a single row before giving up; seconds after one, in which a cluster learns which machines it has lost
+# rounds without a single row before giving up; seconds after one, in which a cluster learns which machines it has lost
+ROUNDS, PAUSE = 6, 15.
 
 class RayJudge:
     "What runs in an actor: a worker of its own."
@@ -218,16 +238,19 @@ class RayJudge:
 def _describe(job:dict, seconds:float)->tuple[dict, str|None]: # in the cluster: what a worker there is
     with closing(Worker(job, seconds)) as worker: return worker.start(), worker.note
 
-def _ray_round(files:list[str], job:dict, seconds:float, setup:dict, workers:int, gpus:float)->Iterator[dict]: # rows; some may be missing
+# rows; some may be missing
+def _ray_round(files:list[str], job:dict, seconds:float, setup:dict, workers:int, gpus:float)->Iterator[dict]:
     import ray
     logging.getLogger("ray.data").setLevel("CRITICAL") # a lost machine is no error here
     context = ray.data.DataContext.get_current()
-    context.enable_progress_bars, context.max_errored_blocks = False, -1 # blocks that were lost are left out here, and given out again
+    # blocks that were lost are left out here, and given out again
+    context.enable_progress_bars, context.max_errored_blocks = False, -1
     blocks = -(-len(files)//BLOCK)
     size = max(1, min(workers, blocks, int(ray.cluster_resources().get("CPU", 1))))
     data = ray.data.from_items([dict(path=json.dumps(o)) for o in files], override_num_blocks=blocks)
-    rows = data.map_batches(RayJudge, batch_size=BLOCK, fn_constructor_args=(job, seconds, setup), compute=ray.data.ActorPoolStrategy(size=size),
-                            num_cpus=1, num_gpus=gpus, max_restarts=0, max_task_retries=0)
+    rows = data.map_batches(RayJudge, batch_size=BLOCK, fn_constructor_args=(job, seconds, setup),
+                            compute=ray.data.ActorPoolStrategy(size=size), num_cpus=1, num_gpus=gpus, max_restarts=0,
+                            max_task_retries=0)
     for row in rows.iter_rows(): yield json.loads(row["row"])
 
 # %% ../../nbs/serve/40_scan.ipynb #9242dbba
@@ -247,18 +270,26 @@ def judge_on_ray(
         missing = list(left.values())
         idle = idle + 1 if len(missing) == len(files) else 0
         if idle and idle < ROUNDS: time.sleep(PAUSE)
-        if idle == ROUNDS: raise ScanError(f"The cluster gave no row in {ROUNDS} rounds. Accepted: machines that can run a worker, with the package, the weights and the files.{problem}")
+        if idle == ROUNDS:
+            raise ScanError(f"The cluster gave no row in {ROUNDS} rounds. Accepted: machines that can run a worker, "
+                            f"with the package, the weights and the files.{problem}")
 
 # %% ../../nbs/serve/40_scan.ipynb #3dfc7fda
 @contextmanager
-def _ray(job:dict, workers:int|None, seconds:float, address:str|None, gpus:float)->Iterator[tuple]: # the setup, and what makes rows of paths
+# the setup, and what makes rows of paths
+def _ray(job:dict, workers:int|None, seconds:float, address:str|None, gpus:float)->Iterator[tuple]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try: import ray, ray.data
-    except ImportError: raise ScanError("Ray is not installed. Accepted: pip install 'deepfake_nb[scan]', or --engine processes.") from None
-    here, ours = dict(num_cpus=workers or default_workers(), include_dashboard=False, object_store_memory=300*2**20), not ray.is_initialized()
+    except ImportError:
+        raise ScanError("Ray is not installed. Accepted: pip install 'deepfake_nb[scan]', or --engine "
+                        "processes.") from None
+    here = dict(num_cpus=workers or default_workers(), include_dashboard=False, object_store_memory=300*2**20)
+    ours = not ray.is_initialized()
     if ours:
         try: ray.init(address or "local", log_to_driver=False, logging_level="error", **({} if address else here))
-        except ConnectionError as e: raise ScanError(f"--address {address}: no cluster answers ({e}). Accepted: the address of a running one, or auto on one of its machines.") from None
+        except ConnectionError as e:
+            raise ScanError(f"--address {address}: no cluster answers ({e}). Accepted: the address of a running one, "
+                            "or auto on one of its machines.") from None
     try:
         workers = workers or int(ray.cluster_resources().get("CPU", 1))
         try: setup, note = ray.get(ray.remote(_describe).options(num_cpus=1, num_gpus=gpus).remote(job, seconds))
@@ -279,16 +310,20 @@ def _todo(paths:Iterable[str], ledger:Ledger)->Iterator[str]: # absolute paths w
             given = {o for o in given if o not in ledger}
             limit = max(100_000, 2*len(given))
 
-def _prepare(files:FileList, ledger:Ledger)->None: # makes room for what changed, and tells what a reader of the summary should know
+# makes room for what changed, and tells what a reader of the summary should know
+def _prepare(files:FileList, ledger:Ledger)->None:
     changed = list(dict.fromkeys(o for o in files if ledger.outdated(o)))
     ledger.forget(changed)
     notes = ledger.notes + files.notes
-    if changed: notes.append(f"{len(changed)} files had changed since they were judged and were judged anew, for instance {changed[0]}.")
+    if changed:
+        notes.append(f"{len(changed)} files had changed since they were judged and were judged anew, for instance "
+                     f"{changed[0]}.")
     ledger.tell(notes, files.left_out)
     for line in notes: print(clean_text(line), file=sys.stderr)
 
 # %% ../../nbs/serve/40_scan.ipynb #60aa11c5
-def _job(weights, settings:dict|None)->dict: # what every worker is given: absolute paths, since it runs in another folder
+# what every worker is given: absolute paths, since it runs in another folder
+def _job(weights, settings:dict|None)->dict:
     job = dict(device="cpu") | {k: v for k, v in (settings or {}).items() if v is not None}
     weights, faces = weights or (None if job.get("scorer") else os.environ.get("DEEPFAKE_NB_WEIGHTS")), job.get("face_detector") or os.environ.get("DEEPFAKE_NB_FACE_DETECTOR")
     absolute = lambda o: str(Path(o).expanduser().absolute())
@@ -301,7 +336,8 @@ def _job(weights, settings:dict|None)->dict: # what every worker is given: absol
 def _judge_all(rows, ledger:Ledger, total:int, progress:bool): # keeps every row as it comes
     from tqdm import tqdm
     counts = dict.fromkeys(("FAKE", "unreadable"), 0)
-    with closing(rows), tqdm(total=total, initial=min(total, len(ledger)), unit="file", disable=not progress, smoothing=.05) as bar:
+    with closing(rows), tqdm(total=total, initial=min(total, len(ledger)), unit="file", disable=not progress,
+                             smoothing=.05) as bar:
         for row in rows:
             ledger.add(row)
             name = row["decision"] or "unreadable"
@@ -327,7 +363,8 @@ def scan(
     "Judge any number of files; called again, it goes on where it stopped."
     engine = engine or ("ray" if address else "processes")
     if engine not in ("ray", "processes"): raise ScanError(f"engine {engine!r} is unknown. Accepted: processes, ray.")
-    if (workers or 1) < 1 or seconds <= 0 or part_size < 1: raise ScanError("accepted: workers and part_size from 1, seconds above 0")
+    if (workers or 1) < 1 or seconds <= 0 or part_size < 1:
+        raise ScanError("accepted: workers and part_size from 1, seconds above 0")
     with FileList(sources) as files:
         job = _job(weights, settings)
         started = _ray(job, workers, seconds, address, gpus) if engine == "ray" else _processes(job, workers, seconds)
@@ -336,7 +373,8 @@ def scan(
                 _prepare(files.read(), ledger)
                 _judge_all(judge_paths(_todo(files, ledger)), ledger, files.total, progress)
             except KeyboardInterrupt:
-                print(f"Stopped. {len(ledger):,} files have their row in {out}; started again, the scan goes on.", file=sys.stderr)
+                print(f"Stopped. {len(ledger):,} files have their row in {out}; started again, the scan goes on.",
+                      file=sys.stderr)
                 raise
             summary = summarise(out)
             summary.save_html(Path(out)/"summary.html")
@@ -354,4 +392,5 @@ def estimate(
     "What a scan of many files takes."
     core_hours = files*seconds*(1 + share_lost)/3600
     hours = core_hours/cores
-    return dict(hours=hours, core_hours=core_hours, files_a_second=files/hours/3600, megabytes_a_second=files*megabytes/hours/3600, price=core_hours*price)
+    return dict(hours=hours, core_hours=core_hours, files_a_second=files/hours/3600,
+                megabytes_a_second=files*megabytes/hours/3600, price=core_hours*price)

@@ -55,7 +55,9 @@ def engine_address(
     else:
         sweep("dn-", short)
         try: own = OwnedFolder("dn-", short)
-        except OSError: raise DeepfakeError(f"No socket can be made: {folder} has too long a name, and {short} cannot be written to. Accepted: TMPDIR with a shorter path.") from None
+        except OSError:
+            raise DeepfakeError(f"No socket can be made: {folder} has too long a name, and {short} cannot be written "
+                                "to. Accepted: TMPDIR with a shorter path.") from None
         try: yield str(own.path/"engine")
         finally: own.remove()
 
@@ -70,9 +72,12 @@ class EngineProcess:
     ):
         self.address, self.starts, self.failed = address, 0, threading.Event() # `failed`: it was given up
         self._ready, self._scratch, self._stop, self._process = Path(folder)/"ready", Path(folder)/"scratch", threading.Event(), None
-        self.environment = dict(DEEPFAKE_NB_ENGINE=f"{os.urandom(16).hex()} {address}") # for processes that shall find it
-        settings = dict(weights=[str(Path(o).absolute()) for o in weights] if weights else None, device=device, ready=str(self._ready))
-        self._command, self._told = child_command(f"from deepfake_nb.serve.server import run_engine; run_engine(**{settings!r})"), child_environment(folder, TMPDIR=str(self._scratch), **self.environment)
+        # for processes that shall find it
+        self.environment = dict(DEEPFAKE_NB_ENGINE=f"{os.urandom(16).hex()} {address}")
+        settings = dict(weights=[str(Path(o).absolute()) for o in weights] if weights else None, device=device,
+                        ready=str(self._ready))
+        self._command = child_command(f"from deepfake_nb.serve.server import run_engine; run_engine(**{settings!r})")
+        self._told = child_environment(folder, TMPDIR=str(self._scratch), **self.environment)
         self._keeper = threading.Thread(target=self._keep, daemon=True)
         self._keeper.start()
 
@@ -129,7 +134,8 @@ def run_engine(
 
 def _end_with_parent()->None: # the pipe closes when the process that started this one is gone, however it went
     with suppress(OSError):
-        while os.read(sys.stdin.fileno(), 1024): pass # not `sys.stdin.read`: it holds a lock that Python wants at its end
+        while os.read(sys.stdin.fileno(), 1024): # not `sys.stdin.read`: it holds a lock that Python wants at its end
+            pass
     os.kill(os.getpid(), signal.SIGTERM)
 
 def _warm_up(engine:Engine, ready:Path)->None: # so that the first visitor does not wait for torch
@@ -150,8 +156,8 @@ def voila_arguments(
     "How the app is served."
     folder = _sample.parents[1]/"voila"
     preheat = [f"--VoilaKernelManager.kernel_pools_config={{'default': {{'pool_size': {preheated}}}}}"] if preheated else ["--VoilaConfiguration.preheat_kernel=False"]
-    return [str(folder/"app.ipynb"), f"--Voila.config_file_paths={folder}", f"--Voila.ip={host}", f"--port={port}", f"--Voila.base_url={base_url}",
-            f"--Voila.open_browser={open_browser}", "--Voila.port_retries=0", *preheat]
+    return [str(folder/"app.ipynb"), f"--Voila.config_file_paths={folder}", f"--Voila.ip={host}", f"--port={port}",
+            f"--Voila.base_url={base_url}", f"--Voila.open_browser={open_browser}", "--Voila.port_retries=0", *preheat]
 
 # %% ../../nbs/serve/20_server.ipynb #3a7f337c
 def why_not(
@@ -163,7 +169,8 @@ def why_not(
     except DeepfakeError as e: return f"--weights: {e}"
     if device is None: return None
     code = f"from deepfake_nb.judge.scoring import DeviceError, choose_device\ntry: choose_device({device!r})\nexcept DeviceError as e: sys.exit(str(e))"
-    done = subprocess.run(child_command("exec(sys.argv[1])", code), env=child_environment(tempfile.gettempdir()), capture_output=True, text=True)
+    done = subprocess.run(child_command("exec(sys.argv[1])", code), env=child_environment(tempfile.gettempdir()),
+                          capture_output=True, text=True)
     return f"--device: {done.stderr.strip().splitlines()[-1]}" if done.returncode else None
 
 def run_voila()->None: # Does not return
@@ -177,7 +184,8 @@ def _watch(server:subprocess.Popen, engine:EngineProcess, folder:Path)->int: # u
         sweep("visitor-", folder)
         with suppress(subprocess.TimeoutExpired): server.wait(SWEEP)
     if not engine.failed.is_set(): return server.returncode
-    print(f"deepfake-app: error: the engine did not start ({engine.starts} {'try' if engine.starts == 1 else 'tries'}); what it said stands above.", file=sys.stderr)
+    print(f"deepfake-app: error: the engine did not start ({engine.starts} "
+          f"{'try' if engine.starts == 1 else 'tries'}); what it said stands above.", file=sys.stderr)
     return 1
 
 SWEEP = 3. # seconds between two looks
@@ -197,9 +205,12 @@ def serve_app(
     if problem := why_not(weights, device): return print(f"deepfake-app: error: {problem}", file=sys.stderr) or 2
     sweep("deepfake-app-") # of servers that were killed
     own = OwnedFolder("deepfake-app-")
-    if threading.current_thread() is threading.main_thread(): signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)) # clean up then too
+    if threading.current_thread() is threading.main_thread(): # clean up then too
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        with engine_address(own.path) as address: return _serve(own.path, address, weights, device, max_megabytes, voila_arguments(port, host, preheated, open_browser, base_url))
+        with engine_address(own.path) as address:
+            return _serve(own.path, address, weights, device, max_megabytes,
+                          voila_arguments(port, host, preheated, open_browser, base_url))
     except KeyboardInterrupt: return 0
     finally: own.remove()
 

@@ -21,7 +21,8 @@ from ..see.faces import Face, FaceClip, crop_face, sharpness
 from ..measure.calibrate import logit, sigmoid
 from ..judge.verdict import UNSEEN
 from ..judge.scoring import ClipScore, _head_scores, frame_features
-from ..judge.predict import Detector, person_verdict
+from ..judge.people import person_verdict
+from ..judge.predict import Detector
 from ..see.capture import Capture, Event, Frame
 from ..see.follow import Follower, LivePerson
 
@@ -37,7 +38,8 @@ class StreamSettings:
     detect_every: int = 5 # the face detector searches each so many of them
     detect_side: int = 640 # longer side of the frame that it searches in, pixels
     clip_rate: float = 4. # crops taken of each person in a second, at most
-    clip_length: int|None = None # crops of each person that a verdict rests on, the newest; None: 8, or more if the weights know longer clips
+    # crops of each person that a verdict rests on, the newest; None: 8, or more if the weights know longer clips
+    clip_length: int|None = None
     score_rate: float = 2. # verdicts on each person in a second, at most
     share: float = .5 # of the time that scoring may take, and likewise detecting, in (0, 1]
     half_life: float = 2. # seconds after which an older score counts half
@@ -47,11 +49,15 @@ class StreamSettings:
     max_people: int = 5 # people who are judged, the largest faces
 
     def __post_init__(self):
-        for name in ("rate", "detect_every", "detect_side", "clip_rate", "score_rate", "half_life", "forget", "max_people"):
-            if not getattr(self, name) > 0: raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
+        for name in ("rate", "detect_every", "detect_side", "clip_rate", "score_rate", "half_life", "forget",
+                     "max_people"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; accepted: a number above 0")
         if not 0 < self.share <= 1: raise ValueError(f"share is {self.share}; accepted: a number in (0, 1]")
-        if self.band < 0 or self.dwell < 0: raise ValueError(f"band is {self.band} and dwell {self.dwell}; accepted: 0 or more")
-        if self.clip_length is not None and self.clip_length < 1: raise ValueError(f"clip_length is {self.clip_length}; accepted: 1 or more")
+        if self.band < 0 or self.dwell < 0:
+            raise ValueError(f"band is {self.band} and dwell {self.dwell}; accepted: 0 or more")
+        if self.clip_length is not None and self.clip_length < 1:
+            raise ValueError(f"clip_length is {self.clip_length}; accepted: 1 or more")
 
 # %% ../../nbs/serve/25_stream.ipynb #4f824698
 class SteadyVerdict:
@@ -116,7 +122,8 @@ class Sample:
     face: Face # where it was cut out
     crop: np.ndarray = field(repr=False) # uint8 (S, S, 3)
     sharpness: float = 0. # as `faces.sharpness` measures it
-    features: torch.Tensor|None = field(default=None, repr=False) # (V, F): of the crop, and of its mirror image if it is scored too
+    # (V, F): of the crop, and of its mirror image if it is scored too
+    features: torch.Tensor|None = field(default=None, repr=False)
 
 @torch.inference_mode()
 def score_samples(
@@ -128,7 +135,8 @@ def score_samples(
     if new:
         crops = np.stack([o.crop for o in new])
         views = [crops, crops[:, :, ::-1]][:1 + detector.flip]
-        features = torch.stack([frame_features(detector.scorer, o, detector.batch_size, detector.dtype, detector.engine) for o in views], 1)
+        features = torch.stack([frame_features(detector.scorer, o, detector.batch_size, detector.dtype, detector.engine)
+                                for o in views], 1)
         for sample, of_sample in zip(new, features): sample.features = of_sample.clone()
     both = torch.stack([o.features for clip in clips for o in clip], 1) # (V, N, F)
     views = [_head_scores(detector.scorer, o, [len(clip) for clip in clips]) for o in both]
@@ -146,14 +154,16 @@ class Opinion:
 
 def _clip(number:int, samples:list[Sample])->FaceClip:
     faces = [o.face for o in samples]
-    return FaceClip(number, np.stack([o.crop for o in samples]), np.array([o.time for o in samples]), faces, list(range(len(faces))),
-                    float(np.median([o.size for o in faces])), float(np.median([o.sharpness for o in samples])))
+    return FaceClip(number, np.stack([o.crop for o in samples]), np.array([o.time for o in samples]), faces,
+                    list(range(len(faces))), float(np.median([o.size for o in faces])),
+                    float(np.median([o.sharpness for o in samples])))
 
 def _verdicts(detector:Detector, jobs:dict, length:int)->dict: # number -> samples becomes number -> verdict
     rule = dataclasses.replace(detector.abstention, near=None) # the band does that
     scores, away = score_samples(detector, list(jobs.values())), detector.familiar or (lambda features: None)
-    return {number: person_verdict(_clip(number, samples), score, detector.calibration, rule, detector.threshold, length, None, away(score.features))
-            for (number, samples), score in zip(jobs.items(), scores)}
+    verdict = lambda clip, score: person_verdict(clip, score, detector.calibration, rule, detector.threshold, length,
+                                                 distance=away(score.features))
+    return {k: verdict(_clip(k, samples), score) for (k, samples), score in zip(jobs.items(), scores)}
 
 # %% ../../nbs/serve/25_stream.ipynb #aa23e78b
 class LiveScorer:
@@ -177,8 +187,7 @@ class LiveScorer:
         now:float, # Seconds
     )->None:
         "Score those with new crops, if it is time."
-        new = {k: [s for s in o.samples if s.features is None] for k, o in opinions.items()}
-        new = {k: o for k, o in new.items() if o}
+        new = {k: fresh for k, o in opinions.items() if (fresh := [s for s in o.samples if s.features is None])}
         if self._job or self._done or not new or not self.pace.ready(now): return
         most = max(1, int((self.longest/self.cost if self.cost else 4)/len(new))) if self._pool else self.length
         for number, samples in new.items():
@@ -190,10 +199,13 @@ class LiveScorer:
     def _work(self, jobs:dict)->tuple[dict, dict]: # verdicts and times of the newest crops
         count, start = sum(o.features is None for samples in jobs.values() for o in samples), monotonic()
         verdicts, end = _verdicts(self.detector, jobs, self.length), monotonic()
-        if self._pool: self.cost = np.mean([self.cost or (end - start)/count, (end - start)/count]); self.pace.done(start, end)
+        if self._pool:
+            self.cost = np.mean([self.cost or (end - start)/count, (end - start)/count])
+            self.pace.done(start, end)
         return verdicts, {k: o[-1].time for k, o in jobs.items()}
 
-    def take(self)->list[tuple[int, FaceVerdict, float]]: # Number of the person, verdict, time of its newest crop; raises what went wrong
+    # Number of the person, verdict, time of its newest crop; raises what went wrong
+    def take(self)->list[tuple[int, FaceVerdict, float]]:
         "The verdicts that are there."
         if self._job and self._job.done(): self._done, self._job = [self._job.result()], None
         done, self._done = self._done, []
@@ -257,7 +269,8 @@ LiveResult.to_json = lambda self: json.dumps(live_to_dict(self), allow_nan=False
 class Stream:
     "Judges a live picture; iterate over it once."
     def __init__(self,
-        source:int|str|Path|Capture, # The number of a camera, an address, a file; or a `Capture` with settings of its own
+        # The number of a camera, an address, a file; or a `Capture` with settings of its own
+        source:int|str|Path|Capture,
         detector:Detector|None=None, # Whose verdicts they are; None: one with the default weights
         settings:StreamSettings=StreamSettings(), # Rates and steadiness
         seconds:float|None=None, # Stop after so many; None: never
@@ -269,9 +282,10 @@ class Stream:
         self.length = steady.clip_length or max(8, config.clip_length)
         offline = self.capture.every_frame # its clock is that of the file
         self._searches = Pace(share=1. if offline else steady.share)
-        self._scorer = LiveScorer(self.detector, self.length, Pace(steady.score_rate, 1. if offline else steady.share), background=not offline)
-        self._follower = Follower(self.detector.face_detector, steady.detect_every, steady.detect_side, steady.forget, 2*steady.max_people,
-                                  lambda: self._searches.ready(monotonic()))
+        self._scorer = LiveScorer(self.detector, self.length, Pace(steady.score_rate, 1. if offline else steady.share),
+                                  background=not offline)
+        self._follower = Follower(self.detector.face_detector, steady.detect_every, steady.detect_side, steady.forget,
+                                  2*steady.max_people, lambda: self._searches.ready(monotonic()))
         self.opinions, self._looks, self._stop = {}, Pace(steady.rate), threading.Event()
         self.created = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
@@ -282,10 +296,11 @@ class Stream:
     def about(self)->dict: # Plain values, without passwords
         "What a checker should know about the results."
         d, config = self.detector, self.detector.scorer.config
-        return dict(source=self.capture.source.name, created=self.created, threshold=d.threshold, false_positive_rate=d.false_positive_rate,
-            weights=dict(name=config.name, sha256=d.scorer.sha256), face_detector=dict(name=d.face_detector.name, sha256=d.face_detector.sha256),
-            settings=d.settings() | dataclasses.asdict(self.settings) | dict(clip_length=self.length, every_frame=self.capture.every_frame),
-            version=deepfake_nb.__version__)
+        own = dataclasses.asdict(self.settings) | dict(clip_length=self.length, every_frame=self.capture.every_frame)
+        return dict(source=self.capture.source.name, created=self.created, threshold=d.threshold,
+            false_positive_rate=d.false_positive_rate, weights=dict(name=config.name, sha256=d.scorer.sha256),
+            face_detector=dict(name=d.face_detector.name, sha256=d.face_detector.sha256),
+            settings=d.settings() | own, version=deepfake_nb.__version__)
 
 # %% ../../nbs/serve/25_stream.ipynb #e476f5e7
 def _iterate(self:Stream)->Iterator[LiveResult]:
@@ -333,16 +348,18 @@ def _sample(self:Stream, person:LivePerson, frame:Frame): # takes a crop of a pe
 
 def _say(self:Stream, person:LivePerson, now:float)->LiveVerdict:
     opinion, box = self.opinions.get(person.number), tuple(float(o) for o in person.face.box)
-    if opinion is None: return LiveVerdict(person.number, INCONCLUSIVE, None, box, ["TOO_MANY_PEOPLE"], seconds=now - person.since)
+    if opinion is None:
+        return LiveVerdict(person.number, INCONCLUSIVE, None, box, ["TOO_MANY_PEOPLE"], seconds=now - person.since)
     steady, latest = opinion.steady, opinion.latest
-    return LiveVerdict(person.number, steady.decision, steady.probability, box, list(steady.reasons), latest and latest.probability,
-                       len(opinion.samples), now - person.since, None if opinion.time is None else now - opinion.time)
+    return LiveVerdict(person.number, steady.decision, steady.probability, box, list(steady.reasons),
+                       latest and latest.probability, len(opinion.samples), now - person.since,
+                       None if opinion.time is None else now - opinion.time)
 
 def _result(self:Stream, frame:Frame|None, people:list[LivePerson])->LiveResult:
     capture, offline = self.capture, self.capture.every_frame
     now = frame.time if frame is not None and (offline or capture.source.kind == "file") else capture.clock()
     return LiveResult(now, [self._say(o, now) for o in people], capture.state, frame and frame.number,
-        None if frame is None or offline else monotonic() - frame.arrived, capture.received, capture.dropped, self._scorer.scored,
-        capture.reconnects, capture.take_events(), None if frame is None else frame.image)
+        None if frame is None or offline else monotonic() - frame.arrived, capture.received, capture.dropped,
+        self._scorer.scored, capture.reconnects, capture.take_events(), None if frame is None else frame.image)
 
 Stream._sample, Stream._say, Stream._result = _sample, _say, _result

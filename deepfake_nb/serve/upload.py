@@ -28,8 +28,10 @@ class Receiver:
         size:int, # Bytes that will come
         max_bytes:int, # The most that is accepted
     ): # Raises `UploadError`
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0: raise UploadError("The upload has no size. Accepted: a file.")
-        if size > max_bytes: raise UploadError(f"{name}: this file has {size/1e6:.1f} MB. At most {max_bytes/1e6:.0f} MB are accepted.")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise UploadError("The upload has no size. Accepted: a file.")
+        if size > max_bytes:
+            raise UploadError(f"{name}: this file has {size/1e6:.1f} MB. At most {max_bytes/1e6:.0f} MB are accepted.")
         self.name, self.size, self.received = name, size, 0
         suffix = re.search(r"\.[A-Za-z0-9]{1,5}$", name)
         self.path = Path(tempfile.mkdtemp(dir=folder))/f"upload{suffix[0].lower() if suffix else ''}"
@@ -41,7 +43,8 @@ class Receiver:
     def add(self, start:int, piece)->None: # position and bytes of a piece; raises `UploadError`
         "Append a piece."
         if start != self.received or self.received + len(piece) > self.size or not len(piece):
-            raise UploadError(f"{self.name}: the upload broke off at {self.received/1e6:.1f} MB. Accepted: to choose the file once more.")
+            raise UploadError(f"{self.name}: the upload broke off at {self.received/1e6:.1f} MB. Accepted: to choose "
+                              "the file once more.")
         with self.path.open("ab") as f: f.write(piece)
         self.received += len(piece)
 
@@ -62,7 +65,8 @@ class Upload(anywidget.AnyWidget):
     def __init__(self,
         folder:str|Path, # Where to put files, private to the visitor
         on_file:Callable, # Called with path and name of each file that arrived
-        on_progress:Callable=lambda text, share, problem: None, # Called with a sentence, the share in [0, 1], and whether it is a problem
+        # Called with a sentence, the share in [0, 1], and whether it is a problem
+        on_progress:Callable=lambda text, share, problem: None,
         **settings, # `title`, `max_bytes`...
     ):
         super().__init__(**settings)
@@ -74,7 +78,10 @@ class Upload(anywidget.AnyWidget):
         except (UploadError, OSError) as e:
             name = str(content.get("name") or getattr(self.receiver, "name", "The file"))[:500]
             self.forget()
-            self.on_progress(str(e) if isinstance(e, UploadError) else f"{name} cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try again later.", -1, True)
+            why = str(e)
+            if not isinstance(e, UploadError):
+                why = f"{name} cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try again later."
+            self.on_progress(why, -1, True)
 
     def forget(self)->None:
         "Give up an upload that goes on, and remove what came of it."
@@ -85,7 +92,8 @@ class Upload(anywidget.AnyWidget):
 @patch
 def _receive(self:Upload, content:dict, buffers:list)->None: # one message from the browser
     kind = content.get("kind")
-    if kind == "said": return self.on_progress(str(content.get("text", ""))[:1000], -1, True) # the browser refused something
+    if kind == "said": # the browser refused something
+        return self.on_progress(str(content.get("text", ""))[:1000], -1, True)
     if kind == "start": self._begin(content)
     elif self.receiver is None or content.get("upload") != self.number: return # of an upload that was given up
     elif kind == "stop": return self.forget()
@@ -93,14 +101,17 @@ def _receive(self:Upload, content:dict, buffers:list)->None: # one message from 
     if self.receiver.complete:
         receiver, self.receiver = self.receiver, None
         return self.on_file(receiver.path, receiver.name)
-    self.on_progress(f"Uploading: {self.receiver.received/max(1, self.receiver.size):.0%}", self.receiver.received/max(1, self.receiver.size), False)
+    share = self.receiver.received/max(1, self.receiver.size)
+    self.on_progress(f"Uploading: {share:.0%}", share, False)
     self.send(dict(kind="next", upload=self.number, **{"from": self.receiver.received}))
 
 @patch
 def _begin(self:Upload, content:dict)->None: # another upload takes the place of one that goes on
     self.forget()
     name = str(content.get("name", ""))[:500]
-    if self.busy: raise UploadError(f"{name} was not taken: another file is being looked at. Accepted: to choose it again when that is done.")
+    if self.busy:
+        raise UploadError(f"{name} was not taken: another file is being looked at. Accepted: to choose it again when "
+                          "that is done.")
     self.receiver, self.number = Receiver(self.folder, name, content.get("size"), self.max_bytes), content.get("upload")
 
 # %% ../../nbs/serve/05_upload.ipynb #738c3ab0

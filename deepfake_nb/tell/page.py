@@ -106,37 +106,46 @@ def to_html(
     notebook.metadata["title"] = title
     with _some_home():
         try: from nbconvert import HTMLExporter
-        except ImportError: raise PageError("An HTML report needs nbconvert. Accepted: pip install 'deepfake_nb[report]'.") from None
+        except ImportError:
+            raise PageError("An HTML report needs nbconvert. Accepted: pip install 'deepfake_nb[report]'.") from None
         exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(ASSETS/"report")])
         return exporter.from_notebook_node(notebook)[0]
 
 # %% ../../nbs/tell/15_page.ipynb #23f0ef8a
-_browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge", "msedge")
-_places = ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome", "/Applications/Chromium.app/Contents/MacOS/Chromium",
-           "C:/Program Files/Google/Chrome/Application/chrome.exe", "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe")
+_browsers = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge",
+             "msedge")
+_places = ("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+           "/Applications/Chromium.app/Contents/MacOS/Chromium",
+           "C:/Program Files/Google/Chrome/Application/chrome.exe",
+           "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe")
 
 def find_browser()->str|None: # Path of a program; None where there is none
     "A browser of the Chromium family."
     named = os.environ.get("DEEPFAKE_NB_CHROMIUM")
     found = (shutil.which(o) for o in ([named] if named else _browsers))
-    return next((o for o in found if o), None) or (None if named else next((o for o in _places if os.path.exists(o)), None))
+    if place := next((o for o in found if o), None): return place
+    return None if named else next((o for o in _places if os.path.exists(o)), None)
 
 # %% ../../nbs/tell/15_page.ipynb #ed11297f
-def _browser_folder()->str: # for profile and temporary files; a browser makes a socket there, whose path may not be long
+# for profile and temporary files; a browser makes a socket there, whose path may not be long
+def _browser_folder()->str:
     folder = tempfile.gettempdir()
     short = "/tmp" if os.name == "posix" and len(os.fsencode(folder)) > 36 and os.access("/tmp", os.W_OK) else folder
     return tempfile.mkdtemp(prefix="deepfake-press-", dir=short)
 
 def _switches(folder:str)->list[str]: # of a browser with a profile of its own
     sandbox = ["--no-sandbox"] if getattr(os, "geteuid", lambda: 1)() == 0 else []
-    return ["--headless", *sandbox, "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", f"--user-data-dir={folder}/profile"]
+    return ["--headless", *sandbox, "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+            f"--user-data-dir={folder}/profile"]
 
 def _end(process:subprocess.Popen)->None: # with its children, which a browser has many of
     with suppress(ProcessLookupError): os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
     process.wait()
 
-def _run(command:list[str], env:dict, seconds:float)->None: # to its end; raises `OSError` or `subprocess.TimeoutExpired`
-    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=os.name == "posix")
+# to its end; raises `OSError` or `subprocess.TimeoutExpired`
+def _run(command:list[str], env:dict, seconds:float)->None:
+    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, start_new_session=os.name == "posix")
     try: process.wait(seconds)
     finally: _end(process)
 
@@ -156,8 +165,10 @@ def print_with_browser(
         command = [browser, *_switches(folder), "--no-pdf-header-footer", f"--print-to-pdf={target}", source.as_uri()]
         try: _run(command, os.environ | dict(TMPDIR=folder), seconds)
         except OSError as e: raise PageError(f"{browser} cannot print: {e}.") from None
-        except subprocess.TimeoutExpired: raise BrowserHangs(f"{browser} did not print within {seconds:g} seconds.") from None
-        if not target.is_file(): raise PageError(f"{browser} printed nothing. Accepted: a browser that can print headless.")
+        except subprocess.TimeoutExpired:
+            raise BrowserHangs(f"{browser} did not print within {seconds:g} seconds.") from None
+        if not target.is_file():
+            raise PageError(f"{browser} printed nothing. Accepted: a browser that can print headless.")
         shutil.copyfile(target, path)
     finally: shutil.rmtree(folder, ignore_errors=True)
 
@@ -171,7 +182,9 @@ class Press:
         self.folder = _browser_folder()
         command = [browser, *_switches(self.folder), "--remote-debugging-pipe"] # reads from 3, writes to 4
         shell = ["/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 </dev/null >/dev/null', "sh", *command]
-        self._process = subprocess.Popen(shell, env=os.environ | dict(TMPDIR=self.folder), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, bufsize=0)
+        self._process = subprocess.Popen(shell, env=os.environ | dict(TMPDIR=self.folder), stdin=subprocess.PIPE,
+                                         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+                                         bufsize=0)
 
     def close(self)->None:
         _end(self._process)
@@ -181,8 +194,10 @@ class Press:
     def _message(self, until:float)->dict: # the next one
         while b"\0" not in self._buffer:
             left = until - time.monotonic()
-            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]: raise BrowserHangs(f"{self.browser} did not answer in time.")
-            if not (piece := os.read(self._process.stdout.fileno(), 1 << 20)): raise PageError(f"{self.browser} cannot be spoken to.")
+            if left <= 0 or not select.select([self._process.stdout], [], [], left)[0]:
+                raise BrowserHangs(f"{self.browser} did not answer in time.")
+            if not (piece := os.read(self._process.stdout.fileno(), 1 << 20)):
+                raise PageError(f"{self.browser} cannot be spoken to.")
             self._buffer += piece
         message, _, self._buffer = self._buffer.partition(b"\0")
         return json.loads(message)
@@ -259,12 +274,15 @@ def print_with_weasyprint(
 )->None: # Raises `PageError`
     "Lay a page out as PDF without a browser."
     try: from weasyprint import HTML
-    except (ImportError, OSError) as e: raise PageError(f"WeasyPrint cannot be used here ({type(e).__name__}).") from None # OSError: Pango is missing
+    except (ImportError, OSError) as e: # OSError: Pango is missing
+        raise PageError(f"WeasyPrint cannot be used here ({type(e).__name__}).") from None
     from weasyprint.urls import URLFetcher
     HTML(string=page, url_fetcher=URLFetcher(allowed_protocols=["data"])).write_pdf(path)
 
-def _by_browser(page:str, path:str|Path, browser:str, seconds:float)->None: # a browser that hangs is not asked again for a while
-    if time.monotonic() - _pool.hung.get(browser, -RETRY) < RETRY: raise BrowserHangs(f"{browser} hung when it was asked to print before, and was not asked again.")
+# a browser that hangs is not asked again for a while
+def _by_browser(page:str, path:str|Path, browser:str, seconds:float)->None:
+    if time.monotonic() - _pool.hung.get(browser, -RETRY) < RETRY:
+        raise BrowserHangs(f"{browser} hung when it was asked to print before, and was not asked again.")
     try:
         if os.name == "posix":
             try: return _pool.print(page, path, browser, seconds)
@@ -275,6 +293,7 @@ def _by_browser(page:str, path:str|Path, browser:str, seconds:float)->None: # a 
         _pool.hung[browser] = time.monotonic()
         raise
 
+# %% ../../nbs/tell/15_page.ipynb #d8e3aa7e
 def to_pdf(
     page:str, # HTML
     path:str|Path, # Where the PDF shall appear, complete
@@ -284,13 +303,14 @@ def to_pdf(
     "Print a page, with a browser where there is one and with WeasyPrint otherwise."
     problems, browser = [], find_browser()
     with atomic_write(path) as temporary:
-        for printer in ([lambda: _by_browser(page, temporary, browser, seconds)] if browser else []) + [lambda: print_with_weasyprint(page, temporary)]:
+        printers = [lambda: _by_browser(page, temporary, browser, seconds)] if browser else []
+        for printer in (*printers, lambda: print_with_weasyprint(page, temporary)):
             try: printer()
             except PageError as e:
                 logger.warning("%s", e)
                 problems.append(str(e))
             else: break
-        else: raise PageError(" ".join(["No PDF was made.", *([] if browser else ["No Chromium or Chrome was found."]), *problems,
-                                        "Accepted: one of the two, or the HTML printed by hand."]))
+        else: raise PageError(" ".join(["No PDF was made.", *([] if browser else ["No Chromium or Chrome was found."]),
+                                        *problems, "Accepted: one of the two, or the HTML printed by hand."]))
     if notes is not None and problems: notes.append(" ".join([*problems, "The PDF was laid out by WeasyPrint."]))
     return Path(path)

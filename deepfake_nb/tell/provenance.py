@@ -16,21 +16,24 @@ from .wording import shown
 __all__ = ['CREDENTIALS', 'image_facts', 'video_facts', 'credentials', 'Provenance', 'read_provenance']
 
 # %% ../../nbs/tell/10_provenance.ipynb #27dd84ae
-_exif = {"Make": 271, "Model": 272, "Software": 305, "Changed": 306, "Artist": 315, "Copyright": 33432, "Description": 270}
+_exif = {"Make": 271, "Model": 272, "Software": 305, "Changed": 306, "Artist": 315, "Copyright": 33432,
+         "Description": 270}
 _exif_camera = {"Taken": 36867, "Lens": 42036}
 _not_texts = {"exif", "icc_profile", "xmp", "XML:com.adobe.xmp", "photoshop", "comment"}
 
 def _exif_facts(image)->dict[str, str]:
     exif = image.getexif()
     camera = exif.get_ifd(0x8769)
-    facts = {k: shown(exif[v]) for k, v in _exif.items() if v in exif} | {k: shown(camera[v]) for k, v in _exif_camera.items() if v in camera}
+    facts = {k: shown(exif[v]) for k, v in _exif.items() if v in exif}
+    facts |= {k: shown(camera[v]) for k, v in _exif_camera.items() if v in camera}
     if exif.get_ifd(0x8825): facts["Position"] = "recorded in the file (left out here)"
     return facts
 
 def _xmp_facts(info:dict)->dict[str, str]:
     xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
     text = xmp.decode("utf-8", "replace") if isinstance(xmp, bytes) else str(xmp)
-    found = {k: re.search(rf"{name}\W{{1,3}}([^<>\"']{{1,200}})", text) for k, name in {"Made with (XMP)": "CreatorTool", "Digital source type (IPTC)": "DigitalSourceType"}.items()}
+    names = {"Made with (XMP)": "CreatorTool", "Digital source type (IPTC)": "DigitalSourceType"}
+    found = {k: re.search(rf"{name}\W{{1,3}}([^<>\"']{{1,200}})", text) for k, name in names.items()}
     return {k: shown(v[1].rsplit("digitalsourcetype/")[-1]) for k, v in found.items() if v}
 
 def image_facts(
@@ -39,7 +42,8 @@ def image_facts(
     "What an image says about its origin."
     from PIL import Image
     with Image.open(path) as image:
-        texts = {f"Text '{shown(k, 40)}'": shown(v) for k, v in image.info.items() if isinstance(v, str) and k not in _not_texts and not k.startswith("XML")}
+        texts = {f"Text '{shown(k, 40)}'": shown(v) for k, v in image.info.items()
+                 if isinstance(v, str) and k not in _not_texts and not k.startswith("XML")}
         return _exif_facts(image) | _xmp_facts(image.info) | dict(list(texts.items())[:20])
 
 # %% ../../nbs/tell/10_provenance.ipynb #31443383
@@ -50,29 +54,37 @@ def video_facts(
     with open_container(path) as container:
         entries = {k: v for part in (container, *container.streams) for k, v in part.metadata.items()}
     position = {k for k in entries if "location" in k.lower() or "gps" in k.lower()}
-    facts = {shown(k, 40): shown(v) for k, v in list(entries.items())[:30] if k not in position and k.lower() not in ("language", "handler_name", "vendor_id")}
+    facts = {shown(k, 40): shown(v) for k, v in list(entries.items())[:30]
+             if k not in position and k.lower() not in ("language", "handler_name", "vendor_id")}
     return facts | ({"Position": "recorded in the file (left out here)"} if position else {})
 
 # %% ../../nbs/tell/10_provenance.ipynb #a915084c
 CREDENTIALS = dict(
     absent="The file carries no Content Credentials (C2PA). Most files do not; this says nothing for or against it.",
-    present="The file carries Content Credentials (C2PA) whose signature fits the file. Whether the signer deserves trust was not checked.",
-    invalid="The file carries Content Credentials (C2PA) that do not fit: the file or the record was changed after it was signed.",
+    present="The file carries Content Credentials (C2PA) whose signature fits the file. Whether the signer deserves "
+            "trust was not checked.",
+    invalid="The file carries Content Credentials (C2PA) that do not fit: the file or the record was changed after it "
+            "was signed.",
     not_checked="Content Credentials (C2PA) were not checked.",
 )
 
 def _digital_source(manifest:dict)->str: # how the picture came about, in the IPTC's word
-    actions = [a for o in manifest.get("assertions", []) if str(o.get("label", "")).startswith("c2pa.actions") for a in o["data"].get("actions", [])]
+    actions = [a for o in manifest.get("assertions", []) if str(o.get("label", "")).startswith("c2pa.actions")
+               for a in o["data"].get("actions", [])]
     return next((str(o["digitalSourceType"]).rsplit("/", 1)[-1] for o in actions if "digitalSourceType" in o), "")
 
 def _credential_facts(record:dict)->dict[str, str]:
     manifest = record["manifests"][record["active_manifest"]]
-    makers = [" ".join(str(o[k]) for k in ("name", "version") if o.get(k)) for o in manifest.get("claim_generator_info") or []]
+    makers = [" ".join(str(o[k]) for k in ("name", "version") if o.get(k))
+              for o in manifest.get("claim_generator_info") or []]
     signature = manifest.get("signature_info") or {}
-    facts = {"Made by": ", ".join(makers), "Signed by": signature.get("issuer"), "Signed at": signature.get("time"), "Digital source type": _digital_source(manifest),
-             "Problems": "; ".join(str(o.get("explanation") or o.get("code")) for o in record.get("validation_status") or [])}
+    facts = {"Made by": ", ".join(makers), "Signed by": signature.get("issuer"), "Signed at": signature.get("time"),
+             "Digital source type": _digital_source(manifest),
+             "Problems": "; ".join(str(o.get("explanation") or o.get("code"))
+                                   for o in record.get("validation_status") or [])}
     return {k: shown(v) for k, v in facts.items() if v}
 
+# %% ../../nbs/tell/10_provenance.ipynb #a8731324
 def credentials(
     path:str|Path, # An image or video
 )->dict: # state (a key of `CREDENTIALS`), text (a sentence), facts (a table of what the record says)
@@ -83,12 +95,14 @@ def credentials(
     settings = c2pa.Settings.from_dict(dict(verify=dict(remote_manifest_fetch=False, ocsp_fetch=False)))
     try:
         with open(path, "rb") as stream:
-            if (reader := c2pa.Reader.try_create(_mime(path), stream, context=c2pa.Context(settings))) is None: return say("absent")
+            if (reader := c2pa.Reader.try_create(_mime(path), stream, context=c2pa.Context(settings))) is None:
+                return say("absent")
             record, state = json.loads(reader.json()), reader.get_validation_state()
             return dict(say("present" if state in ("Valid", "Trusted") else "invalid"), facts=_credential_facts(record))
     except c2pa.C2paError as e: return say("not_checked", f" {shown(e)}.")
 
-def _kind(found:str)->str: return "image" if found in IMAGE_FORMATS else "video" # of the file: an animation is a picture here
+def _kind(found:str)->str: # of the file: an animation is a picture here
+    return "image" if found in IMAGE_FORMATS else "video"
 
 def _mime(path)->str: # what c2pa calls the format
     found = sniff_format(path)
@@ -104,7 +118,8 @@ class Provenance:
 
     def to_dict(self)->dict: return dict(facts=self.facts, credentials=self.credentials, notes=self.notes)
     def _repr_html_(self)->str:
-        rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in (self.facts | self.credentials.get("facts", {})).items())
+        rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>"
+                       for k, v in (self.facts | self.credentials.get("facts", {})).items())
         lines = [self.credentials.get("text", ""), *self.notes]
         return "".join(f"<p>{html.escape(o)}</p>" for o in lines if o) + (f"<table>{rows}</table>" if rows else "")
 
@@ -114,7 +129,9 @@ def read_provenance(
     "What a file says about its own origin."
     result = Provenance()
     try: result.facts = (image_facts if _kind(sniff_format(path)) == "image" else video_facts)(path)
-    except Exception as e: result.notes.append(f"Its metadata could not be read ({shown(e, 120)}).") # decoders raise whatever they like
+    except Exception as e: # decoders raise whatever they like
+        result.notes.append(f"Its metadata could not be read ({shown(e, 120)}).")
     try: result.credentials = credentials(path)
-    except Exception as e: result.credentials = dict(state="not_checked", text=f"{CREDENTIALS['not_checked']} {shown(e, 120)}.", facts={})
+    except Exception as e:
+        result.credentials = dict(state="not_checked", text=f"{CREDENTIALS['not_checked']} {shown(e, 120)}.", facts={})
     return result

@@ -6,94 +6,25 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/tell/report.html.md"""
 
 # %% ../../nbs/tell/20_report.ipynb #8558995b
 from __future__ import annotations
-import base64, dataclasses, hashlib, html, importlib.metadata, io, json, platform, re, shlex
+import dataclasses, hashlib, html, importlib.metadata, json, platform, shlex
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-import numpy as np
 from fastcore.basics import patch
-from PIL import Image
-from ..core import (DeepfakeError, FaceVerdict, FileError, INCONCLUSIVE, Prediction, REASONS, Segment, atomic_write, prediction_from_dict,
-                              prediction_to_dict, sha256_file)
-from ..see.again import picture_at
+from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FileError, Prediction, atomic_write,
+                              prediction_from_dict, prediction_to_dict, sha256_file)
 from ..judge.verdict import coverage_sentences
 from ..model.weightsfile import default_weights, weights_info
-from ..judge.explain import COLOURS, Explanation, draw_box, frame_place
-from .wording import bold_leads, error_sentence, headline, miss_sentence, percent, power_rows, shown, shown_name, tests_of, trust_sentences, verdict_sentences, why_sentences
+from ..judge.explain import Explanation
+from .wording import (bold_leads, error_sentence, headline, miss_sentence, percent, power_rows, shown,
+                                      shown_name, tests_of, trust_sentences, verdict_sentences, why_sentences)
 from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
+from .pictures import report_pictures
 
 # %% auto #0
-__all__ = ['MOST', 'TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'BESIDE', 'jpeg_picture', 'timeline_picture', 'Report', 'ReportError',
-           'software_versions', 'repeat_command', 'make_report', 'flatten', 'evidence_hash', 'written', 'read_json',
-           'load_prediction']
-
-# %% ../../nbs/tell/20_report.ipynb #a6746228
-def jpeg_picture(
-    name:str, # See `Picture`
-    caption:str, # Plain text
-    pixels:np.ndarray, # (H, W, 3) uint8 RGB
-    side:int=1280, # A larger picture is scaled down to this longer side, in pixels
-)->Picture: # A JPEG of quality 88
-    "A picture of pixels."
-    image, buffer = Image.fromarray(pixels), io.BytesIO()
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    image.save(buffer, "JPEG", quality=88)
-    return Picture(name, caption, buffer.getvalue())
-
-# %% ../../nbs/tell/20_report.ipynb #fac964d8
-def timeline_picture(
-    face:FaceVerdict, # With a timeline
-    threshold:float, # Probability in [0, 1]
-    several:bool=False, # Are there other people in the file?
-    segments:list[Segment]=(), # Stretches that stand out
-    seconds:float=0., # Length of the film; 0.0: up to the last frame that was looked at
-)->Picture: # An SVG; the same input gives the same bytes
-    "The estimate for each frame over time."
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    times, scores = [o.time for o in face.timeline], [100 * o.probability for o in face.timeline]
-    colour = tuple(o / 255 for o in COLOURS[face.decision])
-    with rc_context({"svg.hashsalt": "deepfake_nb", "font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(5.6, 2), layout="constrained")
-        axes = figure.subplots()
-        axes.axhline(100 * threshold, color="#1c2430", linewidth=1, linestyle="--")
-        axes.annotate("FAKE from here on", (1, 100 * threshold), xycoords=("axes fraction", "data"), xytext=(-3, 3), textcoords="offset points", ha="right", fontsize=8)
-        for o in segments: axes.axvspan(o.start, o.end, color=tuple(o / 255 for o in COLOURS["FAKE"]), alpha=.15, linewidth=0)
-        axes.plot(times, scores, color=colour, linewidth=1, marker="o", markersize=4)
-        if seconds > times[-1]: axes.set_xlim(-.02 * seconds, 1.02 * seconds)
-        axes.set(xlabel="seconds", ylabel="forgery, %", ylim=(-4, 104), yticks=range(0, 101, 25))
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(buffer := io.BytesIO(), format="svg", metadata=dict(Date=None, Creator=None))
-    who = f"Person {face.person + 1} (called {face.decision})" if several else "The face"
-    caption = f"{who}: estimate for each of {len(times)} frames, from {percent(min(scores) / 100)} to {percent(max(scores) / 100)}."
-    return Picture(f"timeline-{face.person + 1}", caption, buffer.getvalue(), "image/svg+xml")
-
-# %% ../../nbs/tell/20_report.ipynb #a4d68d9d
-MOST = 8 # people with pictures of their own
-
-def _when(prediction:Prediction, time:float)->str: return f"at {time:.2f} seconds" if prediction.kind == "video" else ""
-def _explained_pictures(explanation:Explanation)->list[Picture]:
-    prediction, first = explanation.prediction, explanation.people[0]
-    when, plain = _when(prediction, first.face.timeline[first.positions[0]].time), first.clip.key_frames[first.positions[0]]
-    colour = any(o.maps[0].max() > .05 for o in explanation.people if len(o.maps))
-    caption = "Where the network looked." if colour else "What the network looked at. Nothing spoke for a forgery, so nothing is coloured."
-    pictures = [jpeg_picture("picture", f"The picture {when}".strip() + " as it is.", plain), jpeg_picture("heatmap", caption, explanation.whole_picture())]
-    if prediction.kind == "image": return pictures
-    return pictures + [jpeg_picture(f"person-{o.face.person + 1}", f"Person {o.face.person + 1}: the frames rated highest, with the estimate for each alone.",
-                                    explanation.strip(o)) for o in explanation.people[:MOST]]
-
-def _plain_pictures(prediction:Prediction, file:Path)->list[Picture]: # read again from the file: boxes, no heat
-    face = max((o for o in prediction.faces if o.timeline), key=lambda o: o.probability, default=None)
-    time = face.worst_frame.time if face else 0.
-    pixels = picture_at(file, time, prediction.settings.get("frames", 32))
-    if face and face.decision == "FAKE" and face.where.get("box") and face.where["time"] == time: pixels = frame_place(pixels, face.where["box"])
-    for o in prediction.faces if prediction.kind == "image" else filter(None, [face]):
-        pixels = draw_box(pixels, o.box, f"{o.person + 1}: {o.decision}", COLOURS[o.decision])
-    return [jpeg_picture("picture", f"The picture {_when(prediction, time)}".strip() + ".", pixels)]
-
-def _saved_heatmap(path:Path)->list[Picture]:
-    with Image.open(path) as image: return [jpeg_picture("heatmap", "Where the network looked.", np.array(image.convert("RGB")))]
+__all__ = ['TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'BESIDE', 'Report', 'ReportError', 'software_versions', 'repeat_command',
+           'make_report', 'flatten', 'evidence_hash', 'written', 'read_json', 'load_prediction']
 
 # %% ../../nbs/tell/20_report.ipynb #73431af7
 @dataclass
@@ -103,7 +34,8 @@ class Report:
     pictures: list[Picture] = field(default_factory=list) # in the order of the page
     provenance: Provenance|None = None # None where the file was not at hand
     size: int|None = None # of the file in bytes; None where it was not at hand
-    model: dict = field(default_factory=dict) # training, metrics and more from the weights file; empty where it was not at hand
+    # training, metrics and more from the weights file; empty where it was not at hand
+    model: dict = field(default_factory=dict)
     software: dict = field(default_factory=dict) # name -> version
     command: str = "" # for a shell
     created: str = "" # UTC, ISO 8601: when the report was made
@@ -128,9 +60,11 @@ def repeat_command(
     if words[1].startswith("-"): words[1] = f"./{words[1]}"
     scorer, calibration = settings.get("scorer") or {}, settings.get("calibration") or {}
     if scorer: words += ["--scorer", str(scorer.get("name"))]
-    elif weights.get("sha256") != default_sha256: words += ["--weights", f"{weights.get('name') or 'weights'}.safetensors"]
+    elif weights.get("sha256") != default_sha256:
+        words += ["--weights", f"{weights.get('name') or 'weights'}.safetensors"]
     if calibration: words += ["--calibration", str(calibration.get("name"))]
-    words += ["--threshold", str(prediction.threshold), "--frames", str(settings.get("frames", 32)), "--device", str(settings.get("device", "cpu"))]
+    words += ["--threshold", str(prediction.threshold), "--frames", str(settings.get("frames", 32)), "--device",
+              str(settings.get("device", "cpu"))]
     return shlex.join(shown(o) for o in [*words, "--out", "evidence"])
 
 def _model_facts(prediction:Prediction, weights)->dict: # from the file with the right hash, else nothing
@@ -138,14 +72,10 @@ def _model_facts(prediction:Prediction, weights)->dict: # from the file with the
     except DeepfakeError: return {}
     if not path.is_file() or sha256_file(path) != prediction.weights.get("sha256"): return {}
     config = weights_info(path)["config"]
-    return {k: v for k, v in config.items() if k != "familiar"} | dict(file=path.name, default=weights is None) # long, and no reading matter
+    # long, and no reading matter
+    return {k: v for k, v in config.items() if k != "familiar"} | dict(file=path.name, default=weights is None)
 
 # %% ../../nbs/tell/20_report.ipynb #ab6ea4af
-def _timelines(prediction:Prediction)->list[Picture]:
-    seen = sorted((o for o in prediction.faces if len(o.timeline) > 1), key=lambda o: -o.probability)[:MOST]
-    stretches = lambda face: [o for o in prediction.segments if o.person == face.person]
-    return [timeline_picture(o, prediction.threshold, len(prediction.faces) > 1, stretches(o), prediction.looked_at.get("seconds_in_file", 0.)) for o in sorted(seen, key=lambda o: o.person)]
-
 def make_report(
     prediction:Prediction, # What was found; `path` may be a name for people if `file` is given
     explanation:Explanation|None=None, # Where the network looked, as from `explain`
@@ -157,14 +87,17 @@ def make_report(
     there = file.is_file()
     if given and not there: raise ReportError(given, "no such file", "the file that was judged")
     if there and (found := sha256_file(file)) != prediction.sha256:
-        raise ReportError(file, f"not the file that was judged (its sha256 is {found}, that one had {prediction.sha256 or 'none'})", "that very file, unchanged")
-    model, heatmap = _model_facts(prediction, weights), Path(prediction.heatmap or "")
-    pictures = (_explained_pictures(explanation) if explanation and explanation.people else
-                _saved_heatmap(heatmap) if prediction.heatmap and heatmap.is_file() else _plain_pictures(prediction, file) if there else [])
-    report = Report(dataclasses.replace(prediction, path=shown_name(prediction.path), heatmap=None, evidence=[]), pictures + _timelines(prediction),
-        read_provenance(file) if there else None, file.stat().st_size if there else None, model, software_versions(), created=_now())
+        raise ReportError(file, f"not the file that was judged (its sha256 is {found}, that one had "
+                                f"{prediction.sha256 or 'none'})", "that very file, unchanged")
+    model = _model_facts(prediction, weights)
+    pictures = report_pictures(prediction, explanation, file if there else None)
+    told = dataclasses.replace(prediction, path=shown_name(prediction.path), heatmap=None, evidence=[])
+    report = Report(told, pictures, read_provenance(file) if there else None, file.stat().st_size if there else None,
+                    model, software_versions(), created=_now())
     report.command = repeat_command(prediction, prediction.weights.get("sha256") if model.get("default") else "")
-    if not there: report.notes.append("The file itself was not at hand when this report was made, so its origin and its hash could not be looked at again.")
+    if not there:
+        report.notes.append("The file itself was not at hand when this report was made, so its origin and its hash "
+                            "could not be looked at again.")
     return report
 
 def _now()->str: return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -176,26 +109,33 @@ def _rows(rows:list[list[str]])->str: return "".join(f"<tr>{_lines(o, 'td')}</tr
 def _gauge(prediction:Prediction)->str: # a bar from 0 to 100 with a mark at the threshold
     value, mark = 100 * prediction.probability, 100 * prediction.threshold
     side = lambda o: f"left:{o:.1f}%" if o <= 60 else f"right:{100 - o:.1f}%"
-    return (f"<div class=\"gauge\" role=\"img\" aria-label=\"{percent(prediction.probability)}, threshold {percent(prediction.threshold)}\">"
-            f"<div class=\"fill\" style=\"width:{value:.1f}%\"></div><div class=\"mark\" style=\"left:{mark:.1f}%\"></div>"
-            f"<span class=\"above\" style=\"{side(mark)}\">FAKE from {percent(prediction.threshold)} on</span>"
-            f"<span class=\"below\" style=\"{side(value)}\">this file: {percent(prediction.probability)}</span></div>")
+    here, limit = percent(prediction.probability), percent(prediction.threshold)
+    return (f"<div class=\"gauge\" role=\"img\" aria-label=\"{here}, threshold {limit}\">"
+            f"<div class=\"fill\" style=\"width:{value:.1f}%\"></div>"
+            f"<div class=\"mark\" style=\"left:{mark:.1f}%\"></div>"
+            f"<span class=\"above\" style=\"{side(mark)}\">FAKE from {limit} on</span>"
+            f"<span class=\"below\" style=\"{side(value)}\">this file: {here}</span></div>")
 
 @patch
 def title(self:Report)->Html:
     "Name of the file, and when and with what it was examined."
     o = self.prediction
     when = o.created.replace("T", " ").replace("+00:00", " UTC")
-    return Html(f"<h1>Deepfake check of {html.escape(o.path)}</h1><p class=\"meta\">{html.escape(f'{o.kind.capitalize()}, examined {when} with deepfake_nb {o.version}')}</p>")
+    about = f"{o.kind.capitalize()}, examined {when} with deepfake_nb {o.version}"
+    return Html(f"<h1>Deepfake check of {html.escape(o.path)}</h1><p class=\"meta\">{html.escape(about)}</p>")
 
 @patch
 def verdict(self:Report)->Html:
     "The verdict in a box: first the word, then why, then what was not looked at, then how far to trust it."
     o = self.prediction
     gauge = _gauge(o) if o.probability is not None and o.decision != INCONCLUSIVE else ""
-    part = lambda name, kind, lines: f"<h3>{name}</h3><div class=\"{kind}\">{bold_leads(_lines(lines))}</div>" if lines else ""
-    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p><p class=\"lead\">{html.escape(headline(o))}</p>{gauge}{part('What this rests on', 'why', why_sentences(o))}"
-                f"{part('Not looked at', 'unseen', coverage_sentences(o.looked_at))}{part('How often it is wrong', 'trust', trust_sentences(o))}</div>")
+    parts = (("What this rests on", "why", why_sentences(o)),
+             ("Not looked at", "unseen", coverage_sentences(o.looked_at)),
+             ("How often it is wrong", "trust", trust_sentences(o)))
+    below = "".join(f"<h3>{name}</h3><div class=\"{kind}\">{bold_leads(_lines(lines))}</div>"
+                    for name, kind, lines in parts if lines)
+    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p>"
+                f"<p class=\"lead\">{html.escape(headline(o))}</p>{gauge}{below}</div>")
 
 @patch
 def reasons(self:Report)->Html:
@@ -207,7 +147,8 @@ def reasons(self:Report)->Html:
 def looked_at(self:Report)->Html:
     "Key frames and heatmaps."
     pair = "".join(o._repr_html_() for o in self.pictures if o.name in ("picture", "heatmap"))
-    return Html(f"<div class=\"side-by-side\">{pair}</div>" + "".join(o._repr_html_() for o in self.pictures if o.name.startswith("person-")))
+    people = "".join(o._repr_html_() for o in self.pictures if o.name.startswith("person-"))
+    return Html(f"<div class=\"side-by-side\">{pair}</div>{people}")
 
 @patch
 def timelines(self:Report)->Html:
@@ -218,8 +159,11 @@ def timelines(self:Report)->Html:
 def people(self:Report)->Html:
     "A table of all people."
     why = lambda o: f": {' '.join(REASONS[code] for code in o.reasons)}" if o.reasons else ""
-    rows = [[f"{o.person + 1}", o.decision + why(o), "-" if o.probability is None else percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} px"] for o in self.prediction.faces]
-    return Html(f"<table class=\"people\"><tr>{_lines(['Person', 'Verdict', 'Estimate', 'Frames', 'Face'], 'th')}</tr>{_rows(rows)}</table>")
+    rated = lambda o: "-" if o.probability is None else percent(o.probability)
+    rows = [[f"{o.person + 1}", o.decision + why(o), rated(o), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} px"]
+            for o in self.prediction.faces]
+    head = _lines(["Person", "Verdict", "Estimate", "Frames", "Face"], "th")
+    return Html(f"<table class=\"people\"><tr>{head}</tr>{_rows(rows)}</table>")
 
 @patch
 def notes_list(self:Report)->Html:
@@ -228,7 +172,8 @@ def notes_list(self:Report)->Html:
     return Html(f"<h3>To note</h3><ul>{_lines(notes, 'li')}</ul>" if notes else "")
 
 def _noted(report:Report)->list[str]: # what does not stand beside the verdict already
-    return [o for o in [*report.prediction.notes, *report.notes] if o not in coverage_sentences(report.prediction.looked_at)]
+    return [o for o in [*report.prediction.notes, *report.notes]
+            if o not in coverage_sentences(report.prediction.looked_at)]
 
 # %% ../../nbs/tell/20_report.ipynb #4f20946b
 def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
@@ -236,15 +181,21 @@ def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
     interval = f" ({rate['low']:.0%} to {rate['high']:.0%})" if None not in (rate.get("low"), rate.get("high")) else ""
     return f"{rate['rate']:.0%}" + (f" of {rate['n']}" if rate.get("n") else "") + interval
 
+def _test_table(text:str, names:list[str], rows:list[list[str]])->str: # nothing without rows
+    table = f"<table><tr>{_lines(names, 'th')}</tr>{_rows(rows)}</table>"
+    return f"<div class=\"tests\"><p>{text}</p>{table}</div>" if rows else ""
+
 @patch
 def error_rate(self:Report)->Html:
     "How often the weights were right and wrong in tests, at the threshold used."
-    o, rows = self.prediction, [[k, _share(v.get("fakes_found")), _share(v.get("real_called_fake"))] for k, v in tests_of(self.prediction).items()]
+    o = self.prediction
+    rows = [[k, _share(v.get("fakes_found")), _share(v.get("real_called_fake"))] for k, v in tests_of(o).items()]
     known = [[k, f"{v['found']:.0%}", str(v["n"])] for k, v in power_rows(o).items()]
-    table = lambda text, names, rows: f"<div class=\"tests\"><p>{text}</p><table><tr>{_lines(names, 'th')}</tr>{_rows(rows)}</table></div>" if rows else ""
-    return Html(("" if trust_sentences(o) else _lines([error_sentence(o), miss_sentence(o)])) # the sentences stand beside a verdict already
-        + table("Forgeries of known kinds that were found at this threshold, when it was chosen:", ["Kind", "Found", "Of"], known)
-        + table("In tests with this threshold (95% intervals):", ["Test", "Forgeries found", "Real ones called FAKE"], rows))
+    told = "" if trust_sentences(o) else _lines([error_sentence(o), miss_sentence(o)]) # beside a verdict already
+    return Html(told + _test_table("Forgeries of known kinds that were found at this threshold, when it was chosen:",
+                                   ["Kind", "Found", "Of"], known)
+                + _test_table("In tests with this threshold (95% intervals):",
+                              ["Test", "Forgeries found", "Real ones called FAKE"], rows))
 
 @patch
 def provenance_section(self:Report)->Html:
@@ -252,7 +203,8 @@ def provenance_section(self:Report)->Html:
     if self.provenance is None: return Html(_lines(["The file was not at hand when this report was made."]))
     facts, record = self.provenance.facts, self.provenance.credentials
     own = "Metadata in the file:" if facts else "The file carries no metadata about its origin."
-    return Html(_lines([own]) + html_rows(facts) + _lines([record.get("text", "")]) + html_rows(record.get("facts", {})) + _lines(self.provenance.notes))
+    return Html(_lines([own]) + html_rows(facts) + _lines([record.get("text", "")])
+                + html_rows(record.get("facts", {})) + _lines(self.provenance.notes))
 
 # %% ../../nbs/tell/20_report.ipynb #042c476c
 def flatten(
@@ -260,9 +212,13 @@ def flatten(
     name:str="", # What stands before the names of its entries
 )->dict[str, str]: # 'outer / inner' -> text
     "A nested table as one that can be printed."
-    if isinstance(value, dict): return {k: v for key, o in value.items() for k, v in flatten(o, f"{name} / {key}" if name else str(key)).items()}
-    if isinstance(value, (list, tuple)) and any(isinstance(o, (dict, list)) for o in value): return flatten(dict(enumerate(value)), name)
-    text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
+    if isinstance(value, dict):
+        return {k: v for key, o in value.items()
+                for k, v in flatten(o, f"{name} / {key}" if name else str(key)).items()}
+    if isinstance(value, (list, tuple)) and any(isinstance(o, (dict, list)) for o in value):
+        return flatten(dict(enumerate(value)), name)
+    if isinstance(value, (list, tuple)): text = ", ".join(map(str, value))
+    else: text = f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
     return {shown(name, 120): shown(text, 1000)}
 
 def _hash(text:str)->Html: return Html(f"<span class=\"hash\">{html.escape(text or 'unknown')}</span>")
@@ -271,10 +227,14 @@ def _hash(text:str)->Html: return Html(f"<span class=\"hash\">{html.escape(text 
 def file_table(self:Report)->Html:
     "The file that was judged."
     o, size = self.prediction, "unknown" if self.size is None else f"{self.size:,} bytes"
-    facts = {"Name": o.path, "Size": size, "sha256": _hash(o.sha256), "Examined (UTC)": o.created, "Report made (UTC)": self.created}
-    units = dict(width="Width, pixels", height="Height, pixels", duration="Duration, seconds", frames="Frames read", scale="Scaled by")
-    return html_rows(facts | {units.get(k, k.capitalize()): v for k, v in flatten(o.media).items() if o.kind == "video" or k != "duration"})
+    facts = {"Name": o.path, "Size": size, "sha256": _hash(o.sha256), "Examined (UTC)": o.created,
+             "Report made (UTC)": self.created}
+    units = dict(width="Width, pixels", height="Height, pixels", duration="Duration, seconds", frames="Frames read",
+                 scale="Scaled by")
+    media = {k: v for k, v in flatten(o.media).items() if o.kind == "video" or k != "duration"}
+    return html_rows(facts | {units.get(k, k.capitalize()): v for k, v in media.items()})
 
+# %% ../../nbs/tell/20_report.ipynb #295538e1
 @patch
 def picture_table(self:Report)->Html: return html_rows({o.name: _hash(o.sha256) for o in self.pictures})
 
@@ -283,28 +243,37 @@ def model_table(self:Report)->Html:
     "Weights, and what their file says about training and measured figures."
     o = self.prediction.weights
     known = {k.capitalize(): self.model[k] for k in ("training", "metrics", "parent_sha256") if self.model.get(k)}
-    if "Metrics" in known: known["Metrics"] = {k: v for k, v in known["Metrics"].items() if k not in ("tests", "kinds", "pointing", "detectors")} # they are told elsewhere, or are numbers for programs
-    known = flatten(known) or {"Model card": "The weights file was not at hand when this report was made."} if not self.model else flatten(known)
+    if "Metrics" in known: # they are told elsewhere, or are numbers for programs
+        known["Metrics"] = {k: v for k, v in known["Metrics"].items()
+                            if k not in ("tests", "kinds", "pointing", "detectors")}
+    known = flatten(known)
+    if not self.model: known = known or {"Model card": "The weights file was not at hand when this report was made."}
     return html_rows({"Weights": o.get("name", ""), "sha256": _hash(o.get("sha256", ""))} | known)
 
 @patch
 def settings_table(self:Report)->Html:
     "Settings and versions."
     o, finder = self.prediction, self.prediction.face_detector
-    return html_rows({"Threshold": f"{o.threshold:g}"} | flatten(o.settings) | {"Face detector": finder.get("name", ""), "Face detector sha256": _hash(finder.get("sha256", ""))} | self.software)
+    faces = {"Face detector": finder.get("name", ""), "Face detector sha256": _hash(finder.get("sha256", ""))}
+    return html_rows({"Threshold": f"{o.threshold:g}"} | flatten(o.settings) | faces | self.software)
 
 @patch
-def repeat(self:Report)->Html: return Html(f"<pre>pip install deepfake_nb=={html.escape(self.prediction.version)}\n{html.escape(self.command)}</pre>")
+def repeat(self:Report)->Html:
+    package = f"deepfake_nb=={html.escape(self.prediction.version)}"
+    return Html(f"<pre>pip install {package}\n{html.escape(self.command)}</pre>")
 
 @patch
-def check(self:Report)->Html: return Html(f"<pre>deepfake-report --verify report.json --input {html.escape(shlex.quote(self.prediction.path))}</pre>")
+def check(self:Report)->Html:
+    file = html.escape(shlex.quote(self.prediction.path))
+    return Html(f"<pre>deepfake-report --verify report.json --input {file}</pre>")
 
 # %% ../../nbs/tell/20_report.ipynb #8b99ba9d
 TEMPLATE = ASSETS/"report"/"report.ipynb"
 
 def _flags(report:Report)->set[str]: # which of the tagged cells are wanted
     names, o = [p.name for p in report.pictures], report.prediction
-    wanted = dict(inconclusive=o.reasons, pictures=names, looked=[p for p in names if not p.startswith("timeline-")], heatmap="heatmap" in names, video=o.kind == "video", people=o.faces,
+    wanted = dict(inconclusive=o.reasons, pictures=names, looked=[p for p in names if not p.startswith("timeline-")],
+                  heatmap="heatmap" in names, video=o.kind == "video", people=o.faces,
                   timeline=any(p.startswith("timeline-") for p in names), notes=_noted(report))
     return {k for k, v in wanted.items() if v}
 
@@ -313,7 +282,8 @@ def to_html(self:Report,
     template:str|Path|None=None, # A notebook like `TEMPLATE`; its code is run
 )->str: # A complete page that needs nothing else; raises `PageError` without nbconvert
     "The report as a page."
-    return _export(fill_template(template or TEMPLATE, dict(report=self), _flags(self)), f"Deepfake check of {self.prediction.path}")
+    return _export(fill_template(template or TEMPLATE, dict(report=self), _flags(self)),
+                   f"Deepfake check of {self.prediction.path}")
 
 _export = to_html # the method above has the same name
 
@@ -336,13 +306,16 @@ def written(
     "A record as it is written into a file."
     return json.dumps(record, indent=2) + "\n"
 
+# %% ../../nbs/tell/20_report.ipynb #4e512597
 @patch
 def to_dict(self:Report)->dict: # Plain values, ready for JSON
     "The evidence for programs."
     o = self.prediction
-    record = dict(format=FORMAT, created=self.created, verdict=verdict_sentences(o), error=error_sentence(o), misses=miss_sentence(o), power=power_rows(o), prediction=prediction_to_dict(o), size=self.size,
+    record = dict(format=FORMAT, created=self.created, verdict=verdict_sentences(o), error=error_sentence(o),
+        misses=miss_sentence(o), power=power_rows(o), prediction=prediction_to_dict(o), size=self.size,
         pictures=[dict(name=p.name, caption=p.caption, mime=p.mime, sha256=p.sha256) for p in self.pictures],
-        provenance=self.provenance and self.provenance.to_dict(), model=self.model, software=self.software, command=self.command, notes=self.notes)
+        provenance=self.provenance and self.provenance.to_dict(), model=self.model, software=self.software,
+        command=self.command, notes=self.notes)
     record = json.loads(json.dumps(record, allow_nan=False)) # the same values that a reader will see
     return record | dict(evidence_sha256=evidence_hash(record))
 
@@ -369,10 +342,13 @@ def read_json(
     accepted:str, # What should be there, for the sentence
 )->object: # Raises `ReportError`: a pipe would never end, and a device is no record
     "Read a file that should be JSON."
-    if not Path(path).is_file(): raise ReportError(path, "not a regular file" if Path(path).exists() else "no such file", accepted)
-    if (size := Path(path).stat().st_size) > LARGEST_RECORD: raise ReportError(path, f"a file of {size:,} bytes", f"{accepted}, of at most {LARGEST_RECORD:,} bytes")
+    if not Path(path).is_file():
+        raise ReportError(path, "not a regular file" if Path(path).exists() else "no such file", accepted)
+    if (size := Path(path).stat().st_size) > LARGEST_RECORD:
+        raise ReportError(path, f"a file of {size:,} bytes", f"{accepted}, of at most {LARGEST_RECORD:,} bytes")
     try: return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e: raise ReportError(path, f"cannot be read as JSON ({e})", accepted) from None
+    except (OSError, ValueError, RecursionError) as e:
+        raise ReportError(path, f"cannot be read as JSON ({e})", accepted) from None
 
 def load_prediction(
     path:str|Path, # A prediction.json; a heatmap.png beside it is found
@@ -380,7 +356,8 @@ def load_prediction(
     "Read a saved prediction."
     accepted = "a prediction.json as deepfake-predict --out writes it"
     try: prediction = prediction_from_dict(read_json(path, accepted))
-    except (ValueError, TypeError, KeyError, AttributeError) as e: raise ReportError(path, f"not a saved prediction ({type(e).__name__})", accepted) from None
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise ReportError(path, f"not a saved prediction ({type(e).__name__})", accepted) from None
     beside = Path(path).parent/"heatmap.png"
     return dataclasses.replace(prediction, heatmap=str(beside) if beside.is_file() else None)
 

@@ -25,7 +25,9 @@ class Check:
     found: str # as it is now; empty where the file is missing
     @property
     def ok(self)->bool: return bool(self.expected) and self.expected == self.found
-    def __str__(self)->str: return f"{'ok' if self.ok else 'DIFFERENT':9}  {self.what}" + ("" if self.ok else f": recorded {self.expected or 'nothing'}, found {self.found or 'nothing'}")
+    def __str__(self)->str:
+        if self.ok: return f"{'ok':9}  {self.what}"
+        return f"DIFFERENT  {self.what}: recorded {self.expected or 'nothing'}, found {self.found or 'nothing'}"
 
 @dataclass
 class Verification:
@@ -33,7 +35,9 @@ class Verification:
     checks: list[Check] # one for each file, the input first
     @property
     def ok(self)->bool: return all(o.ok for o in self.checks)
-    def __str__(self)->str: return "\n".join([*map(str, self.checks), "The report belongs to this file." if self.ok else "The report does NOT belong to this file as it is now, or was changed."])
+    def __str__(self)->str:
+        said = "belongs to this file." if self.ok else "does NOT belong to this file as it is now, or was changed."
+        return "\n".join([*map(str, self.checks), f"The report {said}"])
     def _repr_html_(self)->str: return f"<pre>{html.escape(str(self))}</pre>"
 
 # %% ../../nbs/tell/25_verify.ipynb #a7b8fa48
@@ -47,9 +51,12 @@ def read_record(
     return record
 
 def _picture_checks(record:dict, page:Path)->list[Check]: # the pictures inside the page against their recorded hashes
-    inside = {hashlib.sha256(base64.b64decode(o)).hexdigest() for o in re.findall(r'src="data:[\w/+]+;base64,([\w+/=]*)"', page.read_text(encoding="utf-8", errors="replace"))}
+    text = page.read_text(encoding="utf-8", errors="replace")
+    inside = {hashlib.sha256(base64.b64decode(o)).hexdigest()
+              for o in re.findall(r'src="data:[\w/+]+;base64,([\w+/=]*)"', text)}
     recorded = {str(o.get("name")): str(o.get("sha256")) for o in record.get("pictures") or []}
-    return [Check(f"{shown(k, 40)} in report.html", v, v if v in inside else "another picture or none") for k, v in recorded.items()]
+    return [Check(f"{shown(k, 40)} in report.html", v, v if v in inside else "another picture or none")
+            for k, v in recorded.items()]
 
 def verify_report(
     report:str|Path, # A report.json; report.html, report.pdf (or, for NAME.json, NAME.html, NAME.pdf) and heatmap.png beside it are checked too
@@ -59,7 +66,10 @@ def verify_report(
     record, beside = read_record(report), Path(report).parent
     if not Path(file).is_file(): raise ReportError(file, "no such file", "the file that the report is about")
     evidence = evidence_hash(record) if Path(report).read_text(encoding="utf-8") == written(record) else "a text that was changed"
-    checks = [Check("input file", str(record["prediction"].get("sha256", "")), sha256_file(file)), Check("evidence in report.json", str(record.get("evidence_sha256", "")), evidence)]
+    checks = [Check("input file", str(record["prediction"].get("sha256", "")), sha256_file(file)),
+              Check("evidence in report.json", str(record.get("evidence_sha256", "")), evidence)]
     there = {o: beside/o.replace("report", Path(report).stem) for o in BESIDE}
-    checks += [Check(o, str(record["files"].get(o, "")), sha256_file(path)) for o, path in there.items() if path.is_file()]
-    return Verification(checks + (_picture_checks(record, there["report.html"]) if there["report.html"].is_file() else []))
+    checks += [Check(o, str(record["files"].get(o, "")), sha256_file(path))
+               for o, path in there.items() if path.is_file()]
+    if there["report.html"].is_file(): checks += _picture_checks(record, there["report.html"])
+    return Verification(checks)

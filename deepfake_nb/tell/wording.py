@@ -32,7 +32,8 @@ def shown_name(
     return shown(Path(path).name or path, 200)
 
 # %% ../../nbs/tell/05_wording.ipynb #9ec1d494
-HEADLINES = dict(REAL="The tool found no trace of a forgery in the faces it looked at.", FAKE="The tool judges that a face in this file is forged.",
+HEADLINES = dict(REAL="The tool found no trace of a forgery in the faces it looked at.",
+                 FAKE="The tool judges that a face in this file is forged.",
                  INCONCLUSIVE="The tool cannot tell whether this file is real or forged.")
 
 def percent(
@@ -49,8 +50,10 @@ def decisive_face(
     return next((o for o in rated if o.decision == prediction.decision), rated[0] if rated else None)
 
 # %% ../../nbs/tell/05_wording.ipynb #2fafc061
-_parts = {"eyes": "the eyes", "nose": "the nose", "mouth": "the mouth", "rest of the face": "cheeks, forehead or chin", "outline of the face": "the outline of the face", "surroundings": "what surrounds the face"}
-_kinds = {"replaced or blended in": "a face that was replaced or blended in", "drawn as a whole": "a picture that was drawn as a whole"}
+_parts = {"eyes": "the eyes", "nose": "the nose", "mouth": "the mouth", "rest of the face": "cheeks, forehead or chin",
+          "outline of the face": "the outline of the face", "surroundings": "what surrounds the face"}
+_kinds = {"replaced or blended in": "a face that was replaced or blended in",
+          "drawn as a whole": "a picture that was drawn as a whole"}
 
 def kind_sentence(
     forgery:dict, # Of a face: kind, error, n
@@ -59,7 +62,8 @@ def kind_sentence(
     if not forgery: return ""
     other = next(v for k, v in _kinds.items() if k != forgery["kind"])
     return (f"Kind, as a hint: more like {_kinds[forgery['kind']]} than like {other}. "
-            f"In tests on {forgery['n']} forgeries {percent(forgery['error'])} of such hints were wrong, both kinds weighing the same.")
+            f"In tests on {forgery['n']} forgeries {percent(forgery['error'])} of such hints were wrong, both kinds "
+            "weighing the same.")
 
 def place_sentence(
     where:dict, # Of a face: box, regions
@@ -67,19 +71,23 @@ def place_sentence(
     "Where the network looked."
     if not where: return ""
     if where["box"] is None: return "Where: no place stands out; what the network looked at is spread over the face."
-    if not where["regions"]: return "Where: the white frame in the picture marks the hottest place; the face detector in use does not tell which part of the face that is."
+    if not where["regions"]:
+        return "Where: the white frame in the picture marks the hottest place; the face detector in use does not tell which part of the face that is."
     heat, size = where["regions"], where["sizes"]
-    hottest = sorted((o for o in heat if heat[o] >= .1), key=lambda o: heat[o]/max(size[o], 1e-3))[:-3:-1] # for their size; at most two, and one of six has a tenth
+    # for their size; at most two, and one of six has a tenth
+    hottest = sorted((o for o in heat if heat[o] >= .1), key=lambda o: heat[o]/max(size[o], 1e-3))[:-3:-1]
     one, *two = [f"{_parts[o]} ({heat[o]:.0%} of the heat on {size[o]:.0%} of the crop)" for o in hottest]
     return f"Where: hottest at {one}{''.join(f', then at {o}' for o in two)}; the white frame in the picture marks the hottest place."
 
+# %% ../../nbs/tell/05_wording.ipynb #a7c38045
 def pointing_sentence(
     pointing:dict, # Of the weights: hit, low, high, others in [0, 1], n
 )->str: # Plain text
     "How far to believe the map of the heat."
     if not pointing: return "How often that is the forged part was not measured for these weights."
-    return (f"In tests on {pointing['n']} made forgeries it lay in the forged part in {pointing['hit']:.0%} ({pointing['low']:.0%} to {pointing['high']:.0%}); "
-            f"that of another face would have in {pointing['others']:.0%}.")
+    return (f"In tests on {pointing['n']} made forgeries it lay in the forged part in {pointing['hit']:.0%} "
+            f"({pointing['low']:.0%} to {pointing['high']:.0%}); that of another face would have in "
+            f"{pointing['others']:.0%}.")
 
 def hint_sentences(
     prediction:Prediction, # Any
@@ -101,7 +109,8 @@ def _basis(prediction:Prediction, face:FaceVerdict)->str: # what the verdict res
     if prediction.kind == "video":
         seen += f", seen in {len(frames)} frames between {face.timeline[0].time:.1f} and {face.timeline[-1].time:.1f} seconds"
         low, high = percent(min(frames)), percent(max(frames))
-        if len(frames) > 1: seen += f"; taken alone, these frames are rated " + (f"from {low} to {high}" if low != high else f"{low} each")
+        rated = f"from {low} to {high}" if low != high else f"{low} each"
+        if len(frames) > 1: seen += f"; taken alone, these frames are rated {rated}"
     return f"This rests on {who}{seen}."
 
 def headline(
@@ -118,10 +127,13 @@ def why_sentences(
     "What a verdict rests on, with its uncertainty."
     if (face := decisive_face(prediction)) is None: return []
     lines, estimate = [], f"It estimates the probability of a forgery at {percent(prediction.probability)}"
-    if set(prediction.reasons) and set(prediction.reasons) <= set(ONLY_PART): lines.append(f"{estimate} for those that were judged; the file as a whole stays open.")
-    elif prediction.decision == INCONCLUSIVE: lines.append(f"{estimate}, but that figure is not reliable here and should not be quoted.")
+    if set(prediction.reasons) and set(prediction.reasons) <= set(ONLY_PART):
+        lines.append(f"{estimate} for those that were judged; the file as a whole stays open.")
+    elif prediction.decision == INCONCLUSIVE:
+        lines.append(f"{estimate}, but that figure is not reliable here and should not be quoted.")
     else: lines.append(f"{estimate}; it calls a face FAKE from {percent(prediction.threshold)} on.")
-    return [*lines, _basis(prediction, face), *segment_sentences(prediction.segments, len(prediction.faces)), *hint_sentences(prediction)]
+    return [*lines, _basis(prediction, face), *segment_sentences(prediction.segments, len(prediction.faces)),
+            *hint_sentences(prediction)]
 
 def verdict_sentences(
     prediction:Prediction, # Any
@@ -136,10 +148,12 @@ def bold_leads(
     page:str, # HTML with paragraphs of these sentences
 )->str: # The same, easier to scan
     "Set in bold what a sentence is about, and the caution."
-    return re.sub(r"<p>(Kind, as a hint:|Where:|False alarms:|Misses:)", r"<p><b>\1</b>", page).replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
+    page = re.sub(r"<p>(Kind, as a hint:|Where:|False alarms:|Misses:)", r"<p><b>\1</b>", page)
+    return page.replace(f"<p>{CAUTION}", f"<p><b>{CAUTION}</b>")
 
 def _certainty(rate:dict)->str: # the interval, where there is one
-    return f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})" if None not in (rate.get("low"), rate.get("high")) else ""
+    if None in (rate.get("low"), rate.get("high")): return ""
+    return f" (with 95% certainty between {rate['low']:.1%} and {rate['high']:.1%})"
 
 def error_sentence(
     prediction:Prediction, # Any
@@ -147,10 +161,12 @@ def error_sentence(
     "How often this threshold calls a real face FAKE."
     rate, threshold = prediction.false_positive_rate or {}, percent(prediction.threshold)
     share = rate.get("achieved", rate.get("rate"))
-    if share is None: return f"False alarms: how often real faces are called FAKE at the threshold of {threshold} was not measured."
+    if share is None:
+        return f"False alarms: how often real faces are called FAKE at the threshold of {threshold} was not measured."
     items = f"{rate['n_real']} real items" if rate.get("n_real") else "the real items"
-    return (f"False alarms: at the threshold of {threshold}, {share:.1%} of {items} were wrongly called FAKE{_certainty(rate)}. "
-            f"Measured on: {shown(rate.get('dataset') or 'the calibration set', 200)}. On other material the rate may be higher.")
+    return (f"False alarms: at the threshold of {threshold}, {share:.1%} of {items} were wrongly called "
+            f"FAKE{_certainty(rate)}. Measured on: {shown(rate.get('dataset') or 'the calibration set', 200)}. "
+            "On other material the rate may be higher.")
 
 # %% ../../nbs/tell/05_wording.ipynb #d2508587
 def tests_of(
@@ -170,15 +186,18 @@ def power_rows(
 def _missed_by_kind(table:dict)->str: # with at least one kind
     (name, worst), (other, best) = list(table.items())[0], list(table.items())[-1]
     line = f"Misses: of {worst['n']} forgeries of the kind \"{name}\", {worst['found']:.0%} were found in tests; the others were not"
-    return line + (f". Of the kind that is found best (\"{other}\") it was {best['found']:.0%} of {best['n']}." if len(table) > 1 else ".")
+    if len(table) == 1: return f"{line}."
+    return f"{line}. Of the kind that is found best (\"{other}\") it was {best['found']:.0%} of {best['n']}."
 
 def miss_sentence(
     prediction:Prediction, # Any
 )->str: # Plain text
     "How often forgeries pass as REAL at this threshold."
     if table := power_rows(prediction): return _missed_by_kind(table)
-    found = {k: o["fakes_found"] for k, o in tests_of(prediction).items() if (o.get("fakes_found") or {}).get("rate") is not None}
-    if not found: return "Misses: how many forgeries pass as REAL with these weights at this threshold is not recorded. Take it that many do."
+    found = {k: o["fakes_found"] for k, o in tests_of(prediction).items()
+             if (o.get("fakes_found") or {}).get("rate") is not None}
+    if not found:
+        return "Misses: how many forgeries pass as REAL with these weights at this threshold is not recorded. Take it that many do."
     name, worst = min(found.items(), key=lambda o: o[1]["rate"])
     best = max(found.items(), key=lambda o: o[1]["rate"])
     number = f" of {worst['n']}" if worst.get("n") else " of the"
