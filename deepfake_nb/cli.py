@@ -178,7 +178,7 @@ def deepfake_train(
     *data:str, # Labelled data: folders such as data/, CSVs or JSONs; public data sets are recognised by their layout. With --from-real-only real faces
     # Real faces to forge from, alone or beside labelled ones: one source, or several with commas between them
     real_faces:str="",
-    labelled:str="", # Labelled faces, likewise
+    labelled:str="", # Labelled faces, likewise; a column mask names pictures that are bright where a forgery was changed
     validate_on:str="", # Labelled faces to choose the best epoch by, likewise; never trained on
     out:str="models/best_model.safetensors", # Weights file
     arch:str="tf_efficientnet_lite0", # Any timm architecture

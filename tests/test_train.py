@@ -149,12 +149,13 @@ def run_teachers(teachers, out, killed=False):
     return said
 
 
-def test_two_teachers_end_alike_whether_killed_or_not(teachers, tmp_path):
+def test_two_teachers_end_alike_whether_killed_or_not(teachers, tmp_path, capfd):
     "The same weights to the last digit, with the average, the drawn pairs and all forgeries; and the file says what it learnt from and was chosen by."
     import pandas as pd, torch
     from deepfake_nb.model.scorer import load_scorer
     once, twice = tmp_path/"once.safetensors", tmp_path/"twice.safetensors"
     said = run_teachers(teachers, once)
+    assert "Epoch" not in capfd.readouterr().out # no bar where none is wanted
     run_teachers(teachers, twice, killed=True)
     assert not twice.exists() and (tmp_path/"twice"/"state.pth").exists()
     run_teachers(teachers, twice)
@@ -254,3 +255,33 @@ def test_the_mask_head_goes_on_where_the_training_does(teachers, tmp_path):
     assert torch.equal(again.mask_head.weight, first.mask_head.weight) and not torch.equal(served.mask_head.weight, first.mask_head.weight)
     old = save_scorer(create_scorer("test_efficientnet", "mean", image_size=64, clip_length=1), tmp_path/"old.safetensors")
     assert load_scorer(old, mask_head=True).mask_head == {} and TrainingScorer(load_scorer(old, mask_head=True)).mask_head is not None
+
+
+def test_published_masks_are_a_target_of_the_mask_head(teachers, tmp_path):
+    "Of labelled forgeries whose data set says what was changed; without masks nothing is learnt about the place."
+    import cv2, numpy as np, pandas as pd, torch
+    from deepfake_nb.learn.recipe import Recipe, train
+    from deepfake_nb.model.scorer import load_scorer
+    table = pd.read_csv(teachers/"labelled.csv").assign(dataset="ff")
+    table = pd.concat([table, table.assign(split="val", pair=table.pair.astype(str) + "v", group=table.group + "v")])
+    spot = np.zeros((200, 200), np.uint8)
+    spot[110:150, 60:120] = 255 # below
+    cv2.imwrite(str(tmp_path/"spot.png"), spot)
+    heads = {}
+    for name, mask in dict(known="spot.png", unknown="").items():
+        table.assign(mask=[mask if o == "fake" or o == 1 else "" for o in table.label]).to_csv(tmp_path/f"{name}.csv", index=False)
+        recipe = Recipe("test_efficientnet", "mean", 1, 64, epochs=2, batch_size=4, severity=0.)
+        torch.manual_seed(0)
+        train(None, tmp_path/f"{name}.safetensors", recipe, 0, labelled=tmp_path/f"{name}.csv", validate_on=teachers/"chosen.csv", progress=False)
+        heads[name] = load_scorer(tmp_path/f"{name}.safetensors", mask_head=True).mask_head[16]
+    assert not torch.equal(heads["known"]["bias"], heads["unknown"]["bias"])
+    assert heads["known"]["bias"] < heads["unknown"]["bias"] # most of a face is as it was
+
+
+def test_without_anything_to_set_a_threshold_by_nothing_is_trained(teachers, tmp_path):
+    "Said before the first epoch."
+    from deepfake_nb.core import DeepfakeError
+    from deepfake_nb.learn.recipe import Recipe, train
+    with pytest.raises(DeepfakeError, match="no face with split 'val'"):
+        train(None, tmp_path/"w.safetensors", Recipe("test_efficientnet", "mean", 1, 64, epochs=1, batch_size=4), 0, labelled=teachers/"labelled.csv", validate_on=teachers/"chosen.csv", progress=False)
+    assert not list(tmp_path.rglob("*.safetensors"))

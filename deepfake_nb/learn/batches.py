@@ -16,8 +16,8 @@ from torch import Tensor
 from ..core import FAKE, LABELS, REAL, DeepfakeError, ManifestError
 from ..forge.filming import Camera
 from ..forge.augment import contrast, degrade_in_the_wild, from_bytes, gamma, onto, resample, sometimes, to_bytes, uniform
-from .canvases import Canvases, Items, stack_items
-from .crops import Faces
+from .canvases import Canvases, Items, as_many_channels, stack_items
+from .crops import Faces, masks_of
 # for those who look for them here
 from .crops import BOX, CLIP_COLUMNS, LANDMARKS, CropJitter, check_pictures
 from ..forge.selfblend import KINDS, SelfBlend, motion_from_still, shallow_focus, uneven_light
@@ -169,34 +169,44 @@ ForgedBatch.finish = finish
 # %% ../../nbs/learn/05_batches.ipynb #a1e57b1d
 @dataclass
 class LabelledBatch:
-    "Labelled clips in, degraded clips, labels and origins out."
+    "Labelled clips in, degraded clips, labels and origins out; with masks, masks too."
     size: int # side of the clips that come out, in pixels
     severity: float = 1. # of the degradations, 0 for none
     repeatable: bool = False # the same degradations each time?
     paired: bool = False # clips come as original, forgery, original ... and go out as two `halves`
+    mask_stride: int = 16 # pixels for one cell of the masks that come out
 
-    def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor]: # (B, T, 3, S, S) in [0, 1], (B,), (B,)
+    # (B, T, 3, S, S) in [0, 1], (B,), (B,); with masks also (B*T, 1, s, s), -1 where it is not known
+    def __call__(self, samples:list)->tuple[Tensor, ...]:
         return self.start(stack_items(samples, LABELLED)).finish()
 
     @torch.no_grad()
     def start(self, items:Items)->Begun: # all of it
-        x, generator, frames = items.x.float()/255 if items.x.dtype == torch.uint8 else items.x, _generator(items, self.repeatable), items.x.shape[1]
-        label, origin = onto(items.label, x.device), onto(items.origin, x.device)
+        x = items.x.float()/255 if items.x.dtype == torch.uint8 else items.x
+        generator, masks, frames = _generator(items, self.repeatable), self.masks(x[:, :, 3:]), x.shape[1]
+        x, label, origin = x[:, :, :3], onto(items.label, x.device), onto(items.origin, x.device)
         if self.paired: x = x.unflatten(0, (-1, 2)).flatten(1, 2) # both of a pair as one clip
         if self.severity:
-            wild = onto((role_of(items.origin) != CHOSEN).nonzero().flatten() if not self.paired else torch.arange(len(x)), x.device) # what is to be chosen by stays as it is
+            wild = torch.arange(len(x)) if self.paired else (role_of(items.origin) != CHOSEN).nonzero().flatten()
+            wild = onto(wild, x.device) # what is to be chosen by stays as it is
             if len(wild): x = x.index_copy(0, wild, degrade_in_the_wild(x[wild], generator, self.severity))
         x = resample(x, self.size).clamp(0, 1) if x.shape[-1] != self.size else x
-        if not self.paired: return Begun(lambda: (x, label, origin))
-        pairs = x.unflatten(1, (2, frames)), label.unflatten(0, (-1, 2)), origin.unflatten(0, (-1, 2))
-        pairs = tuple(halves(*pairs, order=torch.randperm(len(x), generator=generator)))
-        return Begun(lambda: pairs)
+        made = x, label, origin, *masks
+        if self.paired:
+            pairs = x.unflatten(1, (2, frames)), *(o.unflatten(0, (-1, 2)) for o in made[1:])
+            made = halves(*pairs, order=torch.randperm(len(x), generator=generator))
+        return Begun(lambda: (*made[:3], *(o.flatten(0, 1) for o in made[3:])))
+
+    def masks(self, channel:Tensor)->list[Tensor]: # (B, T, 1, S, S) -> (B, T, 1, s, s); none where there is no channel
+        cells = F.adaptive_avg_pool2d(channel.flatten(0, 1), self.size//self.mask_stride) if channel.shape[2] else None
+        return [] if cells is None else [masks_of(cells).unflatten(0, channel.shape[:2])]
 
 # %% ../../nbs/learn/05_batches.ipynb #e85f0f26
 def _joined(parts:list[Items])->Items|None: # in one
     if len(parts) < 2: return parts[0] if parts else None
     x, *rest = ([getattr(o, k) for o in parts] for k in ("x", "points", "label", "origin"))
     x = x if len({o.dtype for o in x}) == 1 else [o.float()/255 if o.dtype == torch.uint8 else o for o in x]
+    x = as_many_channels(x)
     return Items(torch.cat(x), *map(torch.cat, rest), sum(o.seed for o in parts) % (1 << 31))
 
 # %% ../../nbs/learn/05_batches.ipynb #49b19c4c
@@ -273,7 +283,7 @@ def draw_couples(
 class TeacherBatch:
     "Items of `Teachers` in; what `ForgedBatch` and `LabelledBatch` make of them out, as one batch."
     forged: ForgedBatch # for the faces to forge from
-    labelled: LabelledBatch # for the others; they have no mask
+    labelled: LabelledBatch # for the others; where they have no mask, it is -1
 
     def __call__(self, samples:list)->tuple[Tensor, Tensor, Tensor, Tensor]: # as from `ForgedBatch`
         parts = [[o for o in samples if (role_of(o[3]) > 0) == told] for told in (False, True)]
@@ -285,7 +295,8 @@ class TeacherBatch:
 
     def join(self, parts:list)->tuple: # one batch
         cells = self.forged.size//self.forged.mask_stride
-        parts = [o if len(o) > 3 else (*o, o[0].new_zeros(o[0].shape[0]*o[0].shape[1], 1, cells, cells)) for o in parts]
+        unknown = lambda x: x.new_full((x.shape[0]*x.shape[1], 1, cells, cells), -1.)
+        parts = [o if len(o) > 3 else (*o, unknown(o[0])) for o in parts]
         if self.forged.repeatable: return tuple(torch.cat(o) for o in zip(*parts))
         first, second = ([[o[:len(o)//2], o[len(o)//2:]][i] for part in parts for o in part] for i in (0, 1))
         return tuple(torch.cat([*first[k::4], *second[k::4]]) for k in range(4))

@@ -17,8 +17,8 @@ from ..forge.augment import onto
 from ..forge.selfblend import warp
 
 # %% auto #0
-__all__ = ['STILL', 'SMALLEST', 'room_of', 'draw_jitters', 'crop_maps', 'Items', 'stack_items', 'Canvases', 'cut', 'spare_memory',
-           'room_for']
+__all__ = ['STILL', 'SMALLEST', 'room_of', 'draw_jitters', 'crop_maps', 'Items', 'as_many_channels', 'stack_items', 'Canvases',
+           'cut', 'spare_memory', 'room_for']
 
 # %% ../../nbs/learn/04_canvases.ipynb #89da26a4
 def room_of(
@@ -62,7 +62,7 @@ def crop_maps(
 @dataclass
 class Items:
     "Faces before they become a batch."
-    x: Tensor # `uint8`, or `float32` in [0, 1], `(B, T, 3, S, S)`
+    x: Tensor # `uint8`, or `float32` in [0, 1], `(B, T, 3, S, S)`; with masks four channels
     points: Tensor # landmarks `(B, 5, 2)` in pixels of the crops
     label: Tensor # `(B,)`, on the processor
     origin: Tensor # `(B,)`, on the processor: what it is and where it comes from, as in batches
@@ -77,12 +77,20 @@ class Items:
 def _sum(clip:Tensor)->int: # tells pictures apart, and is quickly made
     return int(clip[0, :, ::16, ::16].sum(dtype=torch.int64))
 
+def as_many_channels(
+    clips:list[Tensor], # `(..., C, S, S)`, with masks or without
+)->list[Tensor]: # All with as many channels
+    "Where some have masks, the others have one that says nothing."
+    most = max(o.shape[-3] for o in clips)
+    pad = lambda o: torch.nn.functional.pad(o, (0, 0, 0, 0, 0, most - o.shape[-3]))
+    return [o if o.shape[-3] == most else pad(o) for o in clips]
+
 def stack_items(
     samples:list, # What `Faces` gives: crops, landmarks, label; and an origin where there is one
     origin:int=0, # That of the others
 )->Items: # On the processor
     "Faces that were read one by one."
-    x = torch.stack([o[0] for o in samples])
+    x = torch.stack(as_many_channels([o[0] for o in samples]))
     return Items(x, torch.stack([o[1] for o in samples]), torch.tensor([float(o[2]) for o in samples]),
                  torch.tensor([int(o[3]) if len(o) > 3 else origin for o in samples]), sum(map(_sum, x)) % (1 << 31))
 
@@ -99,7 +107,7 @@ class Canvases:
         clips, frames = [faces.picks(i) for i in range(len(faces))], {}
         self.rows = torch.tensor([[frames.setdefault(self.key(o), (len(frames), o))[0] for o in clip]
                                   for clip in clips])
-        kept = torch.empty(len(frames), 3, self.size, self.size, dtype=torch.uint8)
+        kept = torch.empty(len(frames), faces.channels, self.size, self.size, dtype=torch.uint8)
         def draw(item): # one picture, and what must be known of it
             number, one = item
             image = faces.image(one)
@@ -132,7 +140,7 @@ class Canvases:
 STILL = CropJitter(0., 0., 0., False, 0.) # no jitter
 
 def cut(self:Canvases, x:Tensor, points:Tensor, fits:Tensor)->tuple[Tensor, Tensor]:
-    "Canvases `(B*T, 3, C, C)` and landmarks on them become crops and landmarks of these."
+    "Canvases `(B*T, 3 or 4, C, C)` and landmarks on them become crops and landmarks of these."
     numbers = draw_jitters(self.faces.jitter or STILL, fits,
                            torch.Generator().manual_seed(torch.randint(1 << 31, ()).item()))
     maps, frames = crop_maps(self.faces.size, self.size, self.room, *numbers), len(x)//len(fits)
@@ -174,8 +182,8 @@ def room_for(
     sides = [math.ceil(o.size*room_of(o.jitter)) for o in parts]
     counts = [len({Canvases.key(r) for i in range(len(o)) for r in o.picks(i)}) for o in parts]
     budget = share*(spare_memory(device) if spare is None else spare)
-    fixed = sum(3*n*s*s for n, s, o in zip(counts, sides, parts) if o.jitter is None)
-    wanted = sum(3*n*s*s for n, s in zip(counts, sides))
+    needed = [o.channels*n*s*s for n, s, o in zip(counts, sides, parts)]
+    fixed, wanted = sum(b for b, o in zip(needed, parts) if o.jitter is None), sum(needed)
     told = f"{sum(counts)} faces as canvases of up to {max(sides)} px need {wanted/2**20:.0f} MiB, {max(budget, 0)/2**20:.0f} MiB may be taken of {torch.device(device).type}'s memory"
     if wanted <= budget: return sides, ""
     shrink = math.sqrt(max(budget - fixed, 0)/(wanted - fixed)) if wanted > fixed else 0.

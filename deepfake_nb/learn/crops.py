@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 import cv2, numpy as np, pandas as pd, torch
 from torch import Tensor
-from ..core import ManifestError, MediaError, sha256_file
+from ..core import REAL, ManifestError, MediaError, sha256_file
 from ..see.files import Limits
 from ..see.image import read_image
 from ..forge.selfblend import landmarks_from_geometry
 
 # %% auto #0
-__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'WHOLE', 'CropJitter', 'crop_matrix', 'crop', 'move_landmarks', 'Faces', 'image',
-           'fits', 'cut', 'cut_to', 'check_pictures']
+__all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'UNCHANGED', 'WHOLE', 'CropJitter', 'crop_matrix', 'mask_channel', 'masks_of',
+           'crop', 'move_landmarks', 'Faces', 'image', 'fits', 'cut', 'cut_to', 'check_pictures']
 
 # %% ../../nbs/learn/02_crops.ipynb #fa587242
 LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")
@@ -60,6 +60,34 @@ def crop_matrix(
     offset = np.array([.5 + right, .5 + down])*size - .5 - linear @ [x + w/2 - .5, y + h/2 - .5]
     return np.c_[linear, offset]
 
+# %% ../../nbs/learn/02_crops.ipynb #c3a1f002
+UNCHANGED = 64 # in a mask's channel: from here, a pixel that is as it was, to 255, one that was changed; 0: not known
+
+def mask_channel(
+    shape:tuple[int, int], # Height and width of the picture in pixels
+    mask:np.ndarray|None=None, # `uint8 (H, W, 3)` of any size, bright where the picture was changed; None: there is none
+    untouched:bool=False, # Without a mask: is it known that nothing was changed?
+)->np.ndarray: # `uint8 (H, W)`
+    "A mask as the fourth channel of its picture."
+    if mask is None: return np.full(shape, UNCHANGED if untouched else 0, np.uint8)
+    mask = mask.max(-1)
+    if mask.shape != shape: mask = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_AREA)
+    return (UNCHANGED + mask*((255 - UNCHANGED)/255)).round().astype(np.uint8)
+
+def masks_of(
+    channel:Tensor, # `(N, 1, s, s)`: means of a mask's channel over cells, in [0, 1]
+)->Tensor: # `(N, 1, s, s)`: share that was changed, in [0, 1]; -1 in all cells of a picture of which it is not known
+    "What the fourth channel says."
+    share = ((channel*255 - UNCHANGED)/(255 - UNCHANGED)).clamp(0, 1)
+    known = channel.mean((1, 2, 3), keepdim=True) > UNCHANGED/255/2
+    return torch.where(known, share, -1.)
+
+def _mask_name(row:dict)->str: # empty where there is none
+    name = row.get("mask", "")
+    return name if isinstance(name, str) else ""
+
+def _data_set(row:dict)->str: return str(row.get("dataset", ""))
+
 # %% ../../nbs/learn/02_crops.ipynb #54c6f4b8
 def crop(
     image:np.ndarray, # `uint8 (H, W, 3)`
@@ -93,6 +121,7 @@ class Faces:
         margin:float=1.25, # Side of the crop / longer side of the face box
         jitter:CropJitter|None=None, # None: the canonical crop
         root:str|Path|None=None, # Folder that relative paths start from; by default `manifest.attrs['root']`
+        masks:bool=False, # Shall pictures have a fourth channel with what `mask_channel` gives, if the table has masks?
     ):
         self.size, self.clip_length, self.margin, self.jitter = size, clip_length, margin, jitter
         # the latter where all faces are kept ready
@@ -105,6 +134,8 @@ class Faces:
         records = rows.to_dict("records")
         self.clips = [[records[i] for i in clip] for clip in numbers]
         self.labels = np.array([c[0]["label"] for c in self.clips], dtype=np.int64)
+        self.masked = {_data_set(o) for o in records if _mask_name(o)} if masks else set() # data sets with masks
+        self.channels = 4 if self.masked else 3
 
     def picks(self, i:int)->list[dict]: # rows of the frames that are shown of a clip
         frames = self.clips[i]
@@ -112,7 +143,7 @@ class Faces:
 
     def __len__(self): return len(self.clips)
 
-    def __getitem__(self, i:int)->tuple[Tensor, Tensor, int]: # uint8 (T, 3, S, S), landmarks (5, 2), label
+    def __getitem__(self, i:int)->tuple[Tensor, Tensor, int]: # uint8 (T, 3 or 4, S, S), landmarks (5, 2), label
         picks = self.picks(i)
         images = [self.image(o) for o in picks]
         fits = min(self.fits(o, image) for o, image in zip(picks, images))
@@ -126,8 +157,12 @@ class Faces:
 WHOLE = Limits(max_image_side=1 << 20) # boxes are in pixels of the file: it is not shrunk
 
 def image(self:Faces, row:dict)->np.ndarray:
-    "The whole picture of one row, `uint8 (H, W, 3)` in RGB; raises `MediaError` for one that is missing or damaged."
-    return read_image(self.root/row["path"], WHOLE).frames[0]
+    "The whole picture of one row, `uint8 (H, W, 3)` in RGB, or with its mask as a fourth channel; raises `MediaError` for one that is missing or damaged."
+    picture = read_image(self.root/row["path"], WHOLE).frames[0]
+    if not self.masked: return picture
+    mask = read_image(self.root/name, WHOLE).frames[0] if (name := _mask_name(row)) else None
+    untouched = row["label"] == REAL and _data_set(row) in self.masked
+    return np.dstack([picture, mask_channel(picture.shape[:2], mask, untouched)])
 
 def _boxed(row): return not pd.isna(row.get(BOX[0], math.nan))
 
@@ -160,16 +195,18 @@ def check_pictures(
     "Read every picture once, whole, and say which data this is."
     from tqdm.auto import tqdm
     root, columns = Path(root or manifest.attrs.get("root", ".")), ["label", "split", "group", "pair", *BOX, *LANDMARKS]
+    records = manifest.to_dict("records")
     def look(path): # its hash, or what is wrong with it
         try: read_image(root/path, WHOLE)
         except MediaError as error: return error
         return sha256_file(root/path)
-    paths = list(dict.fromkeys(manifest.path))
+    paths = list(dict.fromkeys([*manifest.path, *filter(None, map(_mask_name, records))]))
     with ThreadPoolExecutor(4) as pool:
         found = dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress,
                                      leave=False)))
     if faults := [o for o in found.values() if isinstance(o, MediaError)]:
         others = f", and {len(faults) - 1} further pictures of the table cannot be read either" if len(faults) > 1 else ""
         raise ManifestError(faults[0].path, faults[0].found + others, "whole pictures")
-    rows = [[found[o["path"]], *(str(o.get(c, "")) for c in columns)] for o in manifest.to_dict("records")]
+    masks = lambda o: [found[name]] if (name := _mask_name(o)) else []
+    rows = [[found[o["path"]], *masks(o), *(str(o.get(c, "")) for c in columns)] for o in records]
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()

@@ -69,7 +69,7 @@ def _mean(values:Tensor, share:Tensor)->Tensor: # of the values that count, (B,)
 
 @dataclass
 class ForgeryLoss:
-    "Cross-entropy of the clips and, where there is one, of the mask; labelled clips count apart and have no mask."
+    "Cross-entropy of the clips, in which labelled ones count apart, and of the masks, as far as they are known."
     smoothing: float = .02 # share of each label that is spread over both
     mask_weight: float = 1. # of the mask's loss beside that of the label
     labelled_smoothing: float = .05 # the first, for labelled clips: their label is that of a whole video
@@ -83,8 +83,9 @@ class ForgeryLoss:
                                                   reduction="none")
         loss = _mean(each, 1 - told) + self.labelled_weight*_mean(each, told)
         if mask is None or mask_logits is None: return loss
-        cells = F.binary_cross_entropy_with_logits(mask_logits.float(), mask, reduction="none").flatten(1).mean(1)
-        return loss + self.mask_weight*_mean(cells, (1 - told).repeat_interleave(len(cells)//len(told)))
+        cells = F.binary_cross_entropy_with_logits(mask_logits.float(), mask.clamp(min=0), reduction="none")
+        known = (mask.flatten(1).amin(1) >= 0).to(label) # of the others it is -1
+        return loss + self.mask_weight*_mean(cells.flatten(1).mean(1), known)
 
 # %% ../../nbs/learn/15_learner.ipynb #bcbc1738
 def _auc(labels:np.ndarray, scores:np.ndarray)->float: # nan where one class is missing

@@ -234,8 +234,8 @@ def forged_loaders(
     def faces(part, jitter): # clips are made from stills where there are none
         if part is None: return None
         frames = 1 if CLIP_COLUMNS[0] not in part and manifest is not None else clip_length
-        return Faces(part, work_size, frames, margin, jitter, root or part.attrs.get("root")
-                     or (manifest if manifest is not None else labelled).attrs.get("root"))
+        place = root or part.attrs.get("root") or (manifest if manifest is not None else labelled).attrs.get("root")
+        return Faces(part, work_size, frames, margin, jitter, place, masks=True)
     train, valid = (Teachers(*(faces(o, jitter) for o in both[s]))
                     for s, jitter in (("train", CropJitter()), ("val", None)))
     pairs, couples = _fitting(pairs, len(train.weights)) if manifest is not None else 0, _fitting(couples, len(train.couples)) if labelled is not None else 0
@@ -267,7 +267,7 @@ def labelled_loaders(
 )->DataLoaders: # Batches: clips `(B, T, 3, S, S)`, labels and origins `(B,)`
     "Loaders of labelled clips. Batches are smaller where there are fewer clips."
     parts, jitter = _parts(manifest), dict(train=CropJitter(), val=None)
-    faces = {s: Faces(d, size, clip_length, margin, jitter[s], root or manifest.attrs.get("root"))
+    faces = {s: Faces(d, size, clip_length, margin, jitter[s], root or manifest.attrs.get("root"), masks=True)
              for s, d in parts.items()}
     weights = balance_weights(faces["train"], balance) if balance else None
     for name, part in parts.items():

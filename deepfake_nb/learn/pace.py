@@ -42,6 +42,7 @@ class SmoothLoss(AvgSmoothLoss):
 
 class SparingProgress(ProgressCallback):
     "fastai's bar, which asks for the loss twice a second and not after each batch."
+    name = "progress" # as fastai's, for `no_bar`
     def before_train(self):
         super().before_train()
         self.looked = 0.

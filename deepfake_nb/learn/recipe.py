@@ -231,6 +231,9 @@ def train(
     own, told = (data, labelled) if recipe.from_real_only else (None, [*_listed(data), *_listed(labelled)])
     manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers)
     manifest = manifest[manifest.split.isin(("train", "val"))]
+    if not ((manifest.role != "chosen") & (manifest.split == "val")).any():
+        raise DeepfakeError("no face with split 'val' to set the threshold by; those to choose by are not for that. "
+                            "Accepted: faces of both splits to learn from")
     which = check_pictures(manifest, progress=progress)
     _meet(recipe, manifest)
     torch.manual_seed(recipe.seed)
