@@ -16,8 +16,7 @@ from .shell import (UsageError, call_parse, check_usage, command, evaluation_sou
 
 # %% auto #0
 __all__ = ['deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
-           'deepfake_evaluate', 'deepfake_finetune', 'deepfake_app', 'deepfake_scan', 'deepfake_stream',
-           'deepfake_export']
+           'deepfake_evaluate', 'deepfake_app', 'deepfake_scan', 'deepfake_stream']
 
 # %% ../nbs/94_cli.ipynb #d0c70a02
 @call_parse
@@ -293,33 +292,6 @@ def deepfake_evaluate(
     for item in unreadable(evaluation): say(item["error"])
     return 1 if len(unreadable(evaluation)) else 0
 
-# %% ../nbs/94_cli.ipynb #29375667
-@call_parse
-@command
-def deepfake_finetune(
-    weights:str, # Weights file to start from
-    pool:str=None, # Where failures are looked for: a folder, a CSV, or the failures.json of deepfake-evaluate
-    replay:str=None, # Original training data
-    val:str=None, # Decides when to stop
-    test:str=None, # The untouched set; nobody in it is in any other set
-    # New weights; those that are not kept go to ..._rejected.safetensors
-    out:str="models/best_model_finetuned.safetensors",
-    epochs:int=8, # At most
-    learning_rate:float=2e-4, # Of the head; early layers take a tenth of it
-    settings:str="{}", # Further settings as JSON, for instance '{"patience": 5, "held_out": 0.3}'
-    # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
-    fake_is:str=None,
-)->int: # Exit code
-    "Learn from failures, and say before and after on what was held out. Exit code 0: kept, 1: not kept, or refused because sets overlap, 2: wrong usage."
-    if not (pool and replay and val and test):
-        raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
-    from deepfake_nb.learn.finetune import finetune, settings_from_json
-    from deepfake_nb.data.tables import fake_means
-    with fake_means(fake_is):
-        result = finetune(weights, pool, replay, val, test, out,
-                          settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
-    return print(result) or int(not result.kept)
-
 # %% ../nbs/94_cli.ipynb #816bb15a
 @call_parse
 @command
@@ -418,28 +390,3 @@ def deepfake_stream(
         last = watch(Stream(capture, make_detector(weights, device, threshold=threshold), settings, seconds),
                      JsonLines(file, every), recorder, say)
     if last: say(f"{last.time:.1f} s watched, {last.received} frames received, {last.dropped} of them dropped")
-
-# %% ../nbs/94_cli.ipynb #f7a1e23e
-@call_parse
-@command
-def deepfake_export(
-    weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
-    out:Annotated[str, dict(metavar="FILE")]=None, # Where to, .onnx; by default the name of the weights, in this folder
-)->int: # Exit code
-    "Write weights as ONNX and compare the file with PyTorch. Exit code 0: they agree, 1: they do not, 2: wrong usage."
-    need("onnx", "onnxscript", task="onnx")
-    from deepfake_nb.core import WeightsError
-    from deepfake_nb.model.export import TOLERANCE, engines_here, export_scorer, fingerprint, load_engine, parity
-    from deepfake_nb.model.scorer import default_weights, load_scorer
-    path = Path(out or Path(weights or default_weights()).with_suffix(".onnx").name)
-    if path.suffix != ".onnx": raise UsageError(f"--out {out}. Accepted: a name that ends in .onnx")
-    try: scorer = load_scorer(weights)
-    except WeightsError as e: raise UsageError(f"--weights: {e}") from e
-    export_scorer(scorer, path)
-    differences, tolerance = {o: parity(scorer, load_engine(path, o)) for o in engines_here()
-                              if o != "torch"}, TOLERANCE["float32"]
-    print(json.dumps(dict(path=str(path), bytes=path.stat().st_size, weights_sha256=scorer.sha256,
-                          fingerprint=fingerprint(scorer), parity=differences, tolerance=tolerance), indent=2))
-    if not differences:
-        say("Neither ONNX Runtime nor OpenVINO is installed, so the file was not compared with PyTorch.")
-    return int(any(o["logits"] > tolerance for o in differences.values()))

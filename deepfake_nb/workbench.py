@@ -1,4 +1,4 @@
-"""The commands for those who bring a network of their own.
+"""The commands for those who bring a network of their own, or change ours.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/workbench.html.md"""
 
@@ -6,13 +6,14 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/workbench.html.md"""
 
 # %% ../nbs/98_workbench.ipynb #3b5e2bc4
 from __future__ import annotations
+import json
 from pathlib import Path
 from typing import Annotated
 from .extras import need
 from .shell import UsageError, call_parse, check_usage, command, evaluation_source, make_detector, say
 
 # %% auto #0
-__all__ = ['deepfake_calibrate']
+__all__ = ['deepfake_calibrate', 'deepfake_finetune', 'deepfake_export']
 
 # %% ../nbs/98_workbench.ipynb #38b61f81
 def _write_calibration(made, scorer, out:str)->None: # as a file of its own, or within new weights
@@ -65,3 +66,55 @@ def deepfake_calibrate(
     fpr = made.false_positive_rate
     print(f"{out}: FAKE from {made.threshold:.1%} on; {fpr['achieved']:.1%} of {fpr['n_real']} real files "
           f"({fpr['people']} people) are called FAKE, with 95% certainty {fpr['low']:.1%} to {fpr['high']:.1%}.")
+
+# %% ../nbs/98_workbench.ipynb #29375667
+@call_parse
+@command
+def deepfake_finetune(
+    weights:str, # Weights file to start from
+    pool:str=None, # Where failures are looked for: a folder, a CSV, or the failures.json of deepfake-evaluate
+    replay:str=None, # Original training data
+    val:str=None, # Decides when to stop
+    test:str=None, # The untouched set; nobody in it is in any other set
+    # New weights; those that are not kept go to ..._rejected.safetensors
+    out:str="models/best_model_finetuned.safetensors",
+    epochs:int=8, # At most
+    learning_rate:float=2e-4, # Of the head; early layers take a tenth of it
+    settings:str="{}", # Further settings as JSON, for instance '{"patience": 5, "held_out": 0.3}'
+    # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    fake_is:str=None,
+)->int: # Exit code
+    "Learn from failures, and say before and after on what was held out. Exit code 0: kept, 1: not kept, or refused because sets overlap, 2: wrong usage."
+    if not (pool and replay and val and test):
+        raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
+    from deepfake_nb.learn.finetune import finetune, settings_from_json
+    from deepfake_nb.data.tables import fake_means
+    with fake_means(fake_is):
+        result = finetune(weights, pool, replay, val, test, out,
+                          settings_from_json(settings, epochs=epochs, learning_rate=learning_rate))
+    return print(result) or int(not result.kept)
+
+# %% ../nbs/98_workbench.ipynb #f7a1e23e
+@call_parse
+@command
+def deepfake_export(
+    weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
+    out:Annotated[str, dict(metavar="FILE")]=None, # Where to, .onnx; by default the name of the weights, in this folder
+)->int: # Exit code
+    "Write weights as ONNX and compare the file with PyTorch. Exit code 0: they agree, 1: they do not, 2: wrong usage."
+    need("onnx", "onnxscript", task="onnx")
+    from deepfake_nb.core import WeightsError
+    from deepfake_nb.model.export import TOLERANCE, engines_here, export_scorer, fingerprint, load_engine, parity
+    from deepfake_nb.model.scorer import default_weights, load_scorer
+    path = Path(out or Path(weights or default_weights()).with_suffix(".onnx").name)
+    if path.suffix != ".onnx": raise UsageError(f"--out {out}. Accepted: a name that ends in .onnx")
+    try: scorer = load_scorer(weights)
+    except WeightsError as e: raise UsageError(f"--weights: {e}") from e
+    export_scorer(scorer, path)
+    differences, tolerance = {o: parity(scorer, load_engine(path, o)) for o in engines_here()
+                              if o != "torch"}, TOLERANCE["float32"]
+    print(json.dumps(dict(path=str(path), bytes=path.stat().st_size, weights_sha256=scorer.sha256,
+                          fingerprint=fingerprint(scorer), parity=differences, tolerance=tolerance), indent=2))
+    if not differences:
+        say("Neither ONNX Runtime nor OpenVINO is installed, so the file was not compared with PyTorch.")
+    return int(any(o["logits"] > tolerance for o in differences.values()))

@@ -18,7 +18,7 @@ from ..measure.metrics import accuracy, auc, balanced_accuracy, false_positive_r
 from .mining import ROLES, as_faces, divide_pool, read_part, refuse_overlap, score_faces
 from ..model.scorer import Scorer, default_weights, load_scorer, save_scorer
 from ..figure import new_figure
-from .recipe import calibrate_weights, validation_logits
+from .thresholds import calibrate_weights, validation_logits
 
 # %% auto #0
 __all__ = ['SETS', 'oversample', 'FineTuneSettings', 'settings_from_json', 'before_after', 'what_got_worse', 'FineTuning', 'plot',

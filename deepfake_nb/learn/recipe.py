@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable
 import numpy as np, pandas as pd, torch
-from .batches import CHOSEN, Faces, check_pictures, role_of
-from ..measure.calibrate import feature_distance_from_dict, feature_distance_to_dict, fit_calibration, fit_feature_distance
+from .batches import Faces, check_pictures
 from ..core import REAL, DeepfakeError, atomic_write
 from ..figure import new_figure
 from ..data.splits import read_manifest, split_by_group
@@ -24,11 +23,11 @@ from ..model.scorer import Scorer, _fixed_size, load_scorer, save_scorer
 from ..model.pretrained import PACKAGES
 from ..forge.redraw import FaceAutoencoder, LatentRedraw, Redraw, face_windows, fit_autoencoder, load_autoencoder, load_redraw, save_redraw
 from ..forge.selfblend import SelfBlend
-from ..model.weightsfile import FAMILIAR_LIMIT
+from .thresholds import calibrate_weights
 
 # %% auto #0
-__all__ = ['DRAWERS', 'FEWEST', 'Recipe', 'loaders', 'learner', 'prepare_crops', 'gather_faces', 'make_redraw', 'train',
-           'clip_features', 'validation_logits', 'fit_familiar', 'calibrate_weights', 'plot_log', 'average_weights']
+__all__ = ['DRAWERS', 'Recipe', 'loaders', 'learner', 'prepare_crops', 'gather_faces', 'make_redraw', 'train', 'plot_log',
+           'average_weights']
 
 # %% ../../nbs/learn/20_recipe.ipynb #1f52b268
 @dataclass
@@ -251,82 +250,6 @@ def train(
         except Exception as error: # the weights are there
             say(f"{work/'curves.png'}: the curves could not be drawn ({type(error).__name__}: {error}).")
     return out
-
-# %% ../../nbs/learn/20_recipe.ipynb #e44cf985
-@torch.inference_mode()
-def clip_features(
-    scorer:Scorer, # In evaluation mode
-    batches, # Loader of clips and labels, such as `dls.valid`
-    reals:int|None=None, # Stop after so many real clips; None: take all clips
-)->tuple[np.ndarray, list[float], list[int]]: # Mean features (N, F), logits and labels, one for each clip
-    "What the backbone and the head say about a loader's clips."
-    rows, logits, labels = [], [], []
-    for x, y, *more in batches:
-        if more: # what a training was chosen by says nothing about thresholds
-            x, y = (o[role_of(more[0]) != CHOSEN] for o in (x, y))
-        if not len(x): continue
-        features = scorer.features(x.to(scorer.mean.device))
-        rows.append(features.mean(1).float().cpu().numpy())
-        logits += scorer.classify(features)[0].float().tolist()
-        labels += y.int().tolist()
-        if reals and labels.count(REAL) >= reals: break
-    return np.concatenate(rows), logits, labels
-
-def validation_logits(
-    scorer:Scorer, # In evaluation mode
-    batches, # Loader of clips and labels, such as `dls.valid`
-)->tuple[list[float], list[int]]: # Logits and labels, one for each clip
-    "The raw scores of a loader's clips."
-    return clip_features(scorer, batches)[1:]
-
-# %% ../../nbs/learn/20_recipe.ipynb #8540ccc6
-FEWEST = 50 # real clips of either split, for `fit_familiar`
-
-def _real_features(scorer, data, reals=None)->np.ndarray: # (N, F), of the real clips alone where `data` is a loader
-    if isinstance(data, np.ndarray): return data
-    features, _, labels = clip_features(scorer, data, reals)
-    return features[np.array(labels) == REAL]
-
-def fit_familiar(
-    scorer:Scorer|None, # In evaluation mode; not needed where features are given
-    # Features (N, F) of real training clips, or a loader of clips and labels, of which 512 real clips are taken
-    training,
-    held_out, # Likewise of people who were not trained on; all of a loader
-    share:float=.005, # Of the held-out clips that may lie beyond the limit, in [0, 1)
-)->tuple[dict, float]: # For `ScorerConfig.familiar`, and for `abstention['max_distance']`; raises `ValueError` for too few clips
-    "Where the features of real faces lie, and from which distance on a face is unfamiliar."
-    known, fresh = _real_features(scorer, training, 512), _real_features(scorer, held_out)
-    if min(len(known), len(fresh)) < FEWEST:
-        raise ValueError(f"{len(known)} real training and {len(fresh)} held-out real clips; accepted: {FEWEST} or more of each")
-    rank = max(1, min(16, (FAMILIAR_LIMIT - 1000)*3//8 // known.shape[1] - 1)) # so many directions fit into the header
-    stored = feature_distance_to_dict(fit_feature_distance(known, rank))
-    distances = feature_distance_from_dict(stored)(fresh) # as it will be measured, with 16-bit numbers
-    return stored, float(np.quantile(distances, 1 - share, method="higher"))
-
-# %% ../../nbs/learn/20_recipe.ipynb #68cb02d4
-def calibrate_weights(
-    path:str|Path, # Weights file
-    batches, # Loader of validation clips and labels
-    rate:float, # False-positive rate that the threshold shall stand for
-    dataset:str, # Name of the validation split, for the record
-    training=None, # Loader of training clips and labels; None: nothing will be unfamiliar
-    out:str|Path|None=None, # Weights file to write; None: the same one again
-)->None:
-    "Put temperature, threshold and what it stands for, and what is familiar, into a weights file; one class alone leaves the former as they are."
-    scorer = load_scorer(path, mask_head=True)
-    features, logits, labels = clip_features(scorer, batches)
-    config = scorer.config
-    if len(set(labels)) == 2:
-        fitted = fit_calibration(logits, labels, rate, dataset)
-        config.temperature, config.threshold, config.false_positive_rate, config.calibration = fitted.temperature, fitted.threshold, fitted.false_positive_rate, {}
-    config.familiar, limit = {}, None # what an earlier network found familiar says nothing about this one
-    fresh = features[np.array(labels) == REAL]
-    known = _real_features(scorer, training, 512) if training is not None and len(fresh) >= FEWEST else ()
-    if len(known) >= FEWEST: # of fewer, nothing is known about the familiar
-        config.familiar, limit = fit_familiar(scorer, known, fresh)
-    config.abstention = {k: v for k, v in config.abstention.items() if k != "max_distance"} | (dict(max_distance=limit)
-        if limit else {})
-    save_scorer(scorer, out or path)
 
 # %% ../../nbs/learn/20_recipe.ipynb #1dff13ed
 def _counted(manifest:pd.DataFrame)->dict: # how many faces of which data set, as the weights file says it
