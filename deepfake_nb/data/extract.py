@@ -111,8 +111,7 @@ class _Job:
     folder: str # of the crops, below `out`
     key: str # what was asked for
     fake: bool = False # is any row of this file forged?
-    # of the file's rows, in their order: x, y, w, h in pixels of the file; none: the table has no boxes
-    boxes: tuple = ()
+    boxes: tuple = () # of the file's rows, in their order: x, y, w, h in pixels of the file; none: the table has no boxes
     mask: str = "" # file that is bright where the source was changed
 
     @property
@@ -204,8 +203,7 @@ def _write_crops(clips:list[tuple], place:Path, name:str, settings:ExtractSettin
         for i, (crop, time, face) in enumerate(zip(clip.crops, clip.times, clip.faces)):
             file = f"p{clip.person}_{i:03}.{settings.format}"
             digest, mask = _write_crop(crop, place/file, settings.format), {}
-            if masks:
-                mask = dict(mask=f"{name}/{file}.mask.png",
+            if masks: mask = dict(mask=f"{name}/{file}.mask.png",
                             mask_digest=_write_crop(masks[i], place/f"{file}.mask.png", "png"))
             source = {f"source_{k}": round(float(v), 2) for k, v in zip("xywh", face.box)}
             crops.append(mask | dict(path=f"{name}/{file}", digest=digest, row=row, person=clip.person,
@@ -372,8 +370,7 @@ def extract(
 # the same; raises `ManifestError` where crops of this very folder are to be cut up
 def _without_own(manifest:pd.DataFrame, out:Path)->pd.DataFrame:
     own = [o for o in manifest.path if Path(unspell_name(o)).is_relative_to(out/"crops")]
-    if own:
-        raise ManifestError(own[0], f"a crop of an earlier run into {out} ({len(own)} of {len(manifest)} items are)",
+    if own: raise ManifestError(own[0], f"a crop of an earlier run into {out} ({len(own)} of {len(manifest)} items are)",
                             "the files that the crops were cut from, or another folder to write to")
     return manifest
 

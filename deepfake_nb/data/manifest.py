@@ -168,8 +168,7 @@ def manifest_from_folder(
         label = _folder_labels[words[at]]
         records.append(item_record(path, root, label, root.name, deeper[0] if deeper else "fake", split,
                                    [str(who).replace("|", "_")]))
-    if unlabelled:
-        raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance "
+    if unlabelled: raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance "
                                   f"{spell_name(unlabelled[0])}",
                                   "train/real/..., train/fake/..., val/..., test/..., or a public data set as it was "
                                   "published: " + ", ".join(o for o in ADAPTERS if MARKS[o] and o != "csv"))
@@ -338,8 +337,7 @@ def write_manifest(
     relative = lambda o: Path(o).relative_to(path.parent).as_posix() if Path(o).is_relative_to(path.parent) else str(o)
     names = lambda column: [spell_name(relative(unspell_name(o))) if isinstance(o, str) and o else ""
                             for o in manifest[column]]
-    with atomic_write(path) as temporary:
-        manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest},
+    with atomic_write(path) as temporary: manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest},
                         label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False, encoding="utf-8")
     return path
 
@@ -357,8 +355,7 @@ def check_pairs(
     faults = {"no original": pairs.label.min() == FAKE, "no forgery": pairs.label.max() == REAL,
               "faces on two sides of a split": pairs.split.nunique() > 1}
     for what, found in faults.items():
-        if found.any():
-            raise ManifestError(name, f"{found.sum()} of {len(found)} pairs have {what}, for instance "
+        if found.any(): raise ManifestError(name, f"{found.sum()} of {len(found)} pairs have {what}, for instance "
                                       f"{found.idxmax()[1]}", "an original and at least one forgery in each pair, all "
                                                               "in one split")
     return manifest

@@ -175,8 +175,7 @@ def _eval_rows(root:Path, kind:str, listing:Path, notes:list[str])->list[dict]: 
 # without those whose sound alone is forged, or with them as REAL
 def _audio_apart(records:list[dict], keep:bool, notes:list[str])->list[dict]:
     apart = [r for r in records if r["label"] == REAL and r["audio"] == "fake"]
-    if apart:
-        notes.append(f"{len(apart)} films show a real picture with a forged sound; "
+    if apart: notes.append(f"{len(apart)} films show a real picture with a forged sound; "
                      + ("they are kept as REAL, with audio = fake." if keep
                         else "they were left out (audio_forged=True keeps them, as REAL)."))
     return records if keep else [r for r in records if not (r["label"] == REAL and r["audio"] == "fake")]
@@ -388,8 +387,7 @@ def manifest_from_forgerynet(
             for number, line in enumerate(lines, 1):
                 if not line.strip() or number == 1 and "label" in line: continue # a header
                 try: name, label, what, stretches = _forgery_line(line, kind == "video")
-                except ValueError:
-                    raise ManifestError(listing, f"line {number}: {line[:200]!r}",
+                except ValueError: raise ManifestError(listing, f"line {number}: {line[:200]!r}",
                                         "name, then 0 or 1, one of three and one of sixteen classes; before the name "
                                         "of a film the number of its stretches") from None
                 mask = _forgery_mask(root/part, name) if label == FAKE and kind == "image" else ""

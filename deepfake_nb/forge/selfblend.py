@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from .augment import (blur, brightness, colour_cast, constant, contrast, degrade_in_the_wild, denoise,
-                                 film, gamma, jpeg, noise, onto, per_clip, resize, saturation, sharpen, sometimes,
-                                 uniform)
+                                 film, gamma, jpeg, noise, onto, per_clip, resize, saturation, sharpen, sometimes, uniform)
 
 # %% auto #0
 __all__ = ['AVERAGE_LANDMARKS', 'FAMILIES', 'FAMILY_WEIGHTS', 'KINDS', 'SUBJECT', 'landmarks_from_geometry', 'face_frame',
@@ -64,8 +63,7 @@ FAMILIES = dict(
     inner=(     (-.95, -.65), (0.65, 0.95), (.60, .80), (.00, .35), (2.0, 4.0)),
     lower=(     (-.10, 0.30), (0.90, 1.25), (.55, .95), (.10, .50), (2.0, 4.0)),
     eyes=(      (-1.0, -.75), (-.30, 0.00), (.70, 1.00), (.00, .10), (2.5, 6.0)),
-    mouth=(     (0.10, 0.30), (0.70, 0.95), (.35, .65), (.00, .20), (2.0, 3.0)),
-)
+    mouth=(     (0.10, 0.30), (0.70, 0.95), (.35, .65), (.00, .20), (2.0, 3.0)))
 FAMILY_WEIGHTS = dict(whole=.2, hull=.35, inner=.15, lower=.15, eyes=.05, mouth=.10)
 
 @dataclass
@@ -105,8 +103,7 @@ def smooth_field(
     coarse = onto(torch.randn(count, 2, knots, knots, generator=generator), device)
     return F.interpolate(coarse, (size, size), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
 
-def _sent(shape:MaskShape, device:torch.device)->MaskShape:
-    return MaskShape(*(onto(o, device) for o in vars(shape).values()))
+def _sent(shape:MaskShape, device:torch.device)->MaskShape: return MaskShape(*(onto(o, device) for o in vars(shape).values()))
 
 def face_masks(
     coordinates:Tensor, # `(N, S, S, 2)` from `face_coordinates`, deformed or not
@@ -233,11 +230,9 @@ class SelfBlend:
     families: dict|None = None # weight of each mask family, `FAMILY_WEIGHTS` by default
     swap: float = .35 # share of forgeries whose source is another face of the batch
     strength: float = 1. # of the alterations
-    # draws faces anew, as `Redraw` does: pictures `(N, 3, S, S)`, landmarks `(N, 5, 2)`, generator -> pictures
-    redraw: Callable|None = None
+    redraw: Callable|None = None # draws faces anew, as `Redraw` does: pictures `(N, 3, S, S)`, landmarks `(N, 5, 2)`, generator -> pictures
     redrawn: float = .4 # share of forgeries whose source is drawn anew, where `redraw` is given
-    # draws whole pictures anew, as `LatentRedraw` does: pictures `(N, 3, S, S)`, generator -> pictures
-    latent: Callable|None = None
+    latent: Callable|None = None # draws whole pictures anew, as `LatentRedraw` does: pictures `(N, 3, S, S)`, generator -> pictures
     inside: float = .08 # share of forgeries whose face is drawn anew by it and blended in, where `latent` is given
     whole: float = .1 # share of forgeries that are drawn anew as a whole, likewise
     soft_outside: float = .3 # factor on the chance that the surroundings lose detail, where it is they that are altered
@@ -246,8 +241,7 @@ class SelfBlend:
     alter_real: float = .5 # share of real clips that are altered as a whole
     degrade: bool = True # the same degradation for both at the end
     severity: float = 1. # of that degradation
-    # share of pairs that are written as H.264 video, many of them smaller, and read again, where PyAV is installed
-    video: float = .45
+    video: float = .45 # share of pairs that are written as H.264 video, many of them smaller, and read again, where PyAV is installed
 
 # %% ../../nbs/forge/10_selfblend.ipynb #524cc81a
 def __call__(self:SelfBlend, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
@@ -256,8 +250,7 @@ def __call__(self:SelfBlend, x:Tensor, landmarks:Tensor|None=None, generator:tor
     if not self.degrade: return forged
     both, clips, rates, scales = self.meet(torch.cat([forged.real, forged.fake], 1), generator)
     # each by itself: a codec must not predict the forgery from the original
-    for i, rate, scale in zip(clips.tolist(), rates, scales):
-        both[i] = torch.cat([film(o[None], rate, scale)[0] for o in both[i].chunk(2)])
+    for i, rate, scale in zip(clips.tolist(), rates, scales): both[i] = torch.cat([film(o[None], rate, scale)[0] for o in both[i].chunk(2)])
     return replace(forged, real=both[:, :x.shape[1]], fake=both[:, x.shape[1]:])
 
 def forge(self:SelfBlend, x:Tensor, landmarks:Tensor|None=None, generator:torch.Generator|None=None)->Forged:
@@ -284,8 +277,7 @@ def meet(self:SelfBlend, both:Tensor, generator=None)->tuple[Tensor, Tensor, lis
     "Pairs along the frames after what both of them meet, and which of them is to be filmed: that takes time, and can be done meanwhile."
     filmed = torch.rand(len(both), generator=generator) < (self.video*self.severity if find_spec("av") else 0.)
     for part, severity in ((~filmed, self.severity), (filmed, self.severity/2)): # a video is seldom ruined twice
-        if len(i := onto(part.nonzero().flatten(), both.device)):
-            both = both.index_copy(0, i, degrade_in_the_wild(both[i], generator, severity))
+        if len(i := onto(part.nonzero().flatten(), both.device)): both = both.index_copy(0, i, degrade_in_the_wild(both[i], generator, severity))
     rates, scales = (uniform(int(filmed.sum()), *o, generator) for o in ((18, 34), (.4, 1.2)))
     return both, filmed.nonzero().flatten(), rates.int().tolist(), scales.clamp(max=1).tolist()
 
@@ -305,8 +297,7 @@ def anew(self:SelfBlend, x:Tensor, fake:Tensor, mask:Tensor, generator=None)->tu
     whole = onto(kind[kind > 0] == KINDS.index("redrawn whole"), x.device).repeat_interleave(t, 0).reshape(-1, 1, 1, 1)
     new = torch.where(whole, new, (seen + part*(match_colour(new, seen, part) - seen)).clamp(0, 1))
     back = lambda o: o.unflatten(0, (len(i), t))
-    return fake.index_copy(0, i, back(new)), mask.index_copy(0, i, back(torch.where(whole, torch.ones_like(part),
-        part))), kind
+    return fake.index_copy(0, i, back(new)), mask.index_copy(0, i, back(torch.where(whole, torch.ones_like(part), part))), kind
 
 SelfBlend.anew = anew
 
@@ -325,8 +316,7 @@ def masks(self:SelfBlend, landmarks:Tensor, frames:int, size:int, generator=None
     coordinates = face_coordinates(each(landmarks), size) + self.deformation*field
     ratio = torch.tensor([.5, .75, 1., 1., 1., 1.])[torch.randint(6, (b,), generator=generator)]
     ratio = onto(each(ratio)*(1 - .3*wobble*torch.rand(b*frames, generator=generator)), landmarks.device)
-    return (face_masks(coordinates, _sent(shape, landmarks.device))*ratio.reshape(-1, 1, 1, 1)).unflatten(0,
-        (b, frames))
+    return (face_masks(coordinates, _sent(shape, landmarks.device))*ratio.reshape(-1, 1, 1, 1)).unflatten(0, (b, frames))
 
 def source(self:SelfBlend, x:Tensor, landmarks:Tensor, mask:Tensor, generator=None)->Tensor:
     "What is pasted, `(B, T, 3, S, S)`: the face itself moved a little, or another face laid over it and matched in colour."
@@ -345,14 +335,12 @@ def source(self:SelfBlend, x:Tensor, landmarks:Tensor, mask:Tensor, generator=No
     raw = torch.where(swapped[:, None, None, None], x[other].flatten(0, 1), x.flatten(0, 1))
     if self.redraw is not None:
         anew = onto(some(self.redrawn).nonzero().flatten(), x.device)
-        points = torch.where(swapped[:, None, None], landmarks[other].repeat_interleave(t, 0),
-                             landmarks.repeat_interleave(t, 0))
+        points = torch.where(swapped[:, None, None], landmarks[other].repeat_interleave(t, 0), landmarks.repeat_interleave(t, 0))
         if len(anew): raw = raw.index_copy(0, anew, self.redraw(raw[anew], points[anew], generator))
     moved = warp(raw, matrix)
     if len(where): moved[where] = match_colour(moved[where], x.flatten(0, 1)[where], mask.flatten(0, 1)[where])
     seamless = onto(some(.2).nonzero().flatten(), x.device)
-    if len(seamless):
-        moved[seamless] = harmonise(moved[seamless], x.flatten(0, 1)[seamless], mask.flatten(0, 1)[seamless])
+    if len(seamless): moved[seamless] = harmonise(moved[seamless], x.flatten(0, 1)[seamless], mask.flatten(0, 1)[seamless])
     return moved.unflatten(0, (b, t))
 
 SelfBlend.masks, SelfBlend.source = masks, source

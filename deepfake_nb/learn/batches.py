@@ -279,6 +279,7 @@ def draw_couples(
     which = rng.choice(len(couples), count, p=chance/chance.sum())
     return np.array([[rng.choice(o) for o in couples[i]] for i in which], dtype=np.int64).reshape(count, 2)
 
+# %% ../../nbs/learn/05_batches.ipynb #3d18937f
 @dataclass
 class TeacherBatch:
     "Items of `Teachers` in; what `ForgedBatch` and `LabelledBatch` make of them out, as one batch."

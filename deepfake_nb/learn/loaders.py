@@ -79,15 +79,11 @@ class BatchLoader(DataLoader):
     # batch: makes one of `Items`; device: where, in this process; None: in the workers
     def __init__(self, dataset, bs, weights=None, seed=0, batch=None, device=None, **kwargs):
         self.batch, self.where = batch, None if device is None else torch.device(device)
-        if self.where is not None and self.where.type == "cuda" and kwargs.get("num_workers"):
-            kwargs["pin_memory"] = True
-        # of each batch, one thing goes in; the rest is to be found
-        self.weights, self.seed, self.epoch, self.n_inp = weights, seed, 0, 1
+        if self.where is not None and self.where.type == "cuda" and kwargs.get("num_workers"): kwargs["pin_memory"] = True
+        self.weights, self.seed, self.epoch, self.n_inp = weights, seed, 0, 1 # one thing goes in; the rest is to be found
         (rank, size) = world()
-        if bs % size:
-            raise ValueError(f"{bs} clips cannot be shared by {size} processes; accepted: multiples of {size}")
-        # clips: of a batch, over all processes, as the network sees it
-        self.total, self.clips, self.rank, self.size = bs, bs, rank, size
+        if bs % size: raise ValueError(f"{bs} clips cannot be shared by {size} processes; accepted: multiples of {size}")
+        self.total, self.clips, self.rank, self.size = bs, bs, rank, size # clips: as the network sees them, over all
         super().__init__(dataset, bs=bs//size if kwargs.get("shuffle") else bs, **kwargs)
 
     def create_item(self, i): return super().create_item(i) if self.dataset.canvases is None else i
@@ -200,8 +196,7 @@ def _place(device, workers:int|None)->tuple[torch.device|None, int]:
 
 # %% ../../nbs/learn/10_loaders.ipynb #7dbcfcce
 def forged_loaders(
-    # Real faces with a `split` of 'train' and 'val'; rows labelled FAKE are left out. None: labelled pairs alone
-    manifest:pd.DataFrame|None=None,
+    manifest:pd.DataFrame|None=None, # Real faces with a `split` of 'train' and 'val'; rows labelled FAKE are left out. None: labelled pairs alone
     size:int=128, # Side of the model's crops in pixels
     work_size:int|None=None, # Side at which faces are forged and degraded; by default 1.25 x `size`
     pairs:int=16, # Real faces in a batch; the batch has as many forgeries
@@ -212,21 +207,17 @@ def forged_loaders(
     workers:int|None=1, # Processes that make batches; beside a graphics card they film and read. None: one, or all cores but two beside a graphics card
     root:str|Path|None=None, # Folder that relative paths start from
     seed:int=0, # Of the order
-    # Labelled faces with a `split`, and a `pair` where original and forgery are known to belong together
-    labelled:pd.DataFrame|None=None,
+    labelled:pd.DataFrame|None=None, # Labelled faces with a `split`, and a `pair` where original and forgery are known to belong together
     couples:int=0, # Pairs of them in a batch
-    # Labelled faces to choose by, whatever their split: validation shows them as they are
-    chosen:pd.DataFrame|None=None,
-    # Where this process makes batches; None: on a graphics card, and where there is none the workers do
-    device:torch.device|str|None=None,
+    chosen:pd.DataFrame|None=None, # Labelled faces to choose by, whatever their split: validation shows them as they are
+    device:torch.device|str|None=None, # Where this process makes batches; None: on a graphics card, and where there is none the workers do
     say:Callable=lambda line: None, # Takes what people should know
 )->DataLoaders: # Batches: clips `(2*(pairs + couples), T, 3, S, S)`, labels, origins, masks
     "Loaders that forge what they read, with labelled pairs beside. Batches are smaller where there are fewer faces."
     work_size, forger = work_size or round(size*1.25), selfblend or SelfBlend()
     both = dict(train=[None, None, None], val=[None, None, chosen])
     if manifest is not None: both["train"][0], both["val"][0] = _parts(manifest[manifest.label == REAL]).values()
-    if labelled is not None:
-        both["train"][1], both["val"][1] = (o if len(o) else None
+    if labelled is not None: both["train"][1], both["val"][1] = (o if len(o) else None
                                             for o in (labelled[labelled.split == s] for s in ("train", "val")))
     if both["val"][0] is not None: both["val"][0] = pd.concat([both["val"][0]]*repeats, ignore_index=True)
     if not any(o is not None for o in both["val"]):

@@ -84,8 +84,7 @@ class Follower:
         self.people = [o for o in self.people if time - o.confirmed <= (self.forget if o.number else .5*self.forget)]
         small, scale = _shrink(frame, 320)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        cut = self._before is not None and (self._before[1].shape != grey.shape
-                                            or split_shots([self._before[0], small])[1] > 0)
+        cut = self._before is not None and (self._before[1].shape != grey.shape or split_shots([self._before[0], small])[1] > 0)
         lost = [] if cut or self._before is None else self._move(grey, scale, time)
         unsure = any(o.number is None for o in self.people)
         self._since, self.detected = self._since + 1, False

@@ -112,10 +112,8 @@ async def take_in(
         if isinstance(e, asyncio.TimeoutError):
             raise IntakeError(408, f"The file did not arrive within {seconds:g} seconds. Accepted: a smaller file, or "
                                    "a faster connection.") from None
-        if isinstance(e, FormParserError):
-            raise IntakeError(422, f"The form cannot be read ({shown(e, 200)}). Accepted: {FORM}.") from None
+        if isinstance(e, FormParserError): raise IntakeError(422, f"The form cannot be read ({shown(e, 200)}). Accepted: {FORM}.") from None
         if isinstance(e, OSError) and e.errno:
-            raise IntakeError(507, f"The file cannot be stored here ({e.strerror}). Accepted: a smaller file, or to "
-                                   "try again later.") from None
+            raise IntakeError(507, f"The file cannot be stored here ({e.strerror}). Accepted: a smaller file, or to " "try again later.") from None
         raise
     return form.path, form.name
