@@ -6,11 +6,11 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/forge/filming.html.md"""
 
 # %% ../../nbs/forge/00_filming.ipynb #64ab22db
 from __future__ import annotations
-import io, shutil
+import io, os, shutil
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from importlib.util import find_spec
-from multiprocessing import shared_memory
+from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 import numpy as np
 from ..core import DeepfakeError
@@ -68,6 +68,8 @@ def _block(size)->shared_memory.SharedMemory: # raises `DeepfakeError` where the
 class Camera:
     "Films clips, in processes where there are some."
     def __init__(self, processes:int=0): # 0: in this one, at once
+        # one tracker of shared memory for all: a process with its own would remove blocks that others still use
+        if processes and os.name == "posix": resource_tracker.ensure_running()
         self.pool, self.count = ProcessPoolExecutor(processes) if processes else None, processes
         self.blocks, self.free = [], []
         if self.pool: self.pool.submit(int).result() # they begin here and now
