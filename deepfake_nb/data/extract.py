@@ -111,7 +111,8 @@ class _Job:
     folder: str # of the crops, below `out`
     key: str # what was asked for
     fake: bool = False # is any row of this file forged?
-    boxes: tuple = () # of the file's rows, in their order: x, y, w, h in pixels of the file; none: the table has no boxes
+    # of the file's rows, in their order: x, y, w, h in pixels of the file; none: the table has no boxes
+    boxes: tuple = ()
     mask: str = "" # file that is bright where the source was changed
 
     @property
@@ -120,8 +121,7 @@ class _Job:
 def _item_id(path:str)->str: return hashlib.sha256(os.path.abspath(path).encode()).hexdigest()[:16]
 
 # %% ../../nbs/data/40_extract.ipynb #afecd910
-# of a file's content: size, time, and its beginning, middle and end; empty where there is none
-def _fingerprint(path:str)->list:
+def _fingerprint(path:str)->list: # size, time, beginning, middle and end of a file; empty where there is none
     try:
         with open(unspell_name(path), "rb") as file:
             info, parts = os.fstat(file.fileno()), hashlib.sha256()
@@ -203,12 +203,12 @@ def _write_crops(clips:list[tuple], place:Path, name:str, settings:ExtractSettin
         for i, (crop, time, face) in enumerate(zip(clip.crops, clip.times, clip.faces)):
             file = f"p{clip.person}_{i:03}.{settings.format}"
             digest, mask = _write_crop(crop, place/file, settings.format), {}
-            if masks: mask = dict(mask=f"{name}/{file}.mask.png",
-                            mask_digest=_write_crop(masks[i], place/f"{file}.mask.png", "png"))
+            beside = f"{file}.mask.png"
+            if masks: mask = dict(mask=f"{name}/{beside}", mask_digest=_write_crop(masks[i], place/beside, "png"))
             source = {f"source_{k}": round(float(v), 2) for k, v in zip("xywh", face.box)}
-            crops.append(mask | dict(path=f"{name}/{file}", digest=digest, row=row, person=clip.person,
-                              time=round(float(time), 4), **faces_in_crop(face, settings.size, settings.margin),
-                              **source, sharpness=round(sharpness(crop), 2)))
+            source |= dict(sharpness=round(sharpness(crop), 2))
+            record = dict(path=f"{name}/{file}", digest=digest, row=row, person=clip.person, time=round(float(time), 4))
+            crops.append(mask | record | faces_in_crop(face, settings.size, settings.margin) | source)
     return crops
 
 def _write_record(job:_Job, crops:list[dict], reason:str="", detail:str="")->dict:
@@ -220,8 +220,8 @@ def _read_record(job:_Job)->dict|None: # None: not done, not as it is wanted now
     try:
         record = json.loads(job.record.read_text())
         if record["key"] != job.key or record["reason"] == "ERROR": return None
-        written = [(o["path"], o["digest"]) for o in record["crops"]] + [(o["mask"], o["mask_digest"])
-            for o in record["crops"] if "mask" in o]
+        written = [(o["path"], o["digest"]) for o in record["crops"]]
+        written += [(o["mask"], o["mask_digest"]) for o in record["crops"] if "mask" in o]
         return record if all(_digest((Path(job.out)/name).read_bytes()) == digest for name, digest in written) else None
     except (OSError, ValueError, KeyError, TypeError): return None
 
@@ -324,8 +324,7 @@ def _failure_table(manifest:pd.DataFrame, records:dict[str, dict])->pd.DataFrame
     table = manifest[[*REQUIRED]].assign(**{k: [records[o][k] for o in manifest.path] for k in ("reason", "detail")})
     return table[table.reason != ""]
 
-# the detector, and what makes the same one in another process
-def _detector_argument(face_detector)->tuple[FaceDetector, object]:
+def _detector_argument(face_detector)->tuple[FaceDetector, object]: # it, and what makes it in another process
     if isinstance(face_detector, FaceDetector): return face_detector, face_detector
     detector = load_face_detector(face_detector)
     return detector, str(face_detector) if face_detector else "haar" if detector.name == "haar" else None
@@ -370,7 +369,8 @@ def extract(
 # the same; raises `ManifestError` where crops of this very folder are to be cut up
 def _without_own(manifest:pd.DataFrame, out:Path)->pd.DataFrame:
     own = [o for o in manifest.path if Path(unspell_name(o)).is_relative_to(out/"crops")]
-    if own: raise ManifestError(own[0], f"a crop of an earlier run into {out} ({len(own)} of {len(manifest)} items are)",
+    if own:
+        raise ManifestError(own[0], f"a crop of an earlier run into {out} ({len(own)} of {len(manifest)} items are)",
                             "the files that the crops were cut from, or another folder to write to")
     return manifest
 
@@ -381,19 +381,19 @@ def _tidy(out:Path): # temporary files of a run that was killed
 # from the first minute on, so that nobody takes crops for data
 def _write_mark(out:Path, settings:ExtractSettings, detector:FaceDetector):
     with atomic_write(out/"extraction.json") as temporary:
-        temporary.write_text(json.dumps(dict(settings=dataclasses.asdict(settings),
-                                             face_detector=dict(name=detector.name, sha256=detector.sha256)), indent=1))
+        which = dict(name=detector.name, sha256=detector.sha256)
+        temporary.write_text(json.dumps(dict(settings=dataclasses.asdict(settings), face_detector=which), indent=1))
 
 def _write_tables(manifest, records, out:Path, detector:FaceDetector, notes:list[str])->pd.DataFrame:
     failures, table = _failure_table(manifest, records), _crop_table(manifest, records, out)
     with atomic_write(out/"failures.csv") as temporary: failures.to_csv(temporary, index=False, encoding="utf-8")
     if not len(table):
-        raise DeepfakeError(f"{out}: not one face came out of {len(manifest)} items; the reasons are in failures.csv, "
-                            f"the first: {failures.detail.iloc[0]}")
+        raise DeepfakeError(f"{out}: not one face came out of {len(manifest)} items; "
+                            f"the reasons are in failures.csv, the first: {failures.detail.iloc[0]}")
     write_manifest(table, out/"manifest.csv")
     count = failures.reason.value_counts()
     by = f" ({', '.join(f'{n} x {reason}' for reason, n in count.items())})" if len(count) else ""
-    notes = [*notes, f"{len(table)} crops of {len(manifest) - len(failures)} items; {len(failures)} items gave "
-                     f"none{by}, see failures.csv."]
-    table.attrs.update(root=str(out), notes=[*notes, *([detector.note] if detector.note else [])])
+    done = f"{len(table)} crops of {len(manifest) - len(failures)} items"
+    told = f"{done}; {len(failures)} items gave none{by}, see failures.csv."
+    table.attrs.update(root=str(out), notes=[*notes, told, *([detector.note] if detector.note else [])])
     return check_manifest(table, str(out))

@@ -115,6 +115,7 @@ def finish_manifest(
     return table
 
 # %% ../../nbs/data/25_manifest.ipynb #b32454b1
+_layout = "train/real/..., train/fake/..., val/..., test/..."
 _folder_labels = dict(real=REAL, original=REAL, genuine=REAL, fake=FAKE, forged=FAKE, deepfake=FAKE, synthesis=FAKE,
                       synthetic=FAKE, generated=FAKE, manipulated=FAKE)
 
@@ -160,29 +161,27 @@ def manifest_from_folder(
         if at is None:
             unlabelled.append(inside)
             continue
-        split = next((SPLIT_WORDS[o] for o in words[:at] if o in SPLIT_WORDS),
-                     next((SPLIT_WORDS[o] for o in words if o in SPLIT_WORDS), ""))
+        split = next((SPLIT_WORDS[o] for o in (*words[:at], *words) if o in SPLIT_WORDS), "")
         deeper = inside.parts[at + 1:-1]
         frames = deeper and is_picture(path)
         who = group(inside) if group else "/".join(filter(None, (split, *deeper))) if frames else inside.as_posix()
         label = _folder_labels[words[at]]
         records.append(item_record(path, root, label, root.name, deeper[0] if deeper else "fake", split,
                                    [str(who).replace("|", "_")]))
-    if unlabelled: raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance "
-                                  f"{spell_name(unlabelled[0])}",
-                                  "train/real/..., train/fake/..., val/..., test/..., or a public data set as it was "
-                                  "published: " + ", ".join(o for o in ADAPTERS if MARKS[o] and o != "csv"))
-    return finish_manifest(records, root, found.notes(), "train/real/..., train/fake/..., val/..., test/... with "
-                                                         "images or videos")
+    if unlabelled:
+        known, first = ", ".join(o for o in ADAPTERS if MARKS[o] and o != "csv"), spell_name(unlabelled[0])
+        raise ManifestError(root, f"{len(unlabelled)} files lie under no label, for instance {first}",
+                            f"{_layout}, or a public data set as it was published: {known}")
+    return finish_manifest(records, root, found.notes(), f"{_layout} with images or videos")
 
 # %% ../../nbs/data/25_manifest.ipynb #8418af26
 _flag = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}
+_no_statements = "path label split group dataset video_id identities identity pair".split()
 
 # by the place in the table: what each row states there, None where it states nothing
 def _said_elsewhere(table:pd.DataFrame, taken:str)->dict[str, list]:
     said, varied = {}, table.label.nunique() > 1
-    for name in [o for o in table if o not in (taken, "path", "label", "split", "group", "dataset", "video_id",
-                                               "identities", "identity", "pair")]:
+    for name in [o for o in table if o != taken and o not in _no_statements]:
         yes = yes_means(name)
         if pd.api.types.is_numeric_dtype(table[name]) and yes is None: continue
         read = (lambda o: _folder_labels[str(o).lower()]) if yes is None else lambda o: _flag[str(o).lower()] if yes == FAKE else 1 - _flag[str(o).lower()]
@@ -190,8 +189,8 @@ def _said_elsewhere(table:pd.DataFrame, taken:str)->dict[str, list]:
         if name == "method" or yes is not None or None not in stated and (len(set(stated)) > 1 or not varied):
             said[f"the column {name}"] = stated
     if "source_path" not in table: # crops lie in folders of another kind
-        words = [{_folder_labels.get(o.lower()) for o in re.split(r"[/\\\\]", o)[:-1]} - {None} if not os.path.isabs(o)
-                 else () for o in table.path]
+        words_of = lambda path: {_folder_labels.get(o.lower()) for o in re.split(r"[/\\\\]", path)[:-1]} - {None}
+        words = [() if os.path.isabs(o) else words_of(o) for o in table.path]
         boxes = set(BOX_COLUMNS) <= set(table) # a forged film may hold somebody who is real
         said["the folder"] = [None if len(o) != 1 or boxes and FAKE in o else next(iter(o)) for o in words]
     return said
@@ -208,13 +207,13 @@ def _compare_labels(path:Path, table:pd.DataFrame, taken:str="label", sure:bool=
         rows = "; ".join(f"line {line}, {name}: {LABELS[label]}, but {place} says {LABELS[other]}"
                          for line, name, label, other in wrong[:3])
         turned = " (all of them: perhaps 1 means real in this table)" if len(wrong) == len(stated) else ""
-        raise ManifestError(path, f"labels that contradict the table itself in {len(wrong)} of {len(stated)} "
-                                  f"rows{turned}: {rows}", "0 or real, 1 or fake, everywhere alike, or fake_is=0 "
-                                                           "(--fake-is 0) where 1 means real")
+        found = f"labels that contradict the table itself in {len(wrong)} of {len(stated)} rows{turned}: {rows}"
+        raise ManifestError(path, found, "0 or real, 1 or fake, everywhere alike, "
+                                         "or fake_is=0 (--fake-is 0) where 1 means real")
     if not sure and not any(o is not None for stated in said.values() for o in stated):
         raise ManifestError(path, f"numbers in the column {taken}, and nothing that says which of them is forged",
-                            "words such as real and fake; a column called is_fake or is_real; another column or "
-                            "folders that say it; or fake_is=1 (--fake-is 1) where 1 means FAKE")
+                            "words such as real and fake; a column called is_fake or is_real; another column "
+                            "or folders that say it; or fake_is=1 (--fake-is 1) where 1 means FAKE")
 
 # %% ../../nbs/data/25_manifest.ipynb #8dd33a31
 def drop_doubles(
@@ -337,7 +336,8 @@ def write_manifest(
     relative = lambda o: Path(o).relative_to(path.parent).as_posix() if Path(o).is_relative_to(path.parent) else str(o)
     names = lambda column: [spell_name(relative(unspell_name(o))) if isinstance(o, str) and o else ""
                             for o in manifest[column]]
-    with atomic_write(path) as temporary: manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest},
+    with atomic_write(path) as temporary:
+        manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest},
                         label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False, encoding="utf-8")
     return path
 
@@ -355,7 +355,8 @@ def check_pairs(
     faults = {"no original": pairs.label.min() == FAKE, "no forgery": pairs.label.max() == REAL,
               "faces on two sides of a split": pairs.split.nunique() > 1}
     for what, found in faults.items():
-        if found.any(): raise ManifestError(name, f"{found.sum()} of {len(found)} pairs have {what}, for instance "
+        if found.any():
+            raise ManifestError(name, f"{found.sum()} of {len(found)} pairs have {what}, for instance "
                                       f"{found.idxmax()[1]}", "an original and at least one forgery in each pair, all "
                                                               "in one split")
     return manifest
@@ -387,11 +388,10 @@ def manifest_from_faces(
     root = path.parent if (path.parent/table.file.iloc[0]).is_file() else path.with_suffix("")
     labels = read_labels(path, table[told], FAKE)[0] if told else REAL # in this table 1 is a forgery
     groups = table.source + "/" + table[who]
-    table = table.assign(path=read_each(path, table.file, _placed(root, True), f"a file below {root}"), label=labels,
-                         dataset=table.source,
-                         split=read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o],
-                             "a split: train, val or test"),
-                         group=groups, identities=groups, video_id=table.source + "/" + table.file)
+    paths = read_each(path, table.file, _placed(root, True), f"a file below {root}")
+    splits = read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o], "a split: train, val or test")
+    table = table.assign(path=paths, label=labels, dataset=table.source, split=splits, group=groups, identities=groups,
+                         video_id=table.source + "/" + table.file)
     if "method" not in table: table["method"] = [("real", "fake")[o] for o in table.label]
     _compare_labels(path, table.assign(path=table.file), told or "label")
     table, notes = drop_doubles(table[[*REQUIRED, *(c for c in table if c not in (*REQUIRED, "file"))]].reset_index(drop=True), path)

@@ -32,11 +32,15 @@ def _below(name:str)->str: # a name from a list; raises `ValueError` where it le
 def _seen(found:dict[str, int])->str: # 'frames (3), other (1)', for an error
     return ", ".join(f"{k} ({n})" for k, n in sorted(found.items(), key=lambda o: -o[1])[:8]) or "nothing"
 
+def _home(root:Path, folders)->Path: # where one of these folders lies: here, or one below
+    if any((root/o).is_dir() for o in folders): return root
+    return next((o.parent for name in folders for o in sorted(root.glob(f"*/{name}"))), root)
+
 # says what was found where nothing fits
 def _finish(records:list[dict], root:Path, notes:list[str], accepted:str, strange:Counter|None=None)->pd.DataFrame:
     if strange:
-        notes.append(f"{strange.total()} files lie where no file of this data set does and were left out: "
-                     f"{_seen(strange)}.")
+        where = f"{strange.total()} files lie where no file of this data set does"
+        notes.append(f"{where} and were left out: {_seen(strange)}.")
     return finish_manifest(records, root, notes, accepted)
 
 def with_pairs(
@@ -51,22 +55,21 @@ def with_pairs(
     kept = pair.isin(sides.index[sides == 2])
     if not kept.any(): raise ManifestError("manifest", "no forgery beside its original", "a data set that holds both")
     out = manifest.assign(pair=pair)[kept].reset_index(drop=True)
-    out.attrs.update(manifest.attrs,
-                     notes=[*manifest.attrs.get("notes", ()), f"{int((~kept).sum())} of {len(manifest)} items have no "
-                                                              "counterpart and were left out."])
+    told = f"{int((~kept).sum())} of {len(manifest)} items have no counterpart and were left out."
+    out.attrs.update(manifest.attrs, notes=[*manifest.attrs.get("notes", ()), told])
     return out
 
 # %% ../../nbs/data/32_newsets.ipynb #212ce8f4
 # as their folders are called
 _df40 = {"swapping": "FSGAN faceswap simswap inswap blendface uniface mobileswap e4s facedancer deepfacelab",
     "reenactment": "fomm facevid2vid wav2lip MRAA one_shot_free pirender tpsm lia danet sadtalker mcnet hyperreenact heygen",
-    "synthesis": "VQGAN StyleGAN2 StyleGAN3 StyleGANXL sd2.1 ddim RDDM pixart DiT SiT MidJourney "
-                 "whichfaceisreal", "editing": "CollabDiff e4e stargan starganv2 styleclip"}
+    "synthesis": "VQGAN StyleGAN2 StyleGAN3 StyleGANXL sd2.1 ddim RDDM pixart DiT SiT MidJourney whichfaceisreal",
+    "editing": "CollabDiff e4e stargan starganv2 styleclip"}
 DF40_KINDS = {name: kind for kind, names in _df40.items() for name in names.split()} # 40 methods
 _df40_key = lambda name: re.sub(r"(_new)?$|[-_ ]", "", name.lower())
-_df40_names = {_df40_key(o): o for o in DF40_KINDS} | dict(inswapper="inswap", ddpm="ddim", oneshot="one_shot_free",
-                                                           dagan="danet", collaborativediffusion="CollabDiff",
-                                                           whichisreal="whichfaceisreal")
+_df40_names = {_df40_key(o): o for o in DF40_KINDS} | dict(
+    inswapper="inswap", ddpm="ddim", oneshot="one_shot_free", dagan="danet",
+    collaborativediffusion="CollabDiff", whichisreal="whichfaceisreal")
 _df40_marks = "simswap blendface mobileswap facedancer uniface e4s fomm pirender hyperreenact mcnet tpsm MRAA danet one_shot_free facevid2vid StyleGANXL whichfaceisreal CollabDiff".split()
 _df40_skip = {"df40", "frames", "frame", "video", "videos", "inversions", "c23", "youtube"}
 
@@ -74,8 +77,8 @@ _df40_skip = {"df40", "frames", "frame", "video", "videos", "inversions", "c23",
 def _df40_item(parts:tuple[str, ...], path:Path)->dict|None:
     split, rest = "", [o for o in parts[:-1] if o.lower() not in _df40_skip]
     name = _video_of(parts, path)
-    if {"original_sequences", "Celeb-real", "YouTube-real"} & set(rest) and not any(_df40_key(o) in _df40_names
-            for o in rest):
+    original = {"original_sequences", "Celeb-real", "YouTube-real"} & set(rest)
+    if original and not any(_df40_key(o) in _df40_names for o in rest):
         domain = "ff" if "original_sequences" in rest else "cdf"
         return dict(label=REAL, method="real", kind="", domain=domain, split="test" if domain == "cdf" else "",
                     people=identities_in(name, "ff" if domain == "ff" else "celeb-df"))
@@ -84,8 +87,8 @@ def _df40_item(parts:tuple[str, ...], path:Path)->dict|None:
     if method is None: return None
     below = {o.lower() for o in rest[1:]}
     unknown, real = bool(below & {"real", "fake"}), "real" in below
-    domain = "unknown" if unknown else next((o for o in ("ff", "cdf") if o in below),
-                                            "cdf" if re.match(r"id\d", name) else "ff")
+    domain = next((o for o in ("ff", "cdf") if o in below), "cdf" if re.match(r"id\d", name) else "ff")
+    if unknown: domain = "unknown"
     family = dict(ff="ff", cdf="celeb-df").get(domain, "")
     known = family and identities_in(name, family)[0] != f"{family}/{name}" # the name follows the set it was made from
     return dict(label=REAL if real else FAKE, method=method, kind="" if real else DF40_KINDS[method], domain=domain,
@@ -111,14 +114,15 @@ def manifest_from_df40(
         records.append(item_record(path, root, label, "DF40", method, decided.pop() if len(decided) == 1 else "",
                                    people, video_id=video, **item))
     undecided, none = sum(not r["split"] for r in records), not any(r["label"] == REAL for r in records)
-    notes += [undecided and f"{undecided} items have no split: no folder train or test, and in no list of train.json, "
-                            "val.json, test.json."]
-    notes += [none and "There are no real items: DF40 takes them from FaceForensics++ and Celeb-DF, which go into "
-                       "folders beside the methods."]
-    return _finish(records, root, [o for o in notes if o], "<method>/ff/frames/000_003/000.png, "
-                                                           "<method>/cdf/frames/id0_id16_0000/000.png, "
-                                                           "{train,test}/<method>/..., <method>/{real,fake}/..., with "
-                                                           "the methods " + ", ".join(DF40_KINDS), strange)
+    if undecided:
+        notes.append(f"{undecided} items have no split: no folder train or test, "
+                     "and in no list of train.json, val.json, test.json.")
+    if none:
+        notes.append("There are no real items: DF40 takes them from FaceForensics++ and Celeb-DF, "
+                     "which go into folders beside the methods.")
+    accepted = ("<method>/ff/frames/000_003/000.png, <method>/cdf/frames/id0_id16_0000/000.png, "
+                f"{{train,test}}/<method>/..., <method>/{{real,fake}}/..., with the methods {', '.join(DF40_KINDS)}")
+    return _finish(records, root, notes, accepted, strange)
 
 # %% ../../nbs/data/32_newsets.ipynb #b5624807
 _celeb_kinds = dict(FaceSwap="swapping", FaceReenact="reenactment", TalkingFace="talking")
@@ -152,8 +156,7 @@ def manifest_from_celeb_df_pp(
     notes += [f"{missing} of {len(test)} videos of the test list are missing."] if missing else []
     notes += [] if test else ["List_of_testing_videos.txt is missing: no item has a split."]
     return _finish(records, root, notes, "Celeb-real/id0_0000.mp4, YouTube-real/00170.mp4, "
-                                         "Celeb-synthesis/FaceSwap/SimSwap/id0_id16_0000.mp4, "
-                                         "List_of_testing_videos.txt", strange)
+        "Celeb-synthesis/FaceSwap/SimSwap/id0_id16_0000.mp4, List_of_testing_videos.txt", strange)
 
 # %% ../../nbs/data/32_newsets.ipynb #ff10e55e
 _eval_tables = {"video": "Video Ground Truth", "image": "Ground Truth"}
@@ -167,17 +170,18 @@ def _eval_rows(root:Path, kind:str, listing:Path, notes:list[str])->list[dict]: 
     names = read_each(listing, table.filename, _below, "the name of a file")
     labels = [label_word(o) for o in table[column].fillna("")]
     if unknown := labels.count(None):
-        notes.append(f"{unknown} of {len(table)} rows of {listing.name} have no label of their picture (Unknown) and "
-                     "were left out.")
+        notes.append(f"{unknown} of {len(table)} rows of {listing.name} have no label of their picture (Unknown) "
+                     "and were left out.")
     return [item_record(root/f"{kind}-data"/n, root, y, "Deepfake-Eval-2024", "in the wild", s, audio=a)
             for n, y, s, a in zip(names, labels, splits, sound) if y is not None]
 
 # without those whose sound alone is forged, or with them as REAL
 def _audio_apart(records:list[dict], keep:bool, notes:list[str])->list[dict]:
     apart = [r for r in records if r["label"] == REAL and r["audio"] == "fake"]
-    if apart: notes.append(f"{len(apart)} films show a real picture with a forged sound; "
-                     + ("they are kept as REAL, with audio = fake." if keep
-                        else "they were left out (audio_forged=True keeps them, as REAL)."))
+    if apart:
+        told = "are kept as REAL, with audio = fake"
+        if not keep: told = "were left out (audio_forged=True keeps them, as REAL)"
+        notes.append(f"{len(apart)} films show a real picture with a forged sound; they {told}.")
     return records if keep else [r for r in records if not (r["label"] == REAL and r["audio"] == "fake")]
 
 @adapter("deepfake-eval-2024", "video-metadata-publish*.csv", "image-metadata-publish*.csv")
@@ -195,8 +199,8 @@ def manifest_from_deepfake_eval_2024(
                    "video-metadata-publish.csv with video-data/, image-metadata-publish.csv with image-data/")
 
 # %% ../../nbs/data/32_newsets.ipynb #6e31477b
-_av_types = {f"{v}Video-{a}Audio": (REAL if v == "Real" else FAKE, a.lower()) for v in ("Real", "Fake")
-             for a in ("Real", "Fake")}
+_av_types = {f"{v}Video-{a}Audio": (REAL if v == "Real" else FAKE, a.lower())
+             for v in ("Real", "Fake") for a in ("Real", "Fake")}
 
 def _av_rows(listing:Path)->dict[tuple, dict]: # by folder, person and file's name
     if not listing.is_file(): return {}
@@ -211,8 +215,7 @@ def manifest_from_fakeavceleb(
 )->pd.DataFrame: # A manifest with `audio`, `race`, `gender` and `original`; methods as `meta_data.csv` names them
     "Read FakeAVCeleb by its folders and its table."
     root = Path(root).absolute()
-    root = next((o.parent for t in _av_types for o in sorted(root.glob(f"*/{t}"))), root) if not any((root/t).is_dir()
-        for t in _av_types) else root
+    root = _home(root, _av_types)
     rows, records, notes, strange = _av_rows(root/"meta_data.csv") or _av_rows(root.parent/"meta_data.csv"), [], [], Counter()
     for path in media_files(root, notes):
         parts = path.relative_to(root).parts
@@ -223,14 +226,14 @@ def manifest_from_fakeavceleb(
         row = rows.get((kind, person, path.name), {})
         donors = [o for o in (row.get("target1"), row.get("target2")) if str(o).startswith("id")] if label == FAKE else []
         first = f"FakeAVCeleb/RealVideo-RealAudio/{race}/{gender}/{person}/{path.stem.split('_')[0]}.mp4" if label == FAKE else ""
-        records.append(item_record(path, root, label, "FakeAVCeleb", row.get("method") or kind,
-                                   people=[f"voxceleb/{o}" for o in (person, *donors)], audio=sound, race=race,
-                                   gender=gender, original=first))
+        people = [f"voxceleb/{o}" for o in (person, *donors)]
+        records.append(item_record(path, root, label, "FakeAVCeleb", row.get("method") or kind, people=people,
+                                   audio=sound, race=race, gender=gender, original=first))
     if rows and (unlisted := sum(r["label"] == FAKE and r["method"] in _av_types for r in records)):
-        notes.append(f"{unlisted} forged films are not in meta_data.csv: their method is called by their folder, and "
-                     "who gave the face is unknown.")
-    notes += [] if rows else ["meta_data.csv is missing: methods are called by their folder, and who gave the face is "
-                              "unknown."]
+        notes.append(f"{unlisted} forged films are not in meta_data.csv: their method is called by their folder, "
+                     "and who gave the face is unknown.")
+    if not rows:
+        notes.append("meta_data.csv is missing: methods are called by their folder, and who gave the face is unknown.")
     notes.append("FakeAVCeleb has no official split.")
     return _finish(_audio_apart(records, audio_forged, notes), root, notes,
                    "RealVideo-RealAudio/African/men/id00076/00109.mp4, FakeVideo-RealAudio/..., "
@@ -245,8 +248,7 @@ def manifest_from_wilddeepfake(
 )->pd.DataFrame: # A row for each frame; frames of a sequence share their `video_id`
     "Read WildDeepfake, unpacked."
     root = Path(root).absolute()
-    root = root if any((root/o).is_dir()
-                       for o in _wild) else next((o.parent for n in _wild for o in sorted(root.glob(f"*/{n}"))), root)
+    root = _home(root, _wild)
     records, notes, strange = [], [], Counter()
     for path in media_files(root, notes):
         parts = path.relative_to(root).parts
@@ -263,8 +265,8 @@ def manifest_from_wilddeepfake(
                                    video_id="/".join(("WildDeepfake", *parts[:4]))))
     packed = sum(1 for n in _wild for _ in (root/n).glob("*.tar*"))
     if packed: notes.append(f"{packed} archives lie beside the films; what was not unpacked is not read.")
-    return _finish(records, root, notes, "real_train/6/real/54/0.png, fake_test/100/fake/0/12.png (archives unpacked "
-                                         "where they lie)", strange)
+    return _finish(records, root, notes, "real_train/6/real/54/0.png, fake_test/100/fake/0/12.png "
+                                         "(archives unpacked where they lie)", strange)
 
 # %% ../../nbs/data/32_newsets.ipynb #fa12ab27
 @adapter("kodf", "synthesized_videos", "*/synthesized_videos")
@@ -273,8 +275,7 @@ def manifest_from_kodf(
 )->pd.DataFrame: # A manifest; methods are audio-driven, dffs, dfl, fo, fsgan, as the folders are called
     "Read KoDF by its folders and names."
     root = Path(root).absolute()
-    root = root if (root/"synthesized_videos").is_dir() else next((o.parent
-        for o in sorted(root.glob("*/synthesized_videos"))), root)
+    root = _home(root, ["synthesized_videos"])
     records, notes, strange, nameless = [], [], Counter(), 0
     for path in media_files(root, notes):
         parts = path.relative_to(root).parts
@@ -289,8 +290,7 @@ def manifest_from_kodf(
     notes += [f"{nameless} files are not called as KoDF's are: who is in them is unknown."] if nameless else []
     notes.append("KoDF has no official split.")
     return _finish(records, root, notes, "original_videos/<person>/<person>_001.mp4, "
-                                         "synthesized_videos/<method>/<date>/<target>/<target>_<donor>_1_0090.mp4",
-                                         strange)
+        "synthesized_videos/<method>/<date>/<target>/<target>_<donor>_1_0090.mp4", strange)
 
 # %% ../../nbs/data/32_newsets.ipynb #5a3552e5
 _platter = dict(real=REAL, real_SetB=REAL, real_SetC=REAL, SetA=FAKE, SetB=FAKE, SetC=FAKE)
@@ -314,8 +314,8 @@ def _platter_lists(root:Path)->tuple[dict[str, str], dict[str, list]]:
             key = "/".join(Path(name.replace("\\", "/")).parts[-4:])
             splits[key] = split
             if len(numbers) == 5:
-                faces.setdefault(key, []).append((*numbers[:2], numbers[2] - numbers[0], numbers[3] - numbers[1],
-                                                  numbers[4]))
+                x, y, right, bottom, label = numbers
+                faces.setdefault(key, []).append((x, y, right - x, bottom - y, label))
     return splits, faces
 
 # %% ../../nbs/data/32_newsets.ipynb #8f484661
@@ -342,12 +342,12 @@ def manifest_from_df_platter(
         named = [(y, dict(zip(_box, box)) | dict(video_id=f"{common['video_id']}#{i}")) for i, (*box, y) in enumerate(faces[key])] if key in faces else [(label, {})]
         records += [item_record(path, root, y, "DF-Platter", method, splits.get(key, ""), _platter_people(parts, video), **common | more) for y, more in named]
     unnamed = sum(r["label"] == FAKE and r["set"] in ("SetB", "SetC") and _box[0] not in r for r in records)
-    notes += [f"{unnamed} frames of sets B and C have no list that says who in them is forged: all faces in them have "
-              "one label."] if unnamed else []
+    if unnamed:
+        notes.append(f"{unnamed} frames of sets B and C have no list that says who in them is forged: "
+                     "all faces in them have one label.")
     notes += [] if splits else ["There is no folder csv with the lists: no item has a split."]
-    return _finish(records, root, notes, "frames_C23/real/..., "
-                                         "frames_C23/SetA/fsgan/HR/male/100_110/100_110_frame_0.jpg, "
-                                         "frames_C23/SetB/..., csv/test_B_HR_c23.csv", strange)
+    return _finish(records, root, notes, "frames_C23/real/..., frames_C23/SetA/fsgan/HR/male/100_110/"
+        "100_110_frame_0.jpg, frames_C23/SetB/..., csv/test_B_HR_c23.csv", strange)
 
 # %% ../../nbs/data/32_newsets.ipynb #74ae5760
 # by the label of sixteen classes
@@ -355,6 +355,8 @@ FORGERYNET_METHODS = ("real", "FaceShifter", "FSGAN", "DeepFakes", "BlendFace", 
                       "DeepFakes-StarGAN-Stack", "Talking-head Video", "ATVG-Net", "StarGAN-BlendFace-Stack",
                       "First Order Motion", "StyleGAN2", "MaskGAN", "StarGAN2", "SC-FEGAN", "DiscoFaceGAN")
 _forgery_parts = dict(Training="train", Validation="val", Test="test")
+_forgery_accepted = ("name, then 0 or 1, one of three and one of sixteen classes; "
+                     "before the name of a film the number of its stretches")
 
 # name, label, class, forged stretches; raises `ValueError`
 def _forgery_line(line:str, films:bool)->tuple[str, int, int, str]:
@@ -387,13 +389,11 @@ def manifest_from_forgerynet(
             for number, line in enumerate(lines, 1):
                 if not line.strip() or number == 1 and "label" in line: continue # a header
                 try: name, label, what, stretches = _forgery_line(line, kind == "video")
-                except ValueError: raise ManifestError(listing, f"line {number}: {line[:200]!r}",
-                                        "name, then 0 or 1, one of three and one of sixteen classes; before the name "
-                                        "of a film the number of its stretches") from None
+                except ValueError:
+                    raise ManifestError(listing, f"line {number}: {line[:200]!r}", _forgery_accepted) from None
                 mask = _forgery_mask(root/part, name) if label == FAKE and kind == "image" else ""
                 group = "/".join(("forgerynet", *Path(name).parts[:-2][-2:])) if kind == "image" and len(Path(name).parts) > 3 else ""
                 records.append(item_record(root/part/kind/name, root, label, "ForgeryNet", FORGERYNET_METHODS[what],
                                            split, [group] if group else (), mask=mask, segments=stretches))
     return _finish(drop_missing(records, notes), root, notes, "Training/image_list.txt with Training/image/..., "
-                                                              "Validation/image_list.txt, Training/video_list.txt with "
-                                                              "Training/video/...")
+        "Validation/image_list.txt, Training/video_list.txt with Training/video/...")

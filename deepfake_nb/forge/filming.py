@@ -45,8 +45,9 @@ def film_clip(
 )->np.ndarray: # Same shape as the clip
     "Filmed smaller than it is, and enlarged again."
     import cv2
-    fit = lambda frames, n, how: frames if frames.shape[1] == n else np.stack([cv2.resize(o, (n, n), interpolation=how)
-        for o in frames])
+    def fit(frames, n, how):
+        if frames.shape[1] == n: return frames
+        return np.stack([cv2.resize(o, (n, n), interpolation=how) for o in frames])
     size, side = clip.shape[1], min(clip.shape[1], 2*max(8, round(side/2)))
     return fit(h264_clip(fit(clip, side, cv2.INTER_AREA), rate), size, cv2.INTER_LINEAR)
 
@@ -106,12 +107,13 @@ class Films:
     def result(self)->np.ndarray: # `uint8 (N, T, S, S, 3)`; raises `DeepfakeError` where a process has died
         "The filmed clips, once all of them are there."
         if not self.jobs:
-            return np.stack([film_clip(*o) for o in zip(self.clips, self.rates, self.sides)]) if len(self.clips) else self.clips
+            filmed = [film_clip(*o) for o in zip(self.clips, self.rates, self.sides)]
+            return np.stack(filmed) if filmed else self.clips
         try:
             for o in self.jobs: o.result()
         except BrokenProcessPool as error:
-            raise DeepfakeError(f"one of {self.camera.count} processes that film has died. Accepted: fewer of them "
-                                "(--workers), more memory, or none (--workers 0)") from error
+            raise DeepfakeError(f"one of {self.camera.count} processes that film has died. "
+                                "Accepted: fewer of them (--workers), more memory, or none (--workers 0)") from error
         filmed = self.shared.copy()
         self.camera.free.append(self.block)
         return filmed

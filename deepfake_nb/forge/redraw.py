@@ -148,11 +148,11 @@ class Redraw:
         generator:torch.Generator|None=None, # For results that can be repeated
     )->Tensor: # Same shape; the same values beyond the windows
         n, out = len(x), x.clone()
-        sometimes = lambda share, low, high: uniform(n, low, high,
-                                                     generator)*(torch.rand(n, generator=generator) < share)
+        chance = lambda share: torch.rand(n, generator=generator) < share
+        sometimes = lambda share, low, high: uniform(n, low, high, generator)*chance(share)
         which = torch.randint(len(self.networks), (n,), generator=generator)
-        settings = torch.stack([sometimes(self.mixed, .2, 1.), sometimes(1., 0., .15), sometimes(self.detail, 0., .7)],
-                               1)
+        settings = [sometimes(self.mixed, .2, 1.), sometimes(1., 0., .15), sometimes(self.detail, 0., .7)]
+        settings = torch.stack(settings, 1)
         for k, network in enumerate(self.networks):
             if not len(i := (which == k).nonzero().flatten()): continue
             own, i = onto(settings[i], x.device), onto(i, x.device)
@@ -261,8 +261,8 @@ def _table(path:Path)->dict[str, Tensor]: # raises `WeightsError`, or whatever a
         raise WeightsError(path, f"{path.stat().st_size} bytes",
                            f"{ACCEPTED_AUTOENCODER}, of at most {_limit} bytes each")
     data = path.read_bytes()
-    table = load_tensors(data) if path.suffix == ".safetensors" else torch.load(io.BytesIO(data), map_location="cpu",
-        weights_only=True)
+    if path.suffix == ".safetensors": table = load_tensors(data)
+    else: table = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return {k: v.float() for k, v in table.items()}
 
 def _halves(path:Path)->tuple[dict, dict]: # tensors of encoder and decoder
@@ -311,11 +311,11 @@ class LatentRedraw:
         n, side = len(x), x.shape[-1]
         scale = self.scales[int(torch.randint(len(self.scales), (), generator=generator))]
         size = max(16, 8*round(side*scale/8))
-        fit = lambda o, size: o if o.shape[-1] == size else F.interpolate(o, (size, size), mode="bicubic",
-            antialias=True)
+        resized = lambda o, size: F.interpolate(o, (size, size), mode="bicubic", antialias=True)
+        fit = lambda o, size: o if o.shape[-1] == size else resized(o, size)
         with torch.autocast("cuda", torch.bfloat16, enabled=x.is_cuda), torch.backends.cudnn.flags(enabled=True, benchmark=False): # batches of any number are not worth trying out kernels for
             code = self.network.encoder(fit(x, size).clamp(0, 1))
             amount = (torch.rand(n, generator=generator) < self.noisy)*torch.rand(n, generator=generator)*self.noise
-            drawn = self.network.decoder(code
-                                         + onto(amount.to(code.dtype), x.device).reshape(-1, 1, 1, 1)*code.std()*grain(code.shape, code, generator))
+            amount = onto(amount.to(code.dtype), x.device).reshape(-1, 1, 1, 1)
+            drawn = self.network.decoder(code + amount*code.std()*grain(code.shape, code, generator))
         return fit(drawn.float().clamp(0, 1), side).clamp(0, 1)

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from ..core import FAKE, LABELS, REAL, DeepfakeError, ManifestError
 from ..forge.filming import Camera
-from ..forge.augment import contrast, degrade_in_the_wild, from_bytes, gamma, onto, resample, sometimes, to_bytes, uniform
+from ..forge.augment import (contrast, degrade_in_the_wild, from_bytes, gamma, onto, resample, sometimes,
+                                       to_bytes, uniform)
 from .canvases import Canvases, Items, as_many_channels, stack_items
 from .crops import Faces, masks_of
 # for those who look for them here
@@ -134,14 +135,14 @@ class ForgedBatch:
             filmed = onto(filmed, x.device)
             if len(filmed): # each by itself: a codec must not predict the forgery from the original
                 films = Filming(torch.cat(both[filmed].chunk(2, 1)), 2*rates, 2*scales, self.camera)
-        return Begun(lambda: self.finish(both, films and (filmed, films), forged, source_of(items.origin), generator),
-                     films.hand_out if films else lambda: None)
+        finish = lambda: self.finish(both, films and (filmed, films), forged, source_of(items.origin), generator)
+        return Begun(finish, films.hand_out if films else lambda: None)
 
     # what a camera does to some of the clips
     def photograph(self, x:Tensor, points:Tensor, generator:torch.Generator)->Tensor:
         chosen = (torch.rand(len(x), generator=generator) < self.focus).nonzero().flatten()
-        sigma, chosen = (onto(o, x.device)
-                         for o in (uniform(len(chosen), .0025, .025, generator, log=True)*x.shape[-1], chosen))
+        sigma = uniform(len(chosen), .0025, .025, generator, log=True)*x.shape[-1]
+        sigma, chosen = (onto(o, x.device) for o in (sigma, chosen))
         if len(chosen): x = x.index_copy(0, chosen, shallow_focus(x[chosen], sigma, points[chosen], generator))
         x = sometimes(x, self.light, lambda c, s: uneven_light(c, s, generator), .05, .45, generator)
         x = sometimes(x, self.tone, contrast, 1., 1.6, generator)
@@ -259,14 +260,14 @@ def _couples(faces:Faces, first:int)->list[tuple[np.ndarray, np.ndarray]]:
     found:dict = {}
     for i, clip in enumerate(faces.clips):
         name, pair = str(clip[0].get("dataset", "")), clip[0].get("pair", "")
-        found.setdefault((name, str(pair) if isinstance(pair, str) else ""),
-                         ([], []))[int(faces.labels[i])].append(first + i)
+        key = name, str(pair) if isinstance(pair, str) else ""
+        found.setdefault(key, ([], []))[int(faces.labels[i])].append(first + i)
     for (name, pair), (real, fake) in found.items():
         if not (real and fake):
-            raise ManifestError(faces.root, f"{'pair ' + pair + ' of the' if pair else 'the'} data set {name!r} with "
-                                            f"{len(real)} real and {len(fake)} forged faces",
-                                            "both in each pair, or at least in each data set, or sources would be "
-                                            "learnt in place of forgeries")
+            where = f"{'pair ' + pair + ' of the' if pair else 'the'} data set {name!r}"
+            raise ManifestError(faces.root, f"{where} with {len(real)} real and {len(fake)} forged faces",
+                                "both in each pair, or at least in each data set, "
+                                "or sources would be learnt in place of forgeries")
     return [(np.array(real), np.array(fake)) for real, fake in found.values()]
 
 def draw_couples(
@@ -333,6 +334,6 @@ def effective_counts(
     keys, weights = balance_keys(faces, by), balance_weights(faces, by)
     table = pd.DataFrame(dict(key=keys, weight=weights)).groupby("key").weight.agg(["size", "sum"]).reset_index()
     rows = [dict(label=LABELS[k[0]], **({by: k[1]} if len(k) > 1 else {}), clips=n, share_of_draws=round(s, 4),
-            draws_per_clip=round(s*len(keys)/n, 2))
+                 draws_per_clip=round(s*len(keys)/n, 2))
             for k, n, s in table.itertuples(index=False)]
     return pd.DataFrame(rows)

@@ -31,8 +31,8 @@ def protocol_table(
     if strange := [o for o in settings["data"] if "=" not in o[1:]]:
         raise SettingsError(f"{strange[0]}: no name of a data set of the protocol. Accepted: NAME=PATH for each")
     protocol = read_protocol(settings["protocol"])
-    manifest = training_manifest(protocol, dict(o.split("=", 1) for o in settings["data"]),
-                                 settings["hold_out"] or None)
+    places = dict(o.split("=", 1) for o in settings["data"])
+    manifest = training_manifest(protocol, places, settings["hold_out"] or None)
     for line in manifest.attrs["notes"]: say(line)
     if settings["from_real_only"]: manifest = manifest[manifest.label == REAL]
     return protocol, write_manifest(manifest, Path(settings["out"]).with_suffix("")/"protocol.csv")

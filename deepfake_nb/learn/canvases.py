@@ -115,8 +115,8 @@ class Canvases:
             kept[number] = torch.from_numpy(canvas).permute(2, 0, 1)
             return faces.fits(one, image), points
         with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: found = list(pool.map(draw, frames.values()))
-        fits, points = torch.tensor([o[0] for o in found], dtype=torch.float32), torch.from_numpy(np.stack([o[1]
-            for o in found])).float()
+        fits = torch.tensor([o[0] for o in found], dtype=torch.float32)
+        points = torch.from_numpy(np.stack([o[1] for o in found])).float()
         self.fits, self.points = fits[self.rows].amin(1), points[self.rows].mean(1).to(self.device)
         self.sums = [_sum(kept[o]) for o in self.rows[:, :1]]
         self.kept = kept.to(self.device)
@@ -133,16 +133,16 @@ class Canvases:
         n, rows = torch.tensor(numbers), onto(self.rows[numbers].flatten(), self.device)
         x, points = self.kept[rows], self.points[onto(n, self.device)]
         if self.faces.jitter is not None or self.size != self.faces.size: x, points = self.cut(x, points, self.fits[n])
-        return Items(x.unflatten(0, (len(n), -1)), points, torch.from_numpy(self.faces.labels[numbers]).float(),
-                     torch.from_numpy(origin[numbers]), sum(self.sums[i] for i in numbers) % (1 << 31))
+        labels, seed = torch.from_numpy(self.faces.labels[numbers]).float(), sum(self.sums[i] for i in numbers)
+        return Items(x.unflatten(0, (len(n), -1)), points, labels, torch.from_numpy(origin[numbers]), seed % (1 << 31))
 
 # %% ../../nbs/learn/04_canvases.ipynb #395cc4ee
 STILL = CropJitter(0., 0., 0., False, 0.) # no jitter
 
 def cut(self:Canvases, x:Tensor, points:Tensor, fits:Tensor)->tuple[Tensor, Tensor]:
     "Canvases `(B*T, 3 or 4, C, C)` and landmarks on them become crops and landmarks of these."
-    numbers = draw_jitters(self.faces.jitter or STILL, fits,
-                           torch.Generator().manual_seed(torch.randint(1 << 31, ()).item()))
+    generator = torch.Generator().manual_seed(torch.randint(1 << 31, ()).item())
+    numbers = draw_jitters(self.faces.jitter or STILL, fits, generator)
     maps, frames = crop_maps(self.faces.size, self.size, self.room, *numbers), len(x)//len(fits)
     linear = maps[:, :, :2].inverse()
     maps, linear, mirrored = (onto(o, self.device) for o in (maps, linear, numbers[3]))

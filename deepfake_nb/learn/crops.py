@@ -124,8 +124,8 @@ class Faces:
         masks:bool=False, # Shall pictures have a fourth channel with what `mask_channel` gives, if the table has masks?
     ):
         self.size, self.clip_length, self.margin, self.jitter = size, clip_length, margin, jitter
-        # the latter where all faces are kept ready
-        self.root, self.canvases = Path(root or manifest.attrs.get("root", ".")), None
+        self.root = Path(root or manifest.attrs.get("root", "."))
+        self.canvases = None # where all faces are kept ready
         if missing := {"path", "label"} - set(manifest.columns):
             raise ManifestError(self.root, f"a table without {sorted(missing)}", "columns path and label")
         if not len(manifest): raise ManifestError(self.root, "a table without rows", "at least one face")
@@ -147,8 +147,8 @@ class Faces:
         picks = self.picks(i)
         images = [self.image(o) for o in picks]
         fits = min(self.fits(o, image) for o, image in zip(picks, images))
-        jitter = self.jitter.draw(random.Random(torch.randint(1 << 31, ()).item()), fits) if self.jitter else (1., 0.,
-            0., 0., False)
+        jitter = 1., 0., 0., 0., False
+        if self.jitter: jitter = self.jitter.draw(random.Random(torch.randint(1 << 31, ()).item()), fits)
         crops, points = zip(*(self.cut(o, image, jitter) for o, image in zip(picks, images)))
         clip = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
         return clip, torch.from_numpy(np.mean(points, 0)).float(), int(self.labels[i])
@@ -202,8 +202,8 @@ def check_pictures(
         return sha256_file(root/path)
     paths = list(dict.fromkeys([*manifest.path, *filter(None, map(_mask_name, records))]))
     with ThreadPoolExecutor(4) as pool:
-        found = dict(zip(paths, tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress,
-                                     leave=False)))
+        seen = tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress, leave=False)
+        found = dict(zip(paths, seen))
     if faults := [o for o in found.values() if isinstance(o, MediaError)]:
         others = f", and {len(faults) - 1} further pictures of the table cannot be read either" if len(faults) > 1 else ""
         raise ManifestError(faults[0].path, faults[0].found + others, "whole pictures")

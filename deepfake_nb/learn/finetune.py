@@ -60,8 +60,8 @@ class FineTuneSettings:
 
     def __post_init__(self):
         if not (self.held_out > 0 and self.stopping > 0 and self.held_out + self.stopping < 1):
-            raise DeepfakeError(f"held_out is {self.held_out} and stopping {self.stopping}. Accepted: two shares above "
-                                "0 that leave something to train on.")
+            raise DeepfakeError(f"held_out is {self.held_out} and stopping {self.stopping}. "
+                                "Accepted: two shares above 0 that leave something to train on.")
         if not 0 < self.failure_share < 1:
             raise DeepfakeError(f"failure_share is {self.failure_share}. Accepted: a share between 0 and 1.")
         if min(self.epochs, self.batch_size, self.learning_rate) <= 0:
@@ -102,9 +102,8 @@ def _lines(name:str, part:pd.DataFrame, figures:tuple, thresholds:tuple[float, f
         test = paired_bootstrap(_functions[figure], y, *scores, groups, n=n, seed=seed)
         spans = {f"{k}_{end}": o for k, m in (("before", before), ("after", after))
                  for end, o in zip(("low", "high"), m.intervals[figure])}
-        rows.append(dict(set=name, figure=figure, items=len(part), groups=test["n_groups"], before=before[figure],
-                         after=after[figure], difference=test["difference"], low=test["low"],
-                         high=test["high"]) | spans)
+        found = dict(before=before[figure], after=after[figure]) | {k: test[k] for k in ("difference", "low", "high")}
+        rows.append(dict(set=name, figure=figure, items=len(part), groups=test["n_groups"]) | found | spans)
     return rows
 
 def before_after(
@@ -120,8 +119,8 @@ def before_after(
         # an AUC needs both classes: the other one is taken from the untouched set
         if name == "kind" and part.label.nunique() == 1:
             other = untouched[untouched.label != part.label.iloc[0]]
-            rows += _lines(name, part, ("accuracy",), thresholds, n, seed) + _lines(name, pd.concat([part, other]),
-                ("auc",), thresholds, n, seed)
+            rows += _lines(name, part, ("accuracy",), thresholds, n, seed)
+            rows += _lines(name, pd.concat([part, other]), ("auc",), thresholds, n, seed)
         elif len(part): rows += _lines(name, part, figures, thresholds, n, seed)
     return pd.DataFrame(rows)
 
@@ -132,8 +131,8 @@ def what_got_worse(
     "Is the untouched set worse than chance explains?"
     untouched = table[(table.set == "untouched") & table.figure.isin(("auc", "balanced_accuracy"))]
     worse = lambda o: not o.after >= o.before_low and not (o.before_low == o.before_high and o.high >= 0)
-    return [f"The {FIGURES[o.figure][0]} of the untouched set fell from {o.before:.3f} to {o.after:.3f}, below its "
-            f"interval ({o.before_low:.3f} to {o.before_high:.3f})."
+    return [f"The {FIGURES[o.figure][0]} of the untouched set fell from {o.before:.3f} to {o.after:.3f}, "
+            f"below its interval ({o.before_low:.3f} to {o.before_high:.3f})."
             for o in untouched.itertuples() if worse(o)]
 
 # %% ../../nbs/learn/35_finetune.ipynb #eb8bb642
@@ -149,12 +148,12 @@ class FineTuning:
     notes: list[str] = field(default_factory=list) # what a reader should know
 
     def rows(self)->list[list[str]]: # set, figure, items, groups, before, after, difference, as text
-        span = lambda value, low, high, form: f"{value:{form}}" + ("" if np.isnan(low)
-            else f" ({low:{form}} to {high:{form}})")
-        return [[SETS[o.set], "share right" if o.figure == "accuracy" else FIGURES[o.figure][0], str(o.items),
-                 str(o.groups), span(o.before, o.before_low, o.before_high, ".3f"),
-                 span(o.after, o.after_low, o.after_high, ".3f"), span(o.difference, o.low, o.high, "+.3f")]
-                 for o in self.table.itertuples()]
+        interval = lambda low, high, form: "" if np.isnan(low) else f" ({low:{form}} to {high:{form}})"
+        span = lambda value, low, high, form=".3f": f"{value:{form}}{interval(low, high, form)}"
+        figure = lambda o: "share right" if o.figure == "accuracy" else FIGURES[o.figure][0]
+        return [[SETS[o.set], figure(o), str(o.items), str(o.groups), span(o.before, o.before_low, o.before_high),
+                 span(o.after, o.after_low, o.after_high), span(o.difference, o.low, o.high, "+.3f")]
+                for o in self.table.itertuples()]
 
     def verdict(self)->str: # one sentence
         return f"{'Kept' if self.kept else 'REJECTED'}: the new weights are in {self.path}."
@@ -171,8 +170,8 @@ _head = ["set", "figure", "items", "groups", "before", "after", "difference"]
 def _text(self:FineTuning)->str:
     lines = [_head, *self.rows()]
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join([*("  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines), "",
-                      self.verdict(), *self.notes])
+    table = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines]
+    return "\n".join([*table, "", self.verdict(), *self.notes])
 
 def _html(self:FineTuning)->str:
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in self.notes)
@@ -186,8 +185,8 @@ def plot(self:FineTuning): # a matplotlib figure
         spread = np.abs(shown[[f"{name}_low", f"{name}_high"]].to_numpy().T - shown[name].to_numpy())
         axis.errorbar(shown[name], np.arange(len(shown)) + shift, xerr=np.nan_to_num(spread), fmt="o", color=colour,
                       label=name, capsize=3)
-    axis.set_yticks(range(len(shown)), [f"{SETS[o.set]}\n{'share right' if o.figure == 'accuracy' else 'AUC'}, "
-                                        f"{o.items} items" for o in shown.itertuples()], fontsize=7)
+    told = lambda o: f"{SETS[o.set]}\n{'share right' if o.figure == 'accuracy' else 'AUC'}, {o.items} items"
+    axis.set_yticks(range(len(shown)), [told(o) for o in shown.itertuples()], fontsize=7)
     axis.set_xlim(-.02, 1.02); axis.grid(alpha=.3); axis.legend(fontsize=8)
     return figure
 
@@ -197,9 +196,9 @@ FineTuning.__repr__, FineTuning._repr_html_, FineTuning.plot = _text, _html, plo
 # pool: with split and failed
 def _training_table(replay:pd.DataFrame, validation:pd.DataFrame, pool:pd.DataFrame, clip_length:int)->pd.DataFrame:
     learn, stop = pool[(pool.split == "train") & pool.failed], pool[pool.split == "val"]
-    table = pd.concat([replay.assign(split="train", failure=False), learn.assign(split="train", failure=True),
-                       validation.assign(split="val", failure=False), stop.assign(split="val", failure=False)],
-                       ignore_index=True)
+    parts = [replay.assign(split="train", failure=False), learn.assign(split="train", failure=True),
+             validation.assign(split="val", failure=False), stop.assign(split="val", failure=False)]
+    table = pd.concat(parts, ignore_index=True)
     if "source_path" in table: table["source_path"] = table.source_path.fillna(table["item"])
     for split in ("train", "val"):
         part = table[table.split == split]
@@ -222,9 +221,9 @@ def _run_folder(work:Path, table:pd.DataFrame, settings:FineTuneSettings, sha256
 # %% ../../nbs/learn/35_finetune.ipynb #8c1eb959
 def _train(scorer:Scorer, table:pd.DataFrame, settings:FineTuneSettings, run:Path, told:dict, workers:int, progress:bool)->tuple[Scorer, float]: # the best epoch; validation AUC of the parent
     config, best = scorer.config, run/"candidate.safetensors"
-    dls = labelled_loaders(table, config.image_size,
-                           min(settings.batch_size, table[table.split == "train"].item.nunique()), config.clip_length,
-                               config.margin, "class", settings.severity, workers, seed=settings.seed)
+    batch = min(settings.batch_size, table[table.split == "train"].item.nunique())
+    dls = labelled_loaders(table, config.image_size, batch, config.clip_length, config.margin, "class",
+                           settings.severity, workers, seed=settings.seed)
     dls.train.weights = oversample(dls.train.dataset, settings.failure_share, settings.repeats)
     logits, labels = validation_logits(scorer.eval(), dls.valid)
     if not (run/"done").exists():
@@ -233,8 +232,8 @@ def _train(scorer:Scorer, table:pd.DataFrame, settings:FineTuneSettings, run:Pat
                              log=run/"log.csv", cbs=[KeepBest(best, told), Checkpoint(run/"state.pth")])
         fit(learn, settings.epochs, settings.learning_rate, progress)
         rate = settings.false_positive_rate or (config.false_positive_rate or {}).get("rate", .05)
-        calibrate_weights(best, dls.valid, rate, "validation set, and the part of the pool that decides when to stop",
-                          dls.train)
+        by = "validation set, and the part of the pool that decides when to stop"
+        calibrate_weights(best, dls.valid, rate, by, dls.train)
         (run/"done").touch()
     return load_scorer(best), float(auc(labels, logits))
 
@@ -243,8 +242,8 @@ def _measured(before:Scorer, after:Scorer, parts:dict[str, pd.DataFrame], progre
     rows = []
     for name, part in parts.items():
         old, new = (score_faces(o, part, progress) for o in (before, after))
-        rows.append(old.drop(columns=["probability", "wrong"]).assign(set=name, before=old.probability,
-            after=new.probability))
+        items = old.drop(columns=["probability", "wrong"])
+        rows.append(items.assign(set=name, before=old.probability, after=new.probability))
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/learn/35_finetune.ipynb #98029bf9
@@ -257,11 +256,11 @@ def _prepare(parent:Scorer, data:dict, work:Path, settings:FineTuneSettings, wor
     if test.label.nunique() < 2 or test.group.nunique() < 2:
         raise DeepfakeError(f"The test set has {test.label.nunique()} classes and {test.group.nunique()} groups. "
                             "Accepted: both classes, and two groups or more for an interval.")
-    scored = score_faces(parent, parts["pool"], progress)
-    if "failed" in parts["pool"]: scored["failed"] = True
+    mined = parts["pool"]
+    scored = score_faces(parent, mined, progress)
+    if "failed" in mined: scored["failed"] = True
     dealt = divide_pool(scored, settings.held_out, settings.stopping, settings.seed).set_index("item")
-    parts["pool"] = parts["pool"].assign(split=parts["pool"]["item"].map(dealt.split),
-                                         failed=parts["pool"]["item"].map(dealt.failed))
+    parts["pool"] = mined.assign(split=mined["item"].map(dealt.split), failed=mined["item"].map(dealt.failed))
     refuse_overlap(**{f"pool ({ROLES[k]})": o for k, o in parts["pool"].groupby("split")})
     return parts, notes
 
@@ -270,8 +269,8 @@ def _check_out(weights:Path, out:Path)->Path: # the name for rejected weights; r
         raise DeepfakeError(f"{out}: weights are written as .safetensors. Accepted: a name with that ending.")
     rejected = out.with_name(f"{out.stem}_rejected.safetensors")
     if weights.resolve() in (out.resolve(), rejected.resolve()):
-        raise DeepfakeError(f"{out}: these are the weights to be fine-tuned. Accepted: another name, so that both can "
-                            "be compared.")
+        raise DeepfakeError(f"{out}: these are the weights to be fine-tuned. "
+                            "Accepted: another name, so that both can be compared.")
     return rejected
 
 # %% ../../nbs/learn/35_finetune.ipynb #10c88ed5
@@ -293,21 +292,21 @@ def finetune(
     settings, out, weights = settings or FineTuneSettings(), Path(out), Path(weights or default_weights())
     rejected, work = _check_out(weights, out), out.with_suffix("")
     parent, notes = load_scorer(weights), []
-    parts, notes = _prepare(parent, dict(pool=pool, replay=replay, validation=validation, test=test), work, settings,
-                            workers, progress)
+    given = dict(pool=pool, replay=replay, validation=validation, test=test)
+    parts, notes = _prepare(parent, given, work, settings, workers, progress)
     mined = parts["pool"]
-    table, failed = _training_table(parts["replay"], parts["validation"], mined,
-                                    parent.config.clip_length), mined[mined.failed]
+    table = _training_table(parts["replay"], parts["validation"], mined, parent.config.clip_length)
+    failed = mined[mined.failed]
     told = dict(finetuning=asdict(settings), data={k: int(parts[k]["item"].nunique()) for k in parts},
                 failures={ROLES[k]: int(o["item"].nunique()) for k, o in failed.groupby("split")},
                 parent=dict(name=parent.config.name, sha256=parent.sha256, training=parent.config.training))
     student = load_scorer(weights)
     student.config.parent_sha256, student.config.name = parent.sha256, out.stem
-    student, auc_before = _train(student, table, settings, _run_folder(work, table, settings, parent.sha256), told,
-                                 workers, progress)
+    run = _run_folder(work, table, settings, parent.sha256)
+    student, auc_before = _train(student, table, settings, run, told, workers, progress)
     held = mined[mined.split == "test"]
-    measured = dict(failures=failed[failed.split == "train"], held_out=held[held.failed],
-                    untouched=parts["test"]) | ({} if held.failed.all() else dict(kind=held))
+    measured = dict(failures=failed[failed.split == "train"], held_out=held[held.failed], untouched=parts["test"])
+    if not held.failed.all(): measured["kind"] = held
     items = _measured(parent, student, measured, progress)
     figures = before_after(items, (parent.config.threshold, student.config.threshold), n, settings.seed)
     return _keep(student, FineTuning(out, True, figures, items, told, parent.sha256, notes), rejected, auc_before)

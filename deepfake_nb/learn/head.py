@@ -67,11 +67,11 @@ def fit_head(
         for group in optimiser.param_groups: group["lr"] = learning_rate*(1 - epoch/epochs)
         head.train()
         for part in learned[torch.randperm(len(learned), generator=generator)].split(64):
-            x, y, many = features[part].float(), labels[part], torch.randint(1, frames + 1, (len(part), 1),
-                generator=generator)
+            x, y = features[part].float(), labels[part]
+            many = torch.randint(1, frames + 1, (len(part), 1), generator=generator)
             mask = torch.arange(frames) < many
-            loss = F.binary_cross_entropy_with_logits(head.pool(head(x, mask), mask), y*.9 + .05,
-                                                      torch.where(y > .5, .5/share, .5/(1 - share)))
+            weight = torch.where(y > .5, .5/share, .5/(1 - share))
+            loss = F.binary_cross_entropy_with_logits(head.pool(head(x, mask), mask), y*.9 + .05, weight)
             optimiser.zero_grad(); loss.backward(); optimiser.step()
         value = float(auc(labels[judged].numpy(), head_logits(head, features[judged])))
         if value > best: best, kept = value, copy.deepcopy(head.state_dict())
@@ -111,21 +111,23 @@ def train_head(
     "Give a network another head, and train that alone."
     scorer, counts = load_scorer(weights, mask_head=True), manifest.label.value_counts()
     if len(counts) < 2 or counts.min() < 8:
-        raise DeepfakeError(f"{int((manifest.label == 0).sum())} real and {int((manifest.label == 1).sum())} forged "
-                            "faces. Accepted: eight or more of each")
+        real, forged = (int((manifest.label == o).sum()) for o in (0, 1))
+        raise DeepfakeError(f"{real} real and {forged} forged faces. "
+                            "Accepted: eight or more of each")
     rows = manifest.reset_index(drop=True)
-    faces = Faces(rows.drop(columns=[o for o in ("source_path", "time") if o in rows]), scorer.config.image_size, 1,
-                  scorer.config.margin, CropJitter(), root or manifest.attrs.get("root"))
+    stills = rows.drop(columns=[o for o in ("source_path", "time") if o in rows])
+    faces = Faces(stills, scorer.config.image_size, 1, scorer.config.margin, CropJitter(),
+                  root or manifest.attrs.get("root"))
     features, labels = frame_features(scorer, faces, frames, severity, seed=seed)
     held_out = torch.from_numpy(_kept_back(rows, .2, seed))
     if len(set(labels[held_out].tolist())) < 2:
-        raise DeepfakeError("the people kept back to choose by are of one class. Accepted: originals and forgeries of "
-                            "the same people, or more of them")
+        raise DeepfakeError("the people kept back to choose by are of one class. "
+                            "Accepted: originals and forgeries of the same people, or more of them")
     torch.manual_seed(seed)
     head = HEADS[temporal](features.shape[2], dropout=scorer.config.dropout, **settings)
     value = fit_head(head, features, labels, held_out, seed=seed)
-    fitted = fit_calibration(head_logits(head, features[held_out]).tolist(), labels[held_out].int().tolist(), rate,
-                             "people kept back from the training of the head")
+    logits, truth = head_logits(head, features[held_out]).tolist(), labels[held_out].int().tolist()
+    fitted = fit_calibration(logits, truth, rate, "people kept back from the training of the head")
     told = dict(head_of=dict(sha256=scorer.sha256, faces=len(faces), frames=frames, temporal=temporal),
                 before=scorer.config.training)
     config = replace(scorer.config, temporal=temporal, temporal_args=settings, clip_length=frames, name=Path(out).stem,

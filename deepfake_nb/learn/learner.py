@@ -40,7 +40,8 @@ class TrainingScorer(nn.Module):
         scorer:Scorer, # What is trained and kept
         stride:int|None=16, # Stride of the map that the mask is predicted from; None: no mask is predicted
         # While it learns, take each batch in two halves, for what measures a picture against its batch?
-        halves:bool=False, ):
+        halves:bool=False,
+    ):
         super().__init__()
         self.scorer, self.stride, self.halves = scorer, stride, halves
         self.mask_head = nn.Conv2d(scorer.map_channels(stride), 1, 1) if stride else None
@@ -49,8 +50,8 @@ class TrainingScorer(nn.Module):
 
     def kept(self)->Scorer: # the scorer, with the mask's head for whoever trains on
         if self.mask_head is not None:
-            self.scorer.mask_head = {self.stride: {k: v.detach().clone()
-                                                   for k, v in self.mask_head.state_dict().items()}}
+            learned = {k: v.detach().clone() for k, v in self.mask_head.state_dict().items()}
+            self.scorer.mask_head = {self.stride: learned}
         return self.scorer
 
     # logits (B,), frame logits (B, T), mask logits (B*T, 1, h, w)
@@ -79,8 +80,8 @@ class ForgeryLoss:
         logits, _, mask_logits = predicted
         told = torch.zeros_like(label) if origin is None else (role_of(origin) >= LABELLED).to(label)
         smoothing = torch.where(told > 0, self.labelled_smoothing, self.smoothing)
-        each = F.binary_cross_entropy_with_logits(logits.float(), label.float()*(1 - 2*smoothing) + smoothing,
-                                                  reduction="none")
+        wanted = label.float()*(1 - 2*smoothing) + smoothing
+        each = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="none")
         loss = _mean(each, 1 - told) + self.labelled_weight*_mean(each, told)
         if mask is None or mask_logits is None: return loss
         cells = F.binary_cross_entropy_with_logits(mask_logits.float(), mask.clamp(min=0), reduction="none")
@@ -125,8 +126,8 @@ class WeightAveraging(Callback):
     def __init__(self, decay:float=.998): self.decay, self.average, self.steps = decay, None, 0
     def before_fit(self):
         current = bare(self.learn.model).state_dict()
-        self.average = copy.deepcopy(current) if self.average is None else {k: v.to(current[k].device)
-            for k, v in self.average.items()}
+        if self.average is None: self.average = copy.deepcopy(current)
+        else: self.average = {k: v.to(current[k].device) for k, v in self.average.items()}
     def after_batch(self):
         if not self.training: return
         self.steps += 1
@@ -162,11 +163,11 @@ class KeepBest(Callback):
 
     def result(self)->Path: # the best weights of this training; raises `DeepfakeError` where there are none
         if not self.saved:
-            raise DeepfakeError(f"{self.path}: no epoch of this training had a validation AUC, so that nothing was "
-                                "kept. Accepted: validation clips of both classes")
+            raise DeepfakeError(f"{self.path}: no epoch of this training had a validation AUC, "
+                                "so that nothing was kept. Accepted: validation clips of both classes")
         if not self.path.is_file() or sha256_file(self.path) != self.saved:
-            raise DeepfakeError(f"{self.path}: not the weights that this training kept. Accepted: a folder that nobody "
-                                "else writes to")
+            raise DeepfakeError(f"{self.path}: not the weights that this training kept. "
+                                "Accepted: a folder that nobody else writes to")
         return self.path
 
 class EpochLog(Callback):
@@ -195,9 +196,9 @@ class Checkpoint(Callback):
     def __init__(self, path:str|Path): self.path, self.done = Path(path), 0
     def after_epoch(self):
         if world()[0] or self.epoch < self.done: return # fastai walks through the epochs that are done
+        device_rng = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
         state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()),
-                     torch_rng=torch.get_rng_state(), device_rng=torch.cuda.get_rng_state() if torch.cuda.is_available()
-                     else None, drawn=self.dls.train.epoch)
+                     torch_rng=torch.get_rng_state(), device_rng=device_rng, drawn=self.dls.train.epoch)
         for o in self.learn.cbs: # what callbacks remember from epoch to epoch
             state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait", "saved")
                              if k in vars(o)}
@@ -216,8 +217,8 @@ class Checkpoint(Callback):
                 torch.cuda.set_rng_state(state["device_rng"].cpu())
         except Exception as error: # a torn file provokes anything
             told = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-            raise DeepfakeError(f"{self.path}: a checkpoint that cannot be continued ({told}). Accepted: the one that "
-                                "this training wrote; without that file it begins anew") from error
+            raise DeepfakeError(f"{self.path}: a checkpoint that cannot be continued ({told}). Accepted: the one "
+                                "that this training wrote; without that file it begins anew") from error
         for o in learn.cbs:
             for k, v in state.get(o.name, {}).items(): setattr(o, k, v)
         # the loader counts how often it was drawn from
@@ -299,21 +300,21 @@ def face_learner(
     "A fastai `Learner` for real and forged faces."
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch, dls = dls.one_batch(), dls.to(device) if device.type == "cuda" else dls
-    scorer = scorer or create_scorer(arch, temporal, image_size=batch[0].shape[-1], clip_length=batch[0].shape[1],
-                                     **kwargs)
+    frames, side = batch[0].shape[1], batch[0].shape[-1]
+    scorer = scorer or create_scorer(arch, temporal, image_size=side, clip_length=frames, **kwargs)
     halved = isinstance(dls.train, TeacherLoader) and not frozen_statistics
-    model = TrainingScorer(scorer.to(device, memory_format=torch.channels_last),
-                           16 if mask_weight and len(batch) > 3 else None, halved).to(device)
+    stride = 16 if mask_weight and len(batch) > 3 else None
+    model = TrainingScorer(scorer.to(device, memory_format=torch.channels_last), stride, halved).to(device)
     for o in frozen_parameters(scorer, freeze).values(): o.requires_grad_(False) # before processes agree on what learns
     mine = [FiniteLoss()] + [FrozenStages(freeze)]*bool(freeze) + [WeightAveraging(decay)]*bool(decay) + [GradualUnfreezing(frozen_epochs)]*bool(frozen_epochs)
     if frozen_statistics: mine.append(FrozenStatistics())
     if has_fast_bfloat16(device) if half is None else half: mine.append(HalfPrecision())
-    mine += [EarlyStoppingCallback("auc", patience=patience)]*bool(patience) + ([EpochLog(log)] if log
-        and not world()[0] else [])
+    if patience: mine.append(EarlyStoppingCallback("auc", patience=patience))
+    if log and not world()[0]: mine.append(EpochLog(log))
     shown = figures(dls.valid.dataset) if isinstance(dls.valid.dataset, Teachers) else {}
-    learn = Learner(dls, model, loss_func=ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight),
-                   opt_func=functools.partial(adamw, weight_decay=weight_decay), splitter=training_splitter,
-                   metrics=[ClipAUC(), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
+    loss = ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight)
+    learn = Learner(dls, model, loss, functools.partial(adamw, weight_decay=weight_decay), splitter=training_splitter,
+                    metrics=[ClipAUC(), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
     learn.recorder.smooth_loss = SmoothLoss()
     if hasattr(learn, "progress"): learn.remove_cb(learn.progress).add_cb(SparingProgress())
     return learn
@@ -368,6 +369,5 @@ def fit(
     show = progress and not world()[0]
     with _plainly(), nullcontext() if show else learn.no_bar(), nullcontext() if show else learn.no_logging():
         if done < epochs:
-            with memory_told(learn), _tuned():
-                learn.fit_one_cycle(epochs, np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate,
-                                    start_epoch=done)
+            rates = np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate
+            with memory_told(learn), _tuned(): learn.fit_one_cycle(epochs, rates, start_epoch=done)

@@ -69,9 +69,8 @@ def _lost(loader, count:int)->DeepfakeError: # what to say of batches that never
     place = Path("/dev/shm")
     memory = f"; shared memory has {shutil.disk_usage(place).total >> 20} MiB" if place.is_dir() else ""
     return DeepfakeError(f"{len(loader) - count} of {len(loader)} batches of {loader.bs} clips never came from the "
-                         f"{loader.fake_l.num_workers} worker processes{memory}. "
-                         "Accepted: more shared memory (Docker: --shm-size=2g), smaller batches, or no workers "
-                         "(--workers 0)")
+                         f"{loader.fake_l.num_workers} worker processes{memory}. Accepted: more shared memory "
+                         "(Docker: --shm-size=2g), smaller batches, or no workers (--workers 0)")
 
 # %% ../../nbs/learn/10_loaders.ipynb #294bb371
 class BatchLoader(DataLoader):
@@ -79,19 +78,21 @@ class BatchLoader(DataLoader):
     # batch: makes one of `Items`; device: where, in this process; None: in the workers
     def __init__(self, dataset, bs, weights=None, seed=0, batch=None, device=None, **kwargs):
         self.batch, self.where = batch, None if device is None else torch.device(device)
-        if self.where is not None and self.where.type == "cuda" and kwargs.get("num_workers"): kwargs["pin_memory"] = True
-        self.weights, self.seed, self.epoch, self.n_inp = weights, seed, 0, 1 # one thing goes in; the rest is to be found
-        (rank, size) = world()
-        if bs % size: raise ValueError(f"{bs} clips cannot be shared by {size} processes; accepted: multiples of {size}")
-        self.total, self.clips, self.rank, self.size = bs, bs, rank, size # clips: as the network sees them, over all
-        super().__init__(dataset, bs=bs//size if kwargs.get("shuffle") else bs, **kwargs)
+        if self.where is not None and self.where.type == "cuda" and kwargs.get("num_workers"):
+            kwargs["pin_memory"] = True
+        self.weights, self.seed, self.epoch = weights, seed, 0
+        self.n_inp = 1 # of each batch, one thing goes in; the rest is to be found
+        rank, size = self.rank, self.size = world()
+        if bs % size:
+            raise ValueError(f"{bs} clips cannot be shared by {size} processes; accepted: multiples of {size}")
+        self.total = self.clips = bs # `clips`: of a batch, over all processes, as the network sees it
+        super().__init__(dataset, bs=bs//self.size if kwargs.get("shuffle") else bs, **kwargs)
 
     def create_item(self, i): return super().create_item(i) if self.dataset.canvases is None else i
     def do_batch(self, drawn):
         if self.batch is None: return super().do_batch(drawn)
         items = _items(self.dataset, drawn)
         return items if self.where is not None else self.batch.start(*items).finish()
-
     def create_batches(self, samples): # in a worker
         try: yield from super().create_batches(samples)
         except DeepfakeError as error: yield error # as it is: one that is raised in a worker arrives as a traceback
@@ -108,7 +109,6 @@ class BatchLoader(DataLoader):
             if "DataLoader worker" not in str(error): raise
             raise _lost(self, count) from error
         if count < len(self): raise _lost(self, count)
-
     def get_idxs(self):
         if not self.shuffle: return list(range(self.n))
         self.epoch += 1
@@ -116,7 +116,6 @@ class BatchLoader(DataLoader):
         drawn = rng.permutation(self.n) if self.weights is None else rng.choice(self.n, self.n, p=self.weights)
         whole = drawn[:self.n//self.total*self.total].reshape(-1, self.size, self.total//self.size)
         return whole[:, self.rank].flatten().tolist()
-
     def __len__(self): return self.n//self.total if self.shuffle else math.ceil(self.n/self.bs)
     def new(self, *args, **kwargs): return self # fastai asks for copies; the epoch must be counted in one place
 
@@ -128,8 +127,8 @@ class TeacherLoader(BatchLoader):
         super().__init__(dataset, pairs + 2*couples, seed=seed, shuffle=True, drop_last=True, **kwargs)
         self.clips, each = 2*(pairs + couples), world()[1]
         if pairs % each or couples % each:
-            raise ValueError(f"{pairs} faces and {couples} pairs cannot be shared by {each} processes; accepted: "
-                             f"multiples of {each}")
+            raise ValueError(f"{pairs} faces and {couples} pairs cannot be shared by {each} processes; "
+                             f"accepted: multiples of {each}")
         self.bs = self.total//each # of what is read
 
     def __len__(self): return max(1, self.own//self.pairs if self.pairs else len(self.dataset.couples)//self.couples)
@@ -137,11 +136,11 @@ class TeacherLoader(BatchLoader):
     def get_idxs(self):
         self.epoch += 1
         rng, steps, weights = np.random.default_rng((self.seed, self.epoch)), len(self), self.dataset.weights
-        own = rng.permutation(self.own) if len(set(weights)) < 2 else rng.choice(self.own, steps*self.pairs,
-            p=weights/weights.sum())
+        if len(set(weights)) < 2: own = rng.permutation(self.own)
+        else: own = rng.choice(self.own, steps*self.pairs, p=weights/weights.sum())
         own = own[:steps*self.pairs].reshape(steps, self.size, -1)
-        couples = draw_couples(self.dataset.couples, steps*self.couples, rng) if self.couples else np.zeros((0, 2),
-            np.int64)
+        couples = np.zeros((0, 2), np.int64)
+        if self.couples: couples = draw_couples(self.dataset.couples, steps*self.couples, rng)
         return np.concatenate([own[:, self.rank], couples.reshape(steps, self.size, -1)[:, self.rank]], 1).flatten().tolist()
 
 # %% ../../nbs/learn/10_loaders.ipynb #572b5228
@@ -194,6 +193,19 @@ def _place(device, workers:int|None)->tuple[torch.device|None, int]:
     if workers is None: workers = 1 if device is None else max(1, (os.cpu_count() or 2) - 2)
     return None if device is None else torch.device(device), workers
 
+# %% ../../nbs/learn/10_loaders.ipynb #7dbcfccd
+# by split: faces to forge from, labelled ones, and those to choose by; raises `DeepfakeError`
+def _both_splits(manifest, labelled, chosen, repeats:int)->dict[str, list]:
+    both = dict(train=[None, None, None], val=[None, None, chosen])
+    if manifest is not None: both["train"][0], both["val"][0] = _parts(manifest[manifest.label == REAL]).values()
+    if labelled is not None:
+        told = [labelled[labelled.split == s] for s in ("train", "val")]
+        both["train"][1], both["val"][1] = (o if len(o) else None for o in told)
+    if both["val"][0] is not None: both["val"][0] = pd.concat([both["val"][0]]*repeats, ignore_index=True)
+    if any(o is not None for o in both["val"]): return both
+    raise DeepfakeError("nothing to validate on: no rows with split 'val', and none to choose by. "
+                        "Accepted: one of them")
+
 # %% ../../nbs/learn/10_loaders.ipynb #7dbcfcce
 def forged_loaders(
     manifest:pd.DataFrame|None=None, # Real faces with a `split` of 'train' and 'val'; rows labelled FAKE are left out. None: labelled pairs alone
@@ -215,21 +227,16 @@ def forged_loaders(
 )->DataLoaders: # Batches: clips `(2*(pairs + couples), T, 3, S, S)`, labels, origins, masks
     "Loaders that forge what they read, with labelled pairs beside. Batches are smaller where there are fewer faces."
     work_size, forger = work_size or round(size*1.25), selfblend or SelfBlend()
-    both = dict(train=[None, None, None], val=[None, None, chosen])
-    if manifest is not None: both["train"][0], both["val"][0] = _parts(manifest[manifest.label == REAL]).values()
-    if labelled is not None: both["train"][1], both["val"][1] = (o if len(o) else None
-                                            for o in (labelled[labelled.split == s] for s in ("train", "val")))
-    if both["val"][0] is not None: both["val"][0] = pd.concat([both["val"][0]]*repeats, ignore_index=True)
-    if not any(o is not None for o in both["val"]):
-        raise DeepfakeError("nothing to validate on: no rows with split 'val', and none to choose by. Accepted: one of them")
+    both = _both_splits(manifest, labelled, chosen, repeats)
+    common = next((o.attrs.get("root") for o in (manifest, labelled) if o is not None), None)
     def faces(part, jitter): # clips are made from stills where there are none
         if part is None: return None
         frames = 1 if CLIP_COLUMNS[0] not in part and manifest is not None else clip_length
-        place = root or part.attrs.get("root") or (manifest if manifest is not None else labelled).attrs.get("root")
-        return Faces(part, work_size, frames, margin, jitter, place, masks=True)
+        return Faces(part, work_size, frames, margin, jitter, root or part.attrs.get("root") or common, masks=True)
     train, valid = (Teachers(*(faces(o, jitter) for o in both[s]))
                     for s, jitter in (("train", CropJitter()), ("val", None)))
-    pairs, couples = _fitting(pairs, len(train.weights)) if manifest is not None else 0, _fitting(couples, len(train.couples)) if labelled is not None else 0
+    pairs = _fitting(pairs, len(train.weights)) if manifest is not None else 0
+    couples = _fitting(couples, len(train.couples)) if labelled is not None else 0
     (device, workers), camera = _place(device, workers), Camera()
     kept = _keep([train, valid], device, say)
     if device is not None: workers, camera = (0 if kept else workers), Camera(workers if forger.degrade else 0)
@@ -269,6 +276,6 @@ def labelled_loaders(
     if _keep(list(faces.values()), device, say) and device is not None: workers = 0
     train = BatchLoader(faces["train"], _fitting(batch_size, len(faces["train"])), weights, seed, shuffle=True,
                         drop_last=True, batch=LabelledBatch(size, severity), device=device, num_workers=workers)
-    valid = BatchLoader(faces["val"], batch_size, batch=LabelledBatch(size, severity, repeatable=True), device=device,
-                        num_workers=workers)
+    still = LabelledBatch(size, severity, repeatable=True)
+    valid = BatchLoader(faces["val"], batch_size, batch=still, device=device, num_workers=workers)
     return DataLoaders(train, valid)

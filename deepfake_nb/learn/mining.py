@@ -44,8 +44,8 @@ def _hashes(files:dict[str, set[str]])->dict[str, dict[str, str]]:
 def _people(part:pd.DataFrame)->set[str]: # groups and identities
     own = {g for g, p in zip(part.group, part.path) if not str(p).endswith(str(g))}
     if "identities" not in part: return own
-    return own | {o for text, p in zip(part.identities.fillna(""), part.path) for o in text.split("|") if o
-                  and not str(p).endswith(o)}
+    named = zip(part.identities.fillna(""), part.path)
+    return own | {o for text, p in named for o in text.split("|") if o and not str(p).endswith(o)}
 
 # %% ../../nbs/learn/30_mining.ipynb #5b7f0195
 def refuse_overlap(
@@ -56,9 +56,8 @@ def refuse_overlap(
     hashes = _hashes(files)
     for a, b in combinations(parts, 2):
         same = sorted(hashes[a].keys() & hashes[b].keys())
-        found = dict(path=sorted(files[a] & files[b]), content=[f"{hashes[a][o]} and {hashes[b][o]} (sha256 "
-                                                                f"{o[:12]}...)" for o in same],
-                     group=sorted(people[a] & people[b]))
+        content = [f"{hashes[a][o]} and {hashes[b][o]} (sha256 {o[:12]}...)" for o in same]
+        found = dict(path=sorted(files[a] & files[b]), content=content, group=sorted(people[a] & people[b]))
         for kind, what in found.items():
             if what: raise OverlapError(f"{a} and {b} overlap by {kind}: {len(what)} in both, for instance {what[0]}. "
                                         "Accepted: sets that share no path, no content (sha256) and no group.")
@@ -71,16 +70,16 @@ def read_failures(
     accepted = "the failures.json of deepfake-evaluate, with at least one item"
     try: rows = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as e: raise ManifestError(path, f"no readable list ({e})", accepted) from None
-    if not rows or not isinstance(rows, list) or not all(isinstance(o, dict)
-                                                         and {"path", "label", "group"} <= set(o) for o in rows):
+    told = lambda o: isinstance(o, dict) and {"path", "label", "group"} <= set(o)
+    if not rows or not isinstance(rows, list) or not all(map(told, rows)):
         raise ManifestError(path, "no list of failures", accepted)
     try: labels = [parse_label(o["label"]) for o in rows]
     except ValueError as e: raise ManifestError(path, str(e), accepted) from None
-    table = pd.DataFrame([dict(dataset="failures", method=LABELS[l].lower(), split="") | {k: v for k, v in o.items()
-        if v is not None} for o, l in zip(rows, labels)])
+    table = pd.DataFrame([dict(dataset="failures", method=LABELS[l].lower(), split="")
+                          | {k: v for k, v in o.items() if v is not None} for o, l in zip(rows, labels)])
     table = table.assign(label=labels, failed=True).rename(columns=dict(person="failed_person"))
-    return check_manifest(table[[o for o in (*REQUIRED, "failed", "failed_person", "sha256", "video_id")
-                                 if o in table]], str(path))
+    kept = [o for o in (*REQUIRED, "failed", "failed_person", "sha256", "video_id") if o in table]
+    return check_manifest(table[kept], str(path))
 
 def read_part(
     data:pd.DataFrame|str|Path, # A manifest, or what `read_manifest` or `read_failures` reads
@@ -106,8 +105,8 @@ def _png(pixels:np.ndarray, path:Path)->bytes:
 def _write_clip(clip:torch.Tensor, points:torch.Tensor, record:dict, stem:Path, margin:float)->list[dict]:
     size, rows = clip.shape[-1], []
     side = size/margin
-    places = dict(zip(BOX, ((size - side)/2, (size - side)/2, side, side))) | dict(zip(LANDMARKS,
-        points.flatten().tolist()))
+    places = dict(zip(BOX, ((size - side)/2, (size - side)/2, side, side)))
+    places |= dict(zip(LANDMARKS, points.flatten().tolist()))
     for t, frame in enumerate(clip.clamp(0, 1)):
         path = stem.with_name(f"{stem.name}_{t}.png")
         pixels = (frame.permute(1, 2, 0)*255).round().byte().numpy()
@@ -157,17 +156,17 @@ def score_faces(
 )->pd.DataFrame: # One row for each item: item, path, label, group, dataset, method, probability in [0, 1], wrong
     "What the weights say about each face or clip."
     config, rows = scorer.config, []
-    clips = Faces(faces if "item" in faces else name_items(faces), config.image_size, config.clip_length, config.margin,
-                  root=faces.attrs.get("root", "."))
+    items, root = faces if "item" in faces else name_items(faces), faces.attrs.get("root", ".")
+    clips = Faces(items, config.image_size, config.clip_length, config.margin, root=root)
     calibration = calibration_from_config(config)
     for start in tqdm(range(0, len(clips), 64), desc="scoring", leave=False, disable=not progress):
         numbers = range(start, min(start + 64, len(clips)))
         scores = score_clips(scorer, [clips[i][0].permute(0, 2, 3, 1).numpy() for i in numbers])
         for i, score in zip(numbers, scores):
             record, probability = clips.clips[i][0], float(calibration.probability(score.logit))
+            wrong = (probability >= config.threshold) != bool(record["label"])
             rows.append({k: record[k] for k in ("item", "path", "label", "group", "dataset", "method")}
-                        | dict(probability=probability,
-                               wrong=(probability >= config.threshold) != bool(record["label"])))
+                        | dict(probability=probability, wrong=wrong))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/learn/30_mining.ipynb #14f92340
@@ -190,8 +189,8 @@ def as_faces(
                        progress=progress)
         if "failed_person" in part: part = _failed_people(part)
     if forge and not (part.label == FAKE).any():
-        part = forge_faces(part, folder/"forged", size=size,
-                           clip_length=config.clip_length if "source_path" in part else 1)
+        length = config.clip_length if "source_path" in part else 1
+        part = forge_faces(part, folder/"forged", size=size, clip_length=length)
         notes.append(f"The {folder.name} set has real faces alone, so each was forged once by self-blending.")
     part = name_items(part.reset_index(drop=True))
     part.attrs["notes"] = notes
@@ -211,15 +210,14 @@ def divide_pool(
     "Deal the pool's groups: some to train on, some to stop by, some to be held out."
     failed = scored.failed if "failed" in scored else scored.wrong
     if not failed.any():
-        raise DeepfakeError(f"The weights are right about all {len(scored)} items of the pool: there is nothing to "
-                            "learn from. Accepted: a pool with failures.")
+        raise DeepfakeError(f"The weights are right about all {len(scored)} items of the pool: "
+                            "there is nothing to learn from. Accepted: a pool with failures.")
     counts = f"{int(failed.sum())} failures in {scored.group[failed].nunique()} groups"
     table = scored.assign(failed=failed, split="")
-    try:
-        table = split_by_group(table, dict(train=1 - held_out - stopping, val=stopping, test=held_out), seed,
-                               stratify="failed")
+    shares = dict(train=1 - held_out - stopping, val=stopping, test=held_out)
+    try: table = split_by_group(table, shares, seed, stratify="failed")
     except ManifestError as e: raise DeepfakeError(f"The pool's groups cannot be divided: {e}") from None
     if lacking := [ROLES[o] for o in ("train", "test") if not table.failed[table.split == o].any()]:
-        raise DeepfakeError(f"The pool has {counts}: too few for {' and '.join(lacking)}. Accepted: failures in three "
-                            "groups or more.")
+        raise DeepfakeError(f"The pool has {counts}: too few for {' and '.join(lacking)}. "
+                            "Accepted: failures in three groups or more.")
     return table

@@ -85,8 +85,8 @@ class TogetherAdam(Optimizer):
             if "grad_avg" not in state: state.update(grad_avg=torch.zeros_like(p), sqr_avg=torch.zeros_like(p), step=0)
             state["step"] += 1
             self.state[p] = state
-            alike[state["step"], bool(state.get("do_wd", True)),
-                  tuple(sorted(hyper.items()))].append((p, p.grad, state["grad_avg"], state["sqr_avg"]))
+            key = state["step"], bool(state.get("do_wd", True)), tuple(sorted(hyper.items()))
+            alike[key].append((p, p.grad, state["grad_avg"], state["sqr_avg"]))
         for (step, decayed, hyper), items in alike.items():
             self.together(step, decayed, *map(list, zip(*items)), **dict(hyper))
 
@@ -150,6 +150,6 @@ def memory_told(
     device = next(learn.model.parameters()).device
     place = torch.cuda.get_device_name(device) if device.type == "cuda" else "this processor"
     accepted = f"batches of {fitting} clips, which fit (--batch-size {fitting})" if fitting else "fewer frames (--clip-length)"
-    raise DeepfakeError(f"batches of {shape[0]} clips of {shape[1]} frames and {shape[-1]} px do not fit into the "
-                        f"memory of {place}. Accepted: {accepted}, smaller faces (--image-size), or frozen stages "
-                        "(--freeze)")
+    raise DeepfakeError(f"batches of {shape[0]} clips of {shape[1]} frames and {shape[-1]} px do not fit into "
+                        f"the memory of {place}. Accepted: {accepted}, smaller faces (--image-size), "
+                        "or frozen stages (--freeze)")

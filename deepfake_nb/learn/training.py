@@ -32,33 +32,33 @@ def plan_training(
     settings:dict, # The arguments of `deepfake_train` by name
 )->tuple: # Sources of real faces to forge from, of labelled faces, to choose by; a `Recipe`; sentences to say. Raises `SettingsError`
     "Check the arguments of a training, and say what it is to do."
-    settings = settings | dict(image_size=settings.get("image_size")
-                               or _side(settings.get("tune", "all"), settings["arch"]))
+    side = settings.get("image_size") or _side(settings.get("tune", "all"), settings["arch"])
+    settings = settings | dict(image_size=side)
     o = type("Settings", (), settings)
     if not o.out.endswith(".safetensors"):
         raise SettingsError(f"--out {o.out}. Accepted: a name that ends in .safetensors")
     if min(o.clip_length, o.image_size//32, o.epochs, o.batch_size//2) < 1:
         raise SettingsError("accepted: --clip-length and --epochs from 1, --image-size from 32, --batch-size from 2")
     if (tune := settings.get("tune", "all")) not in ("all", "norm", "head") or settings.get("uniformity", 0.) < 0:
-        raise SettingsError(f"--tune {tune} --uniformity {settings.get('uniformity', 0.)}. Accepted: all, norm or "
-                            "head, and a weight from 0")
+        raise SettingsError(f"--tune {tune} --uniformity {settings.get('uniformity', 0.)}. "
+                            "Accepted: all, norm or head, and a weight from 0")
     if not 0 < o.early_rate <= 1: raise SettingsError(f"--early-rate {o.early_rate}. Accepted: above 0 to 1")
     if not (1 <= o.margin <= 2 and 0 <= o.severity <= 1):
-        raise SettingsError(f"--margin {o.margin} --severity {o.severity}. Accepted: a margin from 1 to 2, a severity "
-                            "from 0 to 1")
+        raise SettingsError(f"--margin {o.margin} --severity {o.severity}. "
+                            "Accepted: a margin from 1 to 2, a severity from 0 to 1")
     if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0):
-        raise SettingsError(f"--labelled-share {o.labelled_share} --labelled-weight {o.labelled_weight} --average "
-                            f"{o.average} --freeze {o.freeze}. Accepted: a share between 0 and 1, a weight above 0, an "
-                            "average from 0 to below 1, whole stages from 0")
+        raise SettingsError(f"--labelled-share {o.labelled_share} --labelled-weight {o.labelled_weight} "
+                            f"--average {o.average} --freeze {o.freeze}. Accepted: a share between 0 and 1, "
+                            "a weight above 0, an average from 0 to below 1, whole stages from 0")
     own, told, chosen = ([p for p in text.split(",") if p] for text in (o.real_faces, o.labelled, o.validate_on))
     own, told = (own + [*o.data], told) if o.from_real_only else (own, told + [*o.data])
     if not (own or told): raise SettingsError("nothing to train on. Accepted: data, --real-faces or --labelled")
     if o.redraw and not (own and o.redraw.endswith(".safetensors")):
-        raise SettingsError(f"--redraw {o.redraw}. Accepted: a name that ends in .safetensors, together with real "
-                            "faces to forge from (--from-real-only, --real-faces)")
+        raise SettingsError(f"--redraw {o.redraw}. Accepted: a name that ends in .safetensors, "
+                            "together with real faces to forge from (--from-real-only, --real-faces)")
     if o.autoencoder and not own:
-        raise SettingsError(f"--autoencoder {o.autoencoder}. Accepted: together with real faces to forge from "
-                            "(--from-real-only, --real-faces)")
+        raise SettingsError(f"--autoencoder {o.autoencoder}. "
+                            "Accepted: together with real faces to forge from (--from-real-only, --real-faces)")
     try: arch_args = json.loads(o.arch_args)
     except ValueError as e:
         raise SettingsError(f"--arch-args {o.arch_args}: no JSON. Accepted: for instance '{{\"pad_type\": \"same\"}}'") from e

@@ -35,8 +35,8 @@ def tuned_parameters(
 )->dict[str, nn.Parameter]: # By name; those of the head are always among them. Raises `ScorerError`
     "The parameters that are trained."
     names = tuned_names(scorer.backbone, tune)
-    return {k: v for k, v in scorer.named_parameters() if not k.startswith("backbone.")
-            or k.removeprefix("backbone.") in names}
+    own = lambda k: not k.startswith("backbone.") or k.removeprefix("backbone.") in names
+    return {k: v for k, v in scorer.named_parameters() if own(k)}
 
 class Tuned(Callback):
     "Train a part of the network and leave the rest as it is."
@@ -64,14 +64,14 @@ def begin_tuning(
 )->None: # Raises `DeepfakeError` where the rest could not be found again
     "Say in its configuration what is to be trained, and what the rest is."
     if scorer.config.base.get("tune", tune) != tune:
-        raise DeepfakeError(f"{scorer.config.name}: only its {scorer.config.base['tune']} was tuned before. Accepted: "
-                            f"tune {scorer.config.base['tune']!r}")
+        raise DeepfakeError(f"{scorer.config.name}: only its {scorer.config.base['tune']} was tuned before. "
+                            f"Accepted: tune {scorer.config.base['tune']!r}")
     if tune == "all" or scorer.config.base: return
     if not pretrained:
         raise DeepfakeError(f"tune {tune!r} trains a small part of a network, and this one knows nothing yet. "
                             f"Accepted: pretrained='imagenet' (whatever timm has for {scorer.config.arch}), or a file")
-    scorer.config = dataclasses.replace(scorer.config, base=base_record(scorer.backbone, tune,
-        "" if pretrained is True else pretrained))
+    base = base_record(scorer.backbone, tune, "" if pretrained is True else pretrained)
+    scorer.config = dataclasses.replace(scorer.config, base=base)
 
 # %% ../../nbs/learn/17_tune.ipynb #873f16a8
 def alignment(
@@ -96,14 +96,14 @@ class Sphere(Callback):
     def __init__(self, weight:float): self.weight = weight # beside the loss
     def before_fit(self):
         self.seen = []
-        self.hook = bare(self.learn.model).scorer.head.register_forward_pre_hook(lambda head,
-            given: self.seen.append(given[0]))
+        head = bare(self.learn.model).scorer.head
+        self.hook = head.register_forward_pre_hook(lambda _, given: self.seen.append(given[0]))
     def before_batch(self): self.seen.clear()
     def after_loss(self):
         if not self.training: return
         features = F.normalize(torch.cat(self.seen).float().mean(1), dim=1)
-        self.learn.loss_grad = self.learn.loss_grad + self.weight*(alignment(features,
-            self.learn.yb[0]) + spread(features))
+        more = alignment(features, self.learn.yb[0]) + spread(features)
+        self.learn.loss_grad = self.learn.loss_grad + self.weight*more
         self.learn.loss = self.learn.loss_grad.clone()
     def after_fit(self): self.hook.remove()
     after_cancel_fit = after_fit

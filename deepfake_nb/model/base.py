@@ -76,6 +76,6 @@ def check_base(
 )->None: # Raises `WeightsError`
     "Is it the base that the weights were trained on?"
     if (found := state_hash(backbone)) == base["sha256"]: return
-    raise WeightsError(path, f"weights tuned on a base with sha256 {base['sha256'][:16]}..., but {source} has "
-                             f"{found[:16]}...",
+    raise WeightsError(path, f"weights tuned on a base with sha256 {base['sha256'][:16]}..., "
+                             f"but {source} has {found[:16]}...",
                        f"the base itself{', ' + short(base['file']) if base['file'] else ''}{', timm tag ' + short(base['tag']) if base['tag'] else ''} (--base FILE, or DEEPFAKE_NB_BASE)")

@@ -44,8 +44,8 @@ _choices = dict(gives=("logits", "probabilities"), takes=("frames", "clips", "cl
 
 def _is_direction(fake)->bool: # 'high', 'low', or one or more classes
     classes = fake if isinstance(fake, (tuple, list)) else (fake,)
-    return fake in ("high", "low") or bool(classes) and all(isinstance(o, int) and not isinstance(o, bool) and o >= 0
-                                                            for o in classes)
+    is_class = lambda o: isinstance(o, int) and not isinstance(o, bool) and o >= 0
+    return fake in ("high", "low") or bool(classes) and all(map(is_class, classes))
 
 # %% ../../nbs/model/25_foreign.ipynb #b05bff49
 def about_from_dict(
@@ -57,25 +57,24 @@ def about_from_dict(
     fields = dataclasses.fields(About)
     needed = [f.name for f in fields if f.default is dataclasses.MISSING]
     if missing := [o for o in needed if o not in said]:
-        raise ScorerError(f"scorer {who} does not say {', '.join(missing)}; accepted: {', '.join(needed)}, none of "
-                          "which is guessed")
+        raise ScorerError(f"scorer {who} does not say {', '.join(missing)}; "
+                          f"accepted: {', '.join(needed)}, none of which is guessed")
     if unknown := sorted(set(said) - {f.name for f in fields}):
-        raise ScorerError(f"scorer {who} says {short(', '.join(map(str, unknown)))}, which is unknown; accepted: "
-                          f"{', '.join(f.name for f in fields)}")
+        raise ScorerError(f"scorer {who} says {short(', '.join(map(str, unknown)))}, which is unknown; "
+                          f"accepted: {', '.join(f.name for f in fields)}")
     for name, accepted in _choices.items():
         if name in said and said[name] not in accepted:
             raise ScorerError(f"scorer {who}: {name} is {short(said[name])}; accepted: {', '.join(map(str, accepted))}")
     if not _is_direction(said["fake"]):
-        raise ScorerError(f"scorer {who}: fake is {short(said['fake'])}; accepted: 'high', 'low', or the numbers of "
-                          "its classes that mean FAKE, from 0")
+        raise ScorerError(f"scorer {who}: fake is {short(said['fake'])}; "
+                          "accepted: 'high', 'low', or the numbers of its classes that mean FAKE, from 0")
     if not isinstance(said.get("cam_layer", ""), str):
         raise ScorerError(f"scorer {who}: cam_layer is {short(said['cam_layer'])}; accepted: the name of a layer")
     return About(**said | {k: tuple(said[k]) for k in ("mean", "std", "fake") if isinstance(said[k], list)})
 
 def _config(about:About, who:str)->ScorerConfig: # raises `ScorerError`
-    try:
-        return ScorerConfig(arch=who, temporal="mean", name=about.name or who,
-                            **{k: getattr(about, k) for k in ("image_size", "margin", "mean", "std", "clip_length")})
+    said = {k: getattr(about, k) for k in ("image_size", "margin", "mean", "std", "clip_length")}
+    try: return ScorerConfig(arch=who, temporal="mean", name=about.name or who, **said)
     except ScorerError as e: raise ScorerError(f"scorer {who}: {e}") from None
 
 # %% ../../nbs/model/25_foreign.ipynb #936773a2
@@ -94,8 +93,9 @@ def log_odds(
     return (logs[..., forged].logsumexp(-1) - logs[..., ~forged].logsumexp(-1)).float()
 
 def _classes(about:About)->int: # the fewest it can have; 1: one number
-    return 1 if about.fake in ("high", "low") else max(2, 1 + max(about.fake if isinstance(about.fake, tuple)
-        else (about.fake,)), 1 + len({about.fake} if isinstance(about.fake, int) else set(about.fake)))
+    if about.fake in ("high", "low"): return 1
+    classes = about.fake if isinstance(about.fake, tuple) else (about.fake,)
+    return max(2, 1 + max(classes), 1 + len(set(classes)))
 
 def checked_output(
     out, # Whatever the network gave
@@ -106,19 +106,19 @@ def checked_output(
     "Log odds from an output of the right shape and kind."
     out = getattr(out, "logits", out)
     least = _classes(about)
-    wanted = " or ".join(str((*o, "K"*(least > 1) or 1)).replace("'", "") for o in shapes) + (f" with K from {least}"
-        if least > 1 else "")
+    wanted = " or ".join(str((*o, "K"*(least > 1) or 1)).replace("'", "") for o in shapes)
+    if least > 1: wanted += f" with K from {least}"
     if not isinstance(out, Tensor):
         raise ScorerError(f"scorer {who} gave a {type(out).__name__}; accepted: a tensor {wanted}")
     if least == 1 and out.ndim > 1 and out.shape[-1] == 1 and tuple(out.shape) not in shapes: out = out[..., 0]
     fits = tuple(out.shape) in shapes if least == 1 else tuple(out.shape[:-1]) in shapes and out.shape[-1] >= least
     if not fits: raise ScorerError(f"scorer {who} gave a tensor {tuple(out.shape)}; accepted: {wanted}")
     if not bool(out.isfinite().all()):
-        raise ScorerError(f"scorer {who} gave {int((~out.isfinite()).sum())} values that are not finite; accepted: "
-                          "finite ones")
+        raise ScorerError(f"scorer {who} gave {int((~out.isfinite()).sum())} values that are not finite; "
+                          "accepted: finite ones")
     if about.gives == "probabilities" and not (0 <= float(out.min()) and float(out.max()) <= 1):
-        raise ScorerError(f"scorer {who} gave values from {float(out.min()):.3g} to {float(out.max()):.3g}; accepted: "
-                          "probabilities in [0, 1], or gives='logits'")
+        raise ScorerError(f"scorer {who} gave values from {float(out.min()):.3g} to {float(out.max()):.3g}; "
+                          "accepted: probabilities in [0, 1], or gives='logits'")
     return log_odds(out, about)
 
 # %% ../../nbs/model/25_foreign.ipynb #968026da
@@ -144,8 +144,8 @@ class ForeignScorer(nn.Module):
         self.sha256 = state_hash(self.network) or sha256
         self.by_clip = self.about.takes != "frames"
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(self.about, name), dtype=torch.float32).view(3, 1, 1),
-                                 persistent=False)
+            values = torch.tensor(getattr(self.about, name), dtype=torch.float32).view(3, 1, 1)
+            self.register_buffer(name, values, persistent=False)
 
     def __repr__(self):
         return f"ForeignScorer({self.config.name}: {'clips' if self.by_clip else 'frames'} of {self.config.image_size} px)"
@@ -178,8 +178,8 @@ def _judge_clip(self:ForeignScorer, pixels:Tensor)->tuple[Tensor, Tensor]: # (T,
     clip = pixels.unflatten(1, (3, size, size))
     if self.about.fixed_length: clip = torch.cat([clip, clip[-1:].expand(self.config.clip_length - count, -1, -1, -1)])
     length = len(clip)
-    out = _run(self, (clip.transpose(0, 1) if self.about.takes.endswith("second") else clip)[None].contiguous(),
-               [(1,), (1, length)])
+    given = clip.transpose(0, 1) if self.about.takes.endswith("second") else clip
+    out = _run(self, given[None].contiguous(), [(1,), (1, length)])
     frames = out[0, :count] if out.ndim == 2 else out.expand(count)
     return frames.mean(), frames
 
@@ -187,8 +187,8 @@ def _classify(self:ForeignScorer, features:Tensor, mask:Tensor|None=None)->tuple
     if not self.by_clip: return masked_mean(features[..., 0], mask), features[..., 0]
     mask = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device) if mask is None else mask
     judged = [_judge_clip(self, row[there]) for row, there in zip(features, mask)]
-    frame_logits = torch.zeros(mask.shape, device=features.device, dtype=judged[0][0].dtype).masked_scatter(mask,
-        torch.cat([o for _, o in judged]))
+    frame_logits = torch.zeros(mask.shape, device=features.device, dtype=judged[0][0].dtype)
+    frame_logits = frame_logits.masked_scatter(mask, torch.cat([o for _, o in judged]))
     return torch.stack([o for o, _ in judged]), frame_logits
 
 ForeignScorer.features, ForeignScorer.classify = _features, _classify
@@ -208,8 +208,8 @@ def _cam_target(self:ForeignScorer)->tuple[nn.Module, object]: # as `Scorer.cam_
     layers = dict(self.network.named_modules())
     if self.about.cam_layer:
         if self.about.cam_layer not in layers:
-            raise ScorerError(why + f"it has no layer {short(self.about.cam_layer)}. Accepted: one of its "
-                                    f"{len(layers) - 1} layers, for instance {', '.join(list(layers)[-3:])}")
+            raise ScorerError(f"{why}it has no layer {short(self.about.cam_layer)}. Accepted: one of its "
+                              f"{len(layers) - 1} layers, for instance {', '.join(list(layers)[-3:])}")
         layer = layers[self.about.cam_layer]
     else: layer = next((o for o in reversed(layers.values()) if isinstance(o, (nn.Conv2d, nn.Conv3d))), None)
     if layer is None: raise ScorerError(why + "it has no convolution. Accepted: cam_layer with the name of a layer")
@@ -281,8 +281,9 @@ def as_scorer(
     if not callable(made):
         raise ScorerError(f"scorer {who} is a {type(made).__name__}; accepted: a torch.nn.Module or a function")
     if said is None:
-        raise ScorerError(f"scorer {who} does not say what it takes and gives; accepted: a ForeignScorer, or an "
-                          f"attribute deepfake_nb with {', '.join(f.name for f in dataclasses.fields(About)[:4])}")
+        fields = ", ".join(f.name for f in dataclasses.fields(About)[:4])
+        raise ScorerError(f"scorer {who} does not say what it takes and gives; "
+                          f"accepted: a ForeignScorer, or an attribute deepfake_nb with {fields}")
     return ForeignScorer(made, said, who, origin or dict(package=package_of(type(made).__module__)), sha256)
 
 def load_foreign(
@@ -292,8 +293,8 @@ def load_foreign(
     "The scorer that somebody names."
     if not isinstance(scorer, str):
         if weights is not None:
-            raise ScorerError("weights are for a scorer that is named; accepted: a name, or an object that has its "
-                              "weights already")
+            raise ScorerError("weights are for a scorer that is named; "
+                              "accepted: a name, or an object that has its weights already")
         return as_scorer(scorer).eval()
     found, origin = _find(scorer)
     if isinstance(found, (nn.Module, ForeignScorer)):

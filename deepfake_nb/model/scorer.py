@@ -45,9 +45,8 @@ def _build_backbone(config:ScorerConfig, pretrained:bool=False)->nn.Module: # ra
         if not pretrained:
             raise ScorerError(f"architecture {config.arch} cannot be built for {config.image_size} px with "
                               f"{config.arch_args}: {_line(e)}") from e
-        raise ScorerError(f"timm could not fetch pretrained weights of {config.arch} ({_line(e)}); accepted without "
-                          "network: "
-                          f"pretrained='path/to/{config.arch}.safetensors' or pretrained=False") from e
+        raise ScorerError(f"timm could not fetch pretrained weights of {config.arch} ({_line(e)}); accepted "
+                          f"without network: pretrained='path/to/{config.arch}.safetensors' or pretrained=False") from e
 
 # with the ImageNet weights that a package brings; raises `ScorerError`, `WeightsError`
 def _packaged(config:ScorerConfig)->nn.Module:
@@ -74,8 +73,8 @@ class Scorer(nn.Module):
         # some widen their features after pooling
         features = getattr(self.backbone, "head_hidden_size", self.backbone.num_features)
         if feature_count(config.familiar) not in (0, features):
-            raise ScorerError(f"familiar is about {feature_count(config.familiar)} features; accepted: the {features} "
-                              f"of {config.arch}")
+            raise ScorerError(f"familiar is about {feature_count(config.familiar)} features; "
+                              f"accepted: the {features} of {config.arch}")
         try: self.head = HEADS[config.temporal](features, dropout=config.dropout, **config.temporal_args).float()
         except Exception as e:
             raise ScorerError(f"head {config.temporal} cannot be built with {config.temporal_args}: {_line(e)}") from e
@@ -95,8 +94,8 @@ def _check_input(scorer:Scorer, x:Tensor, mask:Tensor|None)->None: # raises `Sco
     size = scorer.config.image_size
     expected = f"expected (B, T, 3, {size}, {size}), RGB, uint8 or float in [0, 1]"
     if x.ndim != 5 or x.shape[2] != 3 or x.shape[3] != x.shape[4] or 0 in x.shape:
-        raise ScorerError(f"{expected}; got shape {tuple(x.shape)}" + (" (for single pictures use x[:, None])"
-            if x.ndim == 4 else ""))
+        hint = " (for single pictures use x[:, None])" if x.ndim == 4 else ""
+        raise ScorerError(f"{expected}; got shape {tuple(x.shape)}{hint}")
     strict = scorer.strict_size and not scorer.training
     if x.shape[-1] != size and (strict or _fixed_size(scorer.config.arch)):
         raise ScorerError(f"{expected}; got shape {tuple(x.shape)}")
@@ -168,8 +167,8 @@ def create_scorer(
         backbone = _build_backbone(config, pretrained is True)
         if not isinstance(pretrained, bool): _load_backbone(backbone, Path(pretrained), arch)
         cfg = backbone.pretrained_cfg
-        return Scorer(dataclasses.replace(config, mean=tuple(mean or cfg["mean"]), std=tuple(std or cfg["std"])),
-                      backbone)
+        config = dataclasses.replace(config, mean=tuple(mean or cfg["mean"]), std=tuple(std or cfg["std"]))
+        return Scorer(config, backbone)
 
 # %% ../../nbs/model/15_scorer.ipynb #890fb006
 _pickled = ".pth", ".pt", ".bin"
@@ -179,8 +178,8 @@ def _read_tensors(path:Path, data:bytes)->dict[str, Tensor]: # float32; may rais
     else: loaded = load_safetensors(data)
     for key in ("state_dict", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict): loaded = loaded[key]
-    if not isinstance(loaded, dict) or not loaded or not all(isinstance(o, Tensor) and o.layout == torch.strided
-                                                             for o in loaded.values()):
+    dense = lambda o: isinstance(o, Tensor) and o.layout == torch.strided
+    if not isinstance(loaded, dict) or not loaded or not all(map(dense, loaded.values())):
         raise WeightsError(path, "no table of tensors", ACCEPTED)
     tensors = {k.removeprefix("module."): v.float() if v.is_floating_point() else v for k, v in loaded.items()}
     if bad := [k for k, v in tensors.items() if v.is_floating_point() and not v.isfinite().all()]:
@@ -207,8 +206,8 @@ def _load_backbone(backbone:nn.Module, path:Path, arch:str)->None: # fills `back
     tensors, expected = _tensors(check_file(path), path.read_bytes()), backbone.state_dict()
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else classifier
-    tensors = {k: v for k, v in tensors.items() if k in expected
-               or not k.startswith(tuple(f"{o}." for o in classifier))}
+    left_out = tuple(f"{o}." for o in classifier)
+    tensors = {k: v for k, v in tensors.items() if k in expected or not k.startswith(left_out)}
     if wrong := _mismatch(tensors, expected): raise WeightsError(path, wrong, f"weights of timm's {arch}")
     backbone.load_state_dict(tensors)
 
@@ -241,8 +240,8 @@ def _stored(name:str, tensor:Tensor, half:bool)->Tensor: # as it goes into the f
 def _own_names(scorer:Scorer)->set[str]: # of its state, what its file holds
     base, state = scorer.config.base, scorer.state_dict()
     if not base: return set(state)
-    return {k for k in state if not k.startswith("backbone.")} | {f"backbone.{k}"
-        for k in tuned_names(scorer.backbone, base["tune"])}
+    tuned = {f"backbone.{k}" for k in tuned_names(scorer.backbone, base["tune"])}
+    return {k for k in state if not k.startswith("backbone.")} | tuned
 
 def save_scorer(
     scorer:Scorer, # Any scorer
@@ -281,11 +280,11 @@ def _lay_base(path:Path, scorer:Scorer, given)->None:
     if file := base_file(config.base, given): _load_backbone(scorer.backbone, file, config.arch)
     else:
         name = f"{config.arch.split('.')[0]}.{config.base['tag']}" if config.base["tag"] else config.arch
-        try:
-            scorer.backbone.load_state_dict(_build_backbone(dataclasses.replace(config, arch=name), pretrained=True).state_dict())
+        try: whole = _build_backbone(dataclasses.replace(config, arch=name), pretrained=True)
         except ScorerError as e:
             raise WeightsError(path, f"nothing but what was tuned, and its base is not here: {_line(e)}",
                                "the base by --base FILE or DEEPFAKE_NB_BASE") from e
+        scorer.backbone.load_state_dict(whole.state_dict())
     check_base(scorer.backbone, config.base, path, str(file or "timm's " + name))
 
 def _fill(path:Path, config:ScorerConfig, tensors:dict, device, base)->Scorer: # raises `WeightsError`
@@ -319,8 +318,8 @@ def load_scorer(
     else:
         settings, _ = parse_header(path, data, len(data))
         if config:
-            raise ScorerError(f"{path} says by itself what was told: {', '.join(config)}; accepted: nothing but path, "
-                              "device and arch")
+            raise ScorerError(f"{path} says by itself what was told: {', '.join(config)}; "
+                              "accepted: nothing but path, device and arch")
         if arch not in (None, settings.arch):
             raise WeightsError(path, f"weights of {short(settings.arch)}", f"weights of {arch}")
     tensors = _tensors(path, data)
@@ -336,8 +335,8 @@ def _told_config(path:Path, arch:str|None, config:dict)->ScorerConfig: # raises 
                            "such a file with arch=... (--arch)")
     _check_arch(arch)
     stated = timm.get_pretrained_cfg(arch)
-    return ScorerConfig.from_dict(dict(arch=arch, mean=tuple(stated.mean), std=tuple(stated.std),
-                                       name=path.stem) | config)
+    known = dict(arch=arch, mean=tuple(stated.mean), std=tuple(stated.std), name=path.stem)
+    return ScorerConfig.from_dict(known | config)
 
 # %% ../../nbs/model/15_scorer.ipynb #7eea90b9
 def _map_index(backbone:nn.Module, arch:str, stride:int)->int: # index of the last intermediate map of that stride
@@ -345,8 +344,8 @@ def _map_index(backbone:nn.Module, arch:str, stride:int)->int: # index of the la
     if not strides or not hasattr(backbone, "forward_intermediates"):
         raise ScorerError(f"{arch} gives no intermediate maps; use features()")
     if stride not in strides:
-        raise ScorerError(f"{arch} has no map of stride {stride}; accepted: "
-                          f"{', '.join(map(str, sorted(set(strides))))}")
+        accepted = ", ".join(map(str, sorted(set(strides))))
+        raise ScorerError(f"{arch} has no map of stride {stride}; accepted: {accepted}")
     return len(strides) - 1 - strides[::-1].index(stride)
 
 @patch
@@ -379,8 +378,8 @@ def cam_target(self:Scorer
     "The layer for Grad-CAM: the last convolutional stage, or the input of a transformer's last block."
     backbone = self.backbone
     if hasattr(backbone, "num_prefix_tokens") and hasattr(backbone, "blocks"):
-        return backbone.blocks[-1].norm1, functools.partial(_tokens_to_map, prefix=backbone.num_prefix_tokens,
-                                                            grid=tuple(backbone.patch_embed.grid_size))
+        prefix, grid = backbone.num_prefix_tokens, tuple(backbone.patch_embed.grid_size)
+        return backbone.blocks[-1].norm1, functools.partial(_tokens_to_map, prefix=prefix, grid=grid)
     if getattr(backbone, "feature_info", None): layer = backbone.get_submodule(backbone.feature_info[-1]["module"])
     else: layer = [o for o in backbone.modules() if isinstance(o, nn.Conv2d)][-1]
     return layer, _last_to_first if getattr(backbone, "output_fmt", "NCHW") == "NHWC" else None

@@ -137,8 +137,8 @@ def _calibration(o)->bool: # a method, and the knots of a curve that does not fa
 def _base(o)->bool: # which part is stored, and what the rest is; or empty
     if o == {}: return True
     if not isinstance(o, dict) or set(o) != {"tune", "tag", "file", "sha256"}: return False
-    return all(isinstance(v, str) and len(v) <= 200 for v in o.values()) and o["tune"] in ("norm",
-        "head") and len(o["sha256"]) == 64
+    short_words = all(isinstance(v, str) and len(v) <= 200 for v in o.values())
+    return short_words and o["tune"] in ("norm", "head") and len(o["sha256"]) == 64
 
 _reserved = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir",
              "scriptable", "exportable",

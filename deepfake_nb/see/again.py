@@ -74,8 +74,8 @@ def read_at(
     return found
 
 def _of_track(film:_Film, track, wanted:list[int], limits:Limits, budget:_Budget):
-    pictures, before, waiting = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels,
-                                         film.notes), None, None
+    pictures = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, film.notes)
+    before = waiting = None
     left, needed = set(wanted), set(wanted)
     for place, frame in _decoded(film.path, track, limits, budget, needed) if left else ():
         if waiting: yield from _finished(film, track, pictures, *waiting, frame, budget); waiting = None
@@ -97,8 +97,8 @@ def picture_at(
     "The picture that is shown at a time."
     if sniff_format(path, limits) not in IMAGE_FORMATS:
         film = open_video(path, limits)
-        times = np.concatenate([o.times + start
-                                for o, start in zip(film.tracks, np.cumsum([0.] + [o.duration for o in film.tracks]))])
+        starts = np.cumsum([0.] + [o.duration for o in film.tracks])
+        times = np.concatenate([o.times + start for o, start in zip(film.tracks, starts)])
         if found := read_at(film, [int(np.abs(times - time).argmin())], limits): return found[0][2]
     media = read_media(path, frames, limits)
     return media.frames[int(np.argmin([abs(o - time) for o in media.times]))]
@@ -111,8 +111,8 @@ _room = 256 << 20 # bytes of all pictures of a second look
 class Seen(FaceDetector):
     "A detector that has looked at all frames already."
     def __init__(self, detector, found:list[list[Face]]): # any detector, and the faces of each frame
-        # `known`: for who scores these faces, what was computed
-        self.detector, self.found, self.known = getattr(detector, "detector", detector), found, {}
+        self.detector, self.found = getattr(detector, "detector", detector), found
+        self.known = {} # for who scores these faces, what was computed
         self.name, self.sha256, self.note = detector.name, detector.sha256, detector.note
     def detect(self, frames:list[np.ndarray])->list[list[Face]]:
         if len(frames) != len(self.found):
@@ -151,10 +151,10 @@ def look_again(
 )->tuple[Media, FaceDetector]: # As from `read_and_look`; the same where there is nothing to look at again
     "Look at the longest gaps of a film, and around what is suspicious in it."
     budget = min(budget, _room//max(1, media.frames[0].nbytes)) if media.frames else 0
-    if media.kind != "video" or budget < 1 or len(media.indices) >= media.frame_count or sniff_format(path, limits) in IMAGE_FORMATS:
-        return media, looked
-    film, media, looked = open_video(path, limits), dataclasses.replace(media), Seen(looked,
-        looked.detect(media.frames))
+    if media.kind != "video" or budget < 1 or len(media.indices) >= media.frame_count: return media, looked
+    if sniff_format(path, limits) in IMAGE_FORMATS: return media, looked
+    film, media = open_video(path, limits), dataclasses.replace(media)
+    looked = Seen(looked, looked.detect(media.frames))
     count, before = sum(len(o.times) for o in film.tracks), len(media.frames)
     left = lambda: budget - (len(media.frames) - before)
     def more(places): return with_frames(media, looked, read_at(film, places, limits, limits.max_seconds/6))

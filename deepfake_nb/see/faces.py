@@ -10,8 +10,8 @@ import base64
 from dataclasses import dataclass, field
 import cv2, numpy as np
 from ..core import REASONS
-from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetector, _box_iou,
-    _check_frame, _probes, _shrink, canonical_box, load_face_detector, turned_hint)
+from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetector, _box_iou, _check_frame,
+                                    _probes, _shrink, canonical_box, load_face_detector, turned_hint)
 
 # %% auto #0
 __all__ = ['SHARPNESS_SIDE', 'crop_square', 'crop_face', 'sharpness', 'split_shots', 'Track', 'track_faces', 'FaceClip',
@@ -46,8 +46,8 @@ def crop_face(
     x0, y0, x1, y1 = (int(np.clip(o, 0, m))
                       for o, m in ((left, width-1), (top, height-1), (left+n, width), (top+n, height)))
     part = frame[y0:max(y1, y0+1), x0:max(x1, x0+1)]
-    outside = [max(0, o) for o in (y0 - top, top + n - (y0 + part.shape[0]), x0 - left,
-                                   left + n - (x0 + part.shape[1]))]
+    outside = y0 - top, top + n - (y0 + part.shape[0]), x0 - left, left + n - (x0 + part.shape[1])
+    outside = [max(0, o) for o in outside]
     if any(outside): part = cv2.copyMakeBorder(part, *outside, cv2.BORDER_REFLECT_101)
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
 
@@ -59,8 +59,8 @@ def sharpness(
 )->float: # Squared grey levels, >= 0: below about 20 blurred, above about 100 crisp
     "How much fine detail a face crop has: the variance of its Laplacian at a fixed size."
     grey = cv2.cvtColor(_check_frame(crop), cv2.COLOR_RGB2GRAY)
-    middle = crop_face(cv2.merge([grey]*3), (grey.shape[1]/2, grey.shape[0]/2, max(1., .8*min(grey.shape))),
-                       SHARPNESS_SIDE)
+    square = grey.shape[1]/2, grey.shape[0]/2, max(1., .8*min(grey.shape))
+    middle = crop_face(cv2.merge([grey]*3), square, SHARPNESS_SIDE)
     return float(cv2.Laplacian(middle[..., 0], cv2.CV_64F).var())
 
 # %% ../../nbs/see/55_faces.ipynb #19e47afb
@@ -137,9 +137,8 @@ def _track_shot(indices:list[int], clock:np.ndarray, detections:list[list[Face]]
 # %% ../../nbs/see/55_faces.ipynb #abdc8a84
 def _look_alike(frames, a:Track, b:Track, least:float=.85)->bool:
     face, other = a.faces[-1], b.faces[0]
-    if np.linalg.norm(face.centre - other.centre) > .5*min(face.size,
-                                                           other.size) or abs(np.log2(face.size/other.size)) > .5:
-        return False
+    if np.linalg.norm(face.centre - other.centre) > .5*min(face.size, other.size): return False
+    if abs(np.log2(face.size/other.size)) > .5: return False
     x, y = (crop_face(frames[i], f, 12, 1.).astype(float).ravel()
             for i, f in ((a.frame_indices[-1], face), (b.frame_indices[0], other)))
     return float(np.corrcoef(x, y)[0, 1]) >= least if x.std() and y.std() else False
@@ -147,8 +146,8 @@ def _bridge(tracks:list[Track], frames:list[np.ndarray])->list[Track]:
     "Join tracks that a cut divides although the face goes on."
     joined = []
     for track in sorted(tracks, key=lambda o: o.frame_indices[0]):
-        before = [o for o in joined if o.frame_indices[-1] + 1 == track.frame_indices[0]
-                  and _look_alike(frames, o, track)]
+        before = [o for o in joined if o.frame_indices[-1] + 1 == track.frame_indices[0]]
+        before = [o for o in before if _look_alike(frames, o, track)]
         if not before: joined.append(track)
         else:
             for values in zip(track.frame_indices, track.faces, track.times): before[0].add(*values)
@@ -198,18 +197,18 @@ class FaceClip:
     sharpness: float # median of the crops' `sharpness`
     def __len__(self)->int: return len(self.crops)
     def _repr_html_(self)->str:
-        strip = np.hstack([cv2.resize(self.crops[i], (64, 64), interpolation=cv2.INTER_AREA)
-                           for i in _probes(list(range(len(self))), 8)])
+        shown = [self.crops[i] for i in _probes(list(range(len(self))), 8)]
+        strip = np.hstack([cv2.resize(o, (64, 64), interpolation=cv2.INTER_AREA) for o in shown])
         data = base64.b64encode(cv2.imencode(".jpg", strip[..., ::-1])[1]).decode()
-        return (f"<p>person {self.person}: {len(self)} frames, {self.times[0]:.1f} to {self.times[-1]:.1f} s, face of "
-                f"{self.face_size:.0f} pixels, "
+        return (f"<p>person {self.person}: {len(self)} frames, {self.times[0]:.1f} to {self.times[-1]:.1f} s, "
+                f"face of {self.face_size:.0f} pixels, "
                 f"sharpness {self.sharpness:.0f}</p><img src='data:image/jpeg;base64,{data}'>")
 
 # %% ../../nbs/see/55_faces.ipynb #35263d3d
 def _make_clip(person:int, track:Track, frames, times, size:int, margin:float)->FaceClip:
     crops = np.stack([crop_face(frames[i], f, size, margin) for i, f in zip(track.frame_indices, track.faces)])
-    seconds, sharp = np.array([times[i] for i in track.frame_indices],
-                              float), float(np.median([sharpness(o) for o in crops]))
+    seconds = np.array([times[i] for i in track.frame_indices], float)
+    sharp = float(np.median([sharpness(o) for o in crops]))
     return FaceClip(person, crops, seconds, track.faces, track.frame_indices, track.face_size, sharp)
 
 def extract_clips(
@@ -231,8 +230,8 @@ def extract_clips(
     dropped += [_dropped(o, times, "TOO_MANY_PEOPLE", text) for o in beyond]
     if not tracks and not beyond and dropped: # the best of what there is, so that it can be named
         everyone, _ = track_faces(detections, times, frames, min_frames=1, min_face=0)
-        best = max(range(len(everyone)),
-                   key=lambda i: (everyone[i].face_size >= min_face, len(everyone[i]), everyone[i].face_size))
+        rank = lambda i: (everyone[i].face_size >= min_face, len(everyone[i]), everyone[i].face_size)
+        best = max(range(len(everyone)), key=rank)
         tracks = [everyone[best]]
         dropped[best]["clip"] = True # both lists have the same order: largest first
     return [_make_clip(i, o, frames, times, size, margin) for i, o in enumerate(tracks)], dropped

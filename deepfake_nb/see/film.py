@@ -16,8 +16,8 @@ import av, numpy as np
 from ..core import MediaError, available_cores
 from .decode import Pictures, Unwritten
 from .encode import write_video
-from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale,
-    evenly_spaced, film_streams, open_container, sniff_format)
+from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale, evenly_spaced,
+                                   film_streams, open_container, sniff_format)
 
 # %% auto #0
 __all__ = ['open_video', 'iter_frames', 'read_video']
@@ -206,7 +206,8 @@ def _check_size(path, width:int, height:int, limits:Limits):
 def _measure(media:_Film, limits:Limits): # sizes, times and notes of a film whose packets were counted
     for track in media.tracks: _arrange(track, media.notes)
     media.tracks = [o for o in media.tracks if o.first is not None and len(o.shown)]
-    if not media.tracks: raise MediaError(media.path, f"{_a(media.format)} video of which no frame can be decoded",
+    if not media.tracks:
+        raise MediaError(media.path, f"{_a(media.format)} video of which no frame can be decoded",
                          "a complete video in a codec that FFmpeg decodes")
     media.duration, media.frame_count = sum(o.duration for o in media.tracks), sum(len(o.shown) for o in media.tracks)
     if media.duration > limits.max_duration*len(media.tracks):
@@ -242,12 +243,11 @@ class _Budget:
         self.stopped = self.stopped or self.spent > self.seconds
         return self.stopped
 
-# %% ../../nbs/see/30_film.ipynb #9e3dec8c
 # decoders that begin anew at a key frame
 _restarting = ("h264", "hevc", "vp8", "vp9", "av1", "libdav1d", "mpeg2video", "mpeg1video")
 
-# numbers of the packets at which the pieces of a film begin and the last one ends
-def _pieces(track:_Track)->np.ndarray: return np.unique(np.r_[0, np.frombuffer(track.keys, np.int64), len(track.pts)])
+def _pieces(track:_Track)->np.ndarray: # packets at which the pieces of a film begin and the last one ends
+    return np.unique(np.r_[0, np.frombuffer(track.keys, np.int64), len(track.pts)])
 
 # does a wanted frame need the piece i?
 def _wanted_piece(track:_Track, edges:np.ndarray, i:int, wanted:Collection)->bool:
@@ -269,8 +269,8 @@ def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
         edges = _pieces(track)
         while not budget.over():
             with budget:
-                # ended: does a piece end here, after which others are left out?
-                packet, ended = next(source, None), False
+                packet = next(source, None)
+                ended = False # does a piece end here, after which others are left out?
                 if packet is not None:
                     packet.opaque = number
                     if told and wanted is not None and number < len(track.places):

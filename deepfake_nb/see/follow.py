@@ -24,8 +24,8 @@ def follow_box(
 )->tuple|None: # The box in `after`; None: lost
     "Move a box with the picture inside it."
     x, y, w, h = box
-    grid = np.stack(np.meshgrid(x + w*np.linspace(.1, .9, points), y + h*np.linspace(.1, .9, points)), -1).reshape(-1,
-        1, 2).astype(np.float32)
+    inside = np.linspace(.1, .9, points)
+    grid = np.stack(np.meshgrid(x + w*inside, y + h*inside), -1).reshape(-1, 1, 2).astype(np.float32)
     settings = dict(winSize=(13, 13), maxLevel=3, criteria=(3, 10, .03)) # at most 10 steps
     there, found, _ = cv2.calcOpticalFlowPyrLK(before, after, grid, None, **settings)
     back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **settings)
@@ -33,8 +33,8 @@ def follow_box(
     if good.sum() < len(grid)/2: return None
     old, new = grid[good, 0], there[good, 0]
     a, b = np.triu_indices(len(old), 1)
-    scale = float(np.clip(np.median(np.linalg.norm(new[a] - new[b], axis=1)/np.linalg.norm(old[a] - old[b], axis=1)),
-                          .8, 1.25))
+    apart = lambda o: np.linalg.norm(o[a] - o[b], axis=1)
+    scale = float(np.clip(np.median(apart(new)/apart(old)), .8, 1.25))
     (dx, dy), (cx, cy) = np.median(new - old, 0), (x + w/2, y + h/2)
     return float(cx + dx - w*scale/2), float(cy + dy - h*scale/2), float(w*scale), float(h*scale)
 
@@ -43,8 +43,8 @@ class LivePerson(Track):
     "Somebody in a live picture."
     def __init__(self):
         super().__init__(deque(maxlen=8), deque(maxlen=8), deque(maxlen=8)) # numbers of frames, faces, times
-        # its number; detections; time of the first and the last of them
-        self.number, self.hits, self.since, self.confirmed = None, 0, None, -np.inf
+        self.number, self.hits = None, 0 # its number; detections
+        self.since, self.confirmed = None, -np.inf # time of the first and the last of them
 
     def see(self, index:int, face:Face, time:float, detected:bool)->None:
         "Take note of the face in a frame."
@@ -52,7 +52,8 @@ class LivePerson(Track):
             self.frame_indices.pop(), self.faces.pop(), self.times.pop()
         self.add(index, face, time)
         if detected:
-            self.hits, self.confirmed, self.since = self.hits + 1, time, time if self.since is None else self.since
+            self.hits, self.confirmed = self.hits + 1, time
+            if self.since is None: self.since = time
 
     @property
     def face(self)->Face: return self.faces[-1] # where it was last
@@ -76,6 +77,9 @@ class Follower:
         find = getattr(self.detector, "_look", None)
         return find(frame, self.side) if find else self.detector.detect([frame])[0]
 
+    def _is_cut(self, small, grey)->bool: # does another shot begin with this picture?
+        return self._before[1].shape != grey.shape or split_shots([self._before[0], small])[1] > 0
+
     def update(self,
         frame:np.ndarray, # uint8 (H, W, 3) RGB
         time:float, # Seconds, rising
@@ -84,7 +88,7 @@ class Follower:
         self.people = [o for o in self.people if time - o.confirmed <= (self.forget if o.number else .5*self.forget)]
         small, scale = _shrink(frame, 320)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        cut = self._before is not None and (self._before[1].shape != grey.shape or split_shots([self._before[0], small])[1] > 0)
+        cut = self._before is not None and self._is_cut(small, grey)
         lost = [] if cut or self._before is None else self._move(grey, scale, time)
         unsure = any(o.number is None for o in self.people)
         self._since, self.detected = self._since + 1, False
@@ -95,16 +99,16 @@ class Follower:
         seen = [o for o in self.people if o.number and o.times[-1] == time]
         return sorted(seen, key=lambda o: -o.face.size)
 
-    def _move(self, grey, scale:float, time:float)->list[LivePerson]: # carries boxes on; who was lost
-        lost = []
-        for person in self.people:
-            seen = person.frame_indices[-1] == self._frames - 1
-            box = follow_box(self._before[1], grey, [o*scale for o in person.face.box]) if seen else None
-            if box: person.see(self._frames, Face(tuple(o/scale for o in box), person.face.score), time, False)
-            else: lost.append(person)
-        return lost
-
 # %% ../../nbs/see/60_follow.ipynb #497c39a7
+def _move(self:Follower, grey, scale:float, time:float)->list[LivePerson]: # carries boxes on; who was lost
+    lost = []
+    for person in self.people:
+        seen = person.frame_indices[-1] == self._frames - 1
+        box = follow_box(self._before[1], grey, [o*scale for o in person.face.box]) if seen else None
+        if box: person.see(self._frames, Face(tuple(o/scale for o in box), person.face.score), time, False)
+        else: lost.append(person)
+    return lost
+
 def _link(self:Follower, frame, time:float, cut:bool): # what the detector finds becomes people
     faces = sorted(self._detect(frame), key=lambda o: -o.size)[:self.most]
     if cut: self.people = self._still_there(faces, frame)
@@ -128,4 +132,4 @@ def _still_there(self:Follower, faces:list[Face], frame)->list[LivePerson]:
     seen = [o for o in self.people if o.frame_indices[-1] == self._frames - 1]
     return [o for o in seen if any(alike(o, f) for f in faces)]
 
-Follower._link, Follower._still_there = _link, _still_there
+Follower._move, Follower._link, Follower._still_there = _move, _link, _still_there

@@ -57,10 +57,10 @@ class HaarFilm(FilmDetector):
     def _near(self, grey, square:tuple)->tuple|None: # the face around there
         (x, y, side), (height, width) = square[:3], grey.shape
         centre = np.array([x + side/2, y + side/2])
-        (x0, y0), (x1, y1) = np.maximum(centre - self.reach*side, 0).astype(int), np.minimum(centre + self.reach*side
-            + 1, (width, height)).astype(int)
-        found = self._hits(grey[y0:y1, x0:x1], 1.1, self.detector.min_neighbours, int(self.smaller*side),
-                           int(self.larger*side) + 1)
+        x0, y0 = np.maximum(centre - self.reach*side, 0).astype(int)
+        x1, y1 = np.minimum(centre + self.reach*side + 1, (width, height)).astype(int)
+        sizes = int(self.smaller*side), int(self.larger*side) + 1
+        found = self._hits(grey[y0:y1, x0:x1], 1.1, self.detector.min_neighbours, *sizes)
         found = [(a + x0, b + y0, *rest) for a, b, *rest in found]
         distance = lambda o: np.linalg.norm(centre - (o[0] + o[2]/2, o[1] + o[3]/2))/side
         return max((o for o in found if distance(o) < self.smaller), key=lambda o: o[4], default=None)

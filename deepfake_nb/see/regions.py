@@ -39,7 +39,7 @@ def region_map(
     radius = within((0, OVAL[2]), *OVAL[:2])**.5
     parts = dict(eyes=np.minimum(within(right - (0, .06), .4, .32), within(left - (0, .06), .4, .32)) <= 1,
                  mouth=within((a + b)/2, abs(a - b)[0]/2 + .18, .28) <= 1,
-                     nose=within(nose*(1, .5) + (0, .1), .3, nose[1]/2 + .15) <= 1,
+                 nose=within(nose*(1, .5) + (0, .1), .3, nose[1]/2 + .15) <= 1,
                  **{"rest of the face": radius < BAND[0], "outline of the face": radius <= BAND[1]})
     chosen = np.full((size, size), REGIONS.index("surroundings"), np.uint8)
     for name in [*parts][::-1]: chosen[parts[name]] = REGIONS.index(name) # the first of them wins
@@ -52,8 +52,9 @@ def region_shares(
 )->tuple[dict[str, float], dict[str, float]]: # Part of the face -> share of the heat (all 0 where there is none), and share of the crop; both in [0, 1] with the sum 1
     "How the heat is spread over the parts of a face."
     parts = region_map(landmarks, len(heat)).ravel()
-    share = lambda weights: {name: float(o) for name, o in zip(REGIONS, np.bincount(parts, weights,
-        len(REGIONS))/max(weights.sum(), 1e-12))}
+    def share(weights):
+        shares = np.bincount(parts, weights, len(REGIONS))/max(weights.sum(), 1e-12)
+        return {name: float(o) for name, o in zip(REGIONS, shares)}
     return share(np.asarray(heat, float).ravel()), share(np.ones(len(parts)))
 
 # %% ../../nbs/see/80_regions.ipynb #a8033065
