@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
-from .crops import CropJitter, Faces
+from .crops import BOX, CropJitter, Faces, mask_name
 from ..forge.augment import onto
 from ..forge.selfblend import warp
 
@@ -123,7 +123,7 @@ class Canvases:
 
     @staticmethod
     def key(row:dict)->tuple: # the same picture lies there once
-        return row["path"], *(row.get(o) for o in ("face_x", "face_y", "face_w", "face_h"))
+        return row["path"], mask_name(row), *(row.get(o) for o in BOX)
 
     def items(self,
         numbers:list[int], # Places in the data set

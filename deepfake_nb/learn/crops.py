@@ -19,7 +19,7 @@ from ..forge.selfblend import landmarks_from_geometry
 
 # %% auto #0
 __all__ = ['LANDMARKS', 'BOX', 'CLIP_COLUMNS', 'UNCHANGED', 'WHOLE', 'CropJitter', 'crop_matrix', 'mask_channel', 'masks_of',
-           'crop', 'move_landmarks', 'Faces', 'image', 'fits', 'cut', 'cut_to', 'check_pictures']
+           'mask_name', 'crop', 'move_landmarks', 'Faces', 'image', 'fits', 'cut', 'cut_to', 'check_pictures']
 
 # %% ../../nbs/learn/02_crops.ipynb #fa587242
 LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")
@@ -82,7 +82,10 @@ def masks_of(
     known = channel.mean((1, 2, 3), keepdim=True) > UNCHANGED/255/2
     return torch.where(known, share, -1.)
 
-def _mask_name(row:dict)->str: # empty where there is none
+def mask_name(
+    row:dict, # Of a table of faces
+)->str: # Empty where there is none
+    "The file that says what was changed in a picture."
     name = row.get("mask", "")
     return name if isinstance(name, str) else ""
 
@@ -134,7 +137,7 @@ class Faces:
         records = rows.to_dict("records")
         self.clips = [[records[i] for i in clip] for clip in numbers]
         self.labels = np.array([c[0]["label"] for c in self.clips], dtype=np.int64)
-        self.masked = {_data_set(o) for o in records if _mask_name(o)} if masks else set() # data sets with masks
+        self.masked = {_data_set(o) for o in records if mask_name(o)} if masks else set() # data sets with masks
         self.channels = 4 if self.masked else 3
 
     def picks(self, i:int)->list[dict]: # rows of the frames that are shown of a clip
@@ -160,7 +163,7 @@ def image(self:Faces, row:dict)->np.ndarray:
     "The whole picture of one row, `uint8 (H, W, 3)` in RGB, or with its mask as a fourth channel; raises `MediaError` for one that is missing or damaged."
     picture = read_image(self.root/row["path"], WHOLE).frames[0]
     if not self.masked: return picture
-    mask = read_image(self.root/name, WHOLE).frames[0] if (name := _mask_name(row)) else None
+    mask = read_image(self.root/name, WHOLE).frames[0] if (name := mask_name(row)) else None
     untouched = row["label"] == REAL and _data_set(row) in self.masked
     return np.dstack([picture, mask_channel(picture.shape[:2], mask, untouched)])
 
@@ -200,13 +203,13 @@ def check_pictures(
         try: read_image(root/path, WHOLE)
         except MediaError as error: return error
         return sha256_file(root/path)
-    paths = list(dict.fromkeys([*manifest.path, *filter(None, map(_mask_name, records))]))
+    paths = list(dict.fromkeys([*manifest.path, *filter(None, map(mask_name, records))]))
     with ThreadPoolExecutor(4) as pool:
         seen = tqdm(pool.map(look, paths), total=len(paths), desc="pictures", disable=not progress, leave=False)
         found = dict(zip(paths, seen))
     if faults := [o for o in found.values() if isinstance(o, MediaError)]:
         others = f", and {len(faults) - 1} further pictures of the table cannot be read either" if len(faults) > 1 else ""
         raise ManifestError(faults[0].path, faults[0].found + others, "whole pictures")
-    masks = lambda o: [found[name]] if (name := _mask_name(o)) else []
+    masks = lambda o: [found[name]] if (name := mask_name(o)) else []
     rows = [[found[o["path"]], *masks(o), *(str(o.get(c, "")) for c in columns)] for o in records]
     return hashlib.sha256(json.dumps(sorted(rows)).encode()).hexdigest()

@@ -229,11 +229,11 @@ def forged_loaders(
     work_size, forger = work_size or round(size*1.25), selfblend or SelfBlend()
     both = _both_splits(manifest, labelled, chosen, repeats)
     common = next((o.attrs.get("root") for o in (manifest, labelled) if o is not None), None)
-    def faces(part, jitter): # clips are made from stills where there are none
+    def faces(part, jitter, masks): # clips are made from stills where there are none
         if part is None: return None
         frames = 1 if CLIP_COLUMNS[0] not in part and manifest is not None else clip_length
-        return Faces(part, work_size, frames, margin, jitter, root or part.attrs.get("root") or common, masks=True)
-    train, valid = (Teachers(*(faces(o, jitter) for o in both[s]))
+        return Faces(part, work_size, frames, margin, jitter, root or part.attrs.get("root") or common, masks)
+    train, valid = (Teachers(*(faces(o, jitter, i > 0) for i, o in enumerate(both[s])))
                     for s, jitter in (("train", CropJitter()), ("val", None)))
     pairs = _fitting(pairs, len(train.weights)) if manifest is not None else 0
     couples = _fitting(couples, len(train.couples)) if labelled is not None else 0
