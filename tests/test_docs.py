@@ -117,11 +117,12 @@ def staged(tmp_path_factory):
 def test_docs_are_staged_and_render(staged):
     pages = sorted((staged / "_proc").rglob("*.ipynb"))
     assert len(pages) == len(NOTEBOOKS)
+    exporter = HTMLExporter(template_name="basic")
     for page in pages:
         nb = nbformat.read(page, as_version=4)
         for cell in nb.cells:  # what nbdev leaves behind that no notebook format knows: a mark for a documented cell, seconds as numbers
             cell.pop("has_sd", None), cell.metadata.pop("execution", None)
-        text, _ = HTMLExporter(template_name="basic").from_notebook_node(nb)
+        text, _ = exporter.from_notebook_node(nb)
         assert "<h1" in text or nb.cells[0].source.startswith("---"), f"{page.name} has no title"
 
 

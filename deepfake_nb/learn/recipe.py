@@ -20,6 +20,7 @@ from .learner import Checkpoint, KeepBest, face_learner, fit, has_fast_bfloat16,
 from .tune import tuned_learner
 from .loaders import forged_loaders, labelled_loaders, world
 from ..model.scorer import Scorer, _fixed_size, load_scorer, save_scorer
+from ..model.weightsfile import ScorerConfig, weights_info
 from ..model.pretrained import PACKAGES
 from ..forge.redraw import FaceAutoencoder, LatentRedraw, Redraw, face_windows, fit_autoencoder, load_autoencoder, load_redraw, save_redraw
 from ..forge.selfblend import SelfBlend
@@ -340,11 +341,12 @@ def average_weights(
     if not 2 <= len(files) == len(shares) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise DeepfakeError(f"{len(files)} weights files with the shares {shares}. Accepted: two or more, and for each "
                             "a share, together 1")
+    configs = [ScorerConfig.from_dict(weights_info(o)["config"]) for o in files] # before anything is loaded or fetched
+    for path, o in zip(files, configs):
+        if differs := _differences(o, configs[0], "arch_args", "temporal_args", "mean", "std", "base"):
+            raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
     scorers = [load_scorer(o, mask_head=True) for o in files]
     first = scorers[0]
-    for path, o in zip(files, scorers):
-        if differs := _differences(o.config, first.config, "arch_args", "temporal_args", "mean", "std", "base"):
-            raise DeepfakeError(f"{path} has {differs}. Accepted: weights of one network")
     states, told = [o.state_dict() for o in scorers], [dict(sha256=o.sha256, share=s, training=o.config.training)
                                                        for o, s in zip(scorers, shares)]
     first.load_state_dict({k: sum(s*o[k] for o, s in zip(states, shares)).to(v.dtype)

@@ -237,11 +237,11 @@ def _stored(name:str, tensor:Tensor, half:bool)->Tensor: # as it goes into the f
     small = tensor.half() if half and tensor.ndim > 1 else tensor.float()
     return small if small.isfinite().all() else tensor.float() # too large for half precision
 
-def _own_names(scorer:Scorer)->set[str]: # of its state, what its file holds
+def _own_state(scorer:Scorer)->dict[str, Tensor]: # of its state, what its file holds
     base, state = scorer.config.base, scorer.state_dict()
-    if not base: return set(state)
+    if not base: return state
     tuned = {f"backbone.{k}" for k in tuned_names(scorer.backbone, base["tune"])}
-    return {k for k in state if not k.startswith("backbone.")} | tuned
+    return {k: v for k, v in state.items() if k in tuned or not k.startswith("backbone.")}
 
 def save_scorer(
     scorer:Scorer, # Any scorer
@@ -254,8 +254,7 @@ def save_scorer(
         raise ScorerError(f"{path}: weights are written as .safetensors, not as {path.suffix!r}")
     config = dataclasses.replace(scorer.config, library_version=deepfake_nb.__version__)
     masks = {f"{_mask_head}{stride}.{k}": v for stride, head in scorer.mask_head.items() for k, v in head.items()}
-    state = {k: v for k, v in scorer.state_dict().items() if k in _own_names(scorer)}
-    tensors = {k: _stored(k, v, half) for k, v in (state | masks).items()}
+    tensors = {k: _stored(k, v, half) for k, v in (_own_state(scorer) | masks).items()}
     text = header_text(config)
     with atomic_write(path) as temporary: save_file(tensors, temporary, metadata=text)
     return path
@@ -291,8 +290,7 @@ def _fill(path:Path, config:ScorerConfig, tensors:dict, device, base)->Scorer: #
     accepted = f"weights of {short(config.arch)} with head {config.temporal}"
     try:
         with torch.device("meta"): bare = Scorer(config) # names and shapes, before any memory is taken
-        expected = {k: v for k, v in bare.state_dict().items() if k in _own_names(bare)}
-        if wrong := _mismatch(tensors, expected): raise WeightsError(path, wrong, accepted)
+        if wrong := _mismatch(tensors, _own_state(bare)): raise WeightsError(path, wrong, accepted)
         with torch.device("cpu"), torch.random.fork_rng(devices=()): # its random numbers are nobody's business
             scorer = Scorer(config)
         if config.base: _lay_base(path, scorer, base)
