@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
     os.environ["DEEPFAKE_NB_FACE_DETECTOR"] = "haar"
     folder = tmp_path_factory.mktemp("cli")
     torch.manual_seed(0)
-    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64), folder/"weights.safetensors")
+    save_scorer(create_scorer("test_efficientnet", "mean", image_size=64), folder/"weights.safetensors")
     image = Image.open(portrait).convert("RGB")
     (folder/"folder.mp4").mkdir()
     (folder/"empty.jpg").write_bytes(b"")
@@ -103,9 +103,9 @@ def test_out_holds_whole_results_only(folder, answer):
 
 
 def other_architecture(path):
-    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64), path)
+    save_scorer(create_scorer("test_efficientnet", "mean", image_size=64), path)
     data = path.read_bytes()
-    path.write_bytes(data.replace(b"mobilenetv2_100", b"mobilenetv2_140"))  # same length: only the name is another
+    path.write_bytes(data.replace(b"test_efficientnet", b"mobilenetv2_140"))  # same length: only the name is another
 
 
 class Danger:

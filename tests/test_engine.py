@@ -16,7 +16,7 @@ def tiny_weights(folder):
     import torch
     from deepfake_nb.model.scorer import create_scorer, save_scorer
     torch.manual_seed(0)
-    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64, name="random"), folder / "random.safetensors")
+    save_scorer(create_scorer("test_efficientnet", "mean", image_size=64, name="random"), folder / "random.safetensors")
     return folder / "random.safetensors"
 
 

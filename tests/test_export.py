@@ -28,7 +28,7 @@ def own_cache(folder, monkeypatch): monkeypatch.setattr(export, "engine_cache", 
 @pytest.fixture(scope="module")
 def weights(folder):
     torch.manual_seed(0)
-    scorer = create_scorer("mobilenetv2_050", "lstm", clip_length=4, image_size=32, temporal_args=dict(hidden=8), name="small")
+    scorer = create_scorer("test_efficientnet", "lstm", clip_length=4, image_size=32, temporal_args=dict(hidden=8), name="small")
     return save_scorer(scorer, folder/"small.safetensors")
 
 
@@ -69,7 +69,7 @@ def test_without_a_cache_a_temporary_file_does(folder, weights, monkeypatch):
 @pytest.mark.skipif("onnx" not in there, reason="pip install 'deepfake_nb[onnx]'")
 def test_onnx_runtime_reports_to_nobody(folder, tmp_path):
     "It neither numbers the machine in the user's cache nor starts a thread that sends."
-    path = export_scorer(create_scorer("mobilenetv2_050", "mean", image_size=32).eval(), folder/"silent.onnx")
+    path = export_scorer(create_scorer("test_efficientnet", "mean", image_size=32).eval(), folder/"silent.onnx")
     code = f"from deepfake_nb.model.export import load_engine; print(load_engine({str(path)!r}, 'onnx').name)"
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))} | dict(HOME=str(tmp_path))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=settings)
@@ -88,7 +88,7 @@ def test_a_name_that_is_not_utf8(tmp_path):
     path = tmp_path/os.fsdecode(b"caf\xe9.onnx")
     try: path.touch()
     except OSError: pytest.skip("this file system takes UTF-8 only")
-    export_scorer(create_scorer("mobilenetv2_050", "mean", image_size=32, name="caf").eval(), path)
+    export_scorer(create_scorer("test_efficientnet", "mean", image_size=32, name="caf").eval(), path)
     assert all(load_engine(path, o).config.name == "caf" for o in there)
     path.write_bytes(b"\x08\x07noise" * 50)
     with pytest.raises(WeightsError) as e: load_engine(path, there[0])
@@ -111,7 +111,7 @@ def test_bfloat16_is_for_openvino(weights):
 @needs_export
 def test_a_graph_of_another_version_or_origin(folder, monkeypatch):
     import onnx
-    path = export_scorer(create_scorer("mobilenetv2_050", "mean", image_size=32).eval(), folder/"old.onnx")
+    path = export_scorer(create_scorer("test_efficientnet", "mean", image_size=32).eval(), folder/"old.onnx")
     model = onnx.load(path)
     entry = {o.key: o for o in model.metadata_props}
     entry["graph_version"].value = "999"

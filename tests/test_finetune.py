@@ -30,7 +30,7 @@ def pictures(folder, kinds, count):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     torch.manual_seed(0)
-    return save_scorer(create_scorer("mobilenetv2_100", "mean", 1, 32, name="parent"), tmp_path_factory.mktemp("weights")/"parent.safetensors")
+    return save_scorer(create_scorer("test_efficientnet", "mean", 1, 32, name="parent"), tmp_path_factory.mktemp("weights")/"parent.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def able(sets, tmp_path_factory):
     "Weights that are right about the untouched set: the head is fitted to the features of the test pictures."
     from deepfake_nb.learn.batches import Faces
     torch.manual_seed(0)
-    scorer = create_scorer("mobilenetv2_100", "mean", 1, 32, name="able").eval()
+    scorer = create_scorer("test_efficientnet", "mean", 1, 32, name="able").eval()
     faces = Faces(sets["test"], 32)
     x = torch.stack([faces[i][0] for i in range(len(faces))])
     with torch.no_grad(): features = scorer.features(torch.cat([x, x.flip(-1)]))[:, 0]

@@ -169,7 +169,7 @@ def test_own_weights_get_a_new_calibration_in_a_new_file(place, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
     torch.manual_seed(0)
-    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=48, name="own"), "own.safetensors")
+    save_scorer(create_scorer("test_efficientnet", "mean", image_size=48, name="own"), "own.safetensors")
     code, out, error = run_command("deepfake_calibrate", "data", "--weights", "own.safetensors", "--rate", ".1", "--out", "new.safetensors", "--device", "cpu", module="deepfake_nb.workbench")
     assert code == 0, error
     old, new = load_scorer("own.safetensors"), load_scorer("new.safetensors")

@@ -16,7 +16,7 @@ def engine(tmp_path_factory):
     from deepfake_nb.model.scorer import create_scorer, save_scorer
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
-    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64, name="random"), path)
+    save_scorer(create_scorer("test_efficientnet", "mean", image_size=64, name="random"), path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
         yield Engine([path], "cpu", frames=4)

@@ -137,7 +137,7 @@ def test_6_no_face_is_no_probability(tmp_path):
     from deepfake_nb.model.scorer import create_scorer
     from deepfake_nb.judge.predict import Detector
     Image.fromarray(np.full((200, 200, 3), 127, np.uint8)).save(tmp_path/"wall.png")
-    scorer = create_scorer("mobilenetv2_100", "mean", clip_length=1, image_size=64)
+    scorer = create_scorer("test_efficientnet", "mean", clip_length=1, image_size=64)
     prediction = Detector(scorer, face_detector="haar").predict(tmp_path/"wall.png")
     assert (prediction.decision, prediction.probability, prediction.reasons) == ("INCONCLUSIVE", None, ["NO_FACE"])
 
@@ -158,7 +158,7 @@ def test_8_training_and_serving_show_the_network_the_same(tmp_path):
     served = torch.from_numpy(crop_face(picture, face, 96)).permute(2, 0, 1)[None, None]
     assert (trained_on.float() - served.float()).abs().mean() < 1.5  # of 255: the same square, two ways to cut it out
     torch.manual_seed(0)
-    scorer = create_scorer("mobilenetv2_100", "mean", clip_length=1, image_size=96, mean=(.5, .4, .3), std=(.2, .3, .4)).eval()
+    scorer = create_scorer("test_efficientnet", "mean", clip_length=1, image_size=96, mean=(.5, .4, .3), std=(.2, .3, .4)).eval()
     with torch.inference_mode(): # the scorer normalises by itself, whatever kind of pixels it is given
         whole, share, by_hand = scorer(served), scorer(served.float()/255), (served[:, 0].float()/255 - torch.tensor([.5, .4, .3]).view(3, 1, 1))/torch.tensor([.2, .3, .4]).view(3, 1, 1)
         assert torch.allclose(whole, share, atol=1e-5)

@@ -22,7 +22,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(folder):
     torch.manual_seed(0)
-    return save_scorer(create_scorer("mobilenetv2_100", "mean", clip_length=4, image_size=64), folder/"small.safetensors")
+    return save_scorer(create_scorer("test_efficientnet", "mean", clip_length=4, image_size=64), folder/"small.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_verdict_follows_the_rule_for_every_small_crowd():
 
 def test_preprocessing_comes_from_the_weights_file(folder):
     for size, margin in ((64, 1.25), (96, 2.)):
-        path = save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=size, margin=margin), folder/f"{size}.safetensors")
+        path = save_scorer(create_scorer("test_efficientnet", "mean", image_size=size, margin=margin), folder/f"{size}.safetensors")
         prediction = Detector(path, device="cpu", face_detector="haar").predict(portrait)
         crops = prediction.evidence[0].crops
         assert crops.shape == (1, size, size, 3)
@@ -101,7 +101,7 @@ def test_interruption_is_not_swallowed(detector, monkeypatch):
 
 
 def test_threshold_by_hand_has_no_false_positive_rate(folder):
-    scorer = create_scorer("mobilenetv2_100", "mean", image_size=64)
+    scorer = create_scorer("test_efficientnet", "mean", image_size=64)
     scorer.config.threshold, scorer.config.false_positive_rate = .7, dict(rate=.01, n_real=100, dataset="faces", face_detector="haar")
     path = save_scorer(scorer, folder/"calibrated.safetensors")
     make = lambda threshold: Detector(path, device="cpu", face_detector="haar", threshold=threshold).predict(portrait)
@@ -111,7 +111,7 @@ def test_threshold_by_hand_has_no_false_positive_rate(folder):
 
 
 def test_weights_with_a_calibration_that_makes_no_sense(folder):
-    scorer = create_scorer("mobilenetv2_100", "mean", image_size=64)
+    scorer = create_scorer("test_efficientnet", "mean", image_size=64)
     scorer.config.abstention = dict(min_mood=3)
     path = save_scorer(scorer, folder/"mood.safetensors")
     with pytest.raises(WeightsError, match="min_mood"): Detector(path, device="cpu", face_detector="haar")

@@ -33,7 +33,7 @@ slow = pytest.mark.skipif(not os.environ.get("DEEPFAKE_NB_SLOW"), reason="set DE
 def weights(tmp_path_factory):
     import torch
     torch.manual_seed(0)
-    return save_scorer(create_scorer("mobilenetv2_100", "mean", clip_length=4, image_size=64), tmp_path_factory.mktemp("scan") / "small.safetensors")
+    return save_scorer(create_scorer("test_efficientnet", "mean", clip_length=4, image_size=64), tmp_path_factory.mktemp("scan") / "small.safetensors")
 
 
 @pytest.fixture(scope="module")

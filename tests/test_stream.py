@@ -25,7 +25,7 @@ def folder(tmp_path_factory): return tmp_path_factory.mktemp("stream")
 @pytest.fixture(scope="module")
 def weights(folder):
     torch.manual_seed(0)
-    return save_scorer(create_scorer("mobilenetv2_100", "mean", clip_length=4, image_size=64), folder/"small.safetensors")
+    return save_scorer(create_scorer("test_efficientnet", "mean", clip_length=4, image_size=64), folder/"small.safetensors")
 
 
 @pytest.fixture(scope="module")

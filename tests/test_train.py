@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("fastai", reason="the train extra is not installed")
 
-ARGUMENTS = ["--arch", "mobilenetv2_100", "--temporal", "mean", "--clip-length", "1", "--image-size", "64", "--batch-size", "4", "--epochs", "3", "--workers", "0"]
+ARGUMENTS = ["--arch", "test_efficientnet", "--temporal", "mean", "--clip-length", "1", "--image-size", "64", "--batch-size", "4", "--epochs", "3", "--workers", "0"]
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ class Told:
 @pytest.fixture(scope="module")
 def scorer():
     torch.manual_seed(0)
-    return create_scorer("mobilenetv2_100", "mean", clip_length=1, image_size=64)
+    return create_scorer("test_efficientnet", "mean", clip_length=1, image_size=64)
 
 
 def a_media(n=1, frame_count=None, seconds=None, **more):
@@ -378,7 +378,7 @@ def test_a_detector_is_pickled_by_what_it_was_made_of(weights, tmp_path):
     for again in (pickle.loads(data), copy.deepcopy(detector)):
         assert again.threshold == .3 and again.predict(file).probability == detector.predict(file).probability
     with pytest.raises(TypeError, match="face detector as an object"): pickle.dumps(Detector(path, "cpu", face_detector=Told(large)))
-    save_scorer(create_scorer("mobilenetv2_100", "mean", image_size=64), path)
+    save_scorer(create_scorer("test_efficientnet", "mean", image_size=64), path)
     with pytest.raises(WeightsError, match="other weights"): pickle.loads(data)
 
 
