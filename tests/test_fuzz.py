@@ -1,6 +1,7 @@
 "A sample of damaged and odd files: a verdict or a sentence for each. The long run is `python tests/fuzz.py --count 400`."
 import tempfile
 import fuzz
+from test_engine import tiny_weights
 
 
 def test_the_same_files_come_out_for_the_same_seed(tmp_path):
@@ -22,6 +23,7 @@ def test_damaged_files_get_a_verdict_or_a_sentence(tmp_path, monkeypatch):
     place = tmp_path / "temporary"  # its own, since other tests may run beside it
     place.mkdir()
     monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setenv("DEEPFAKE_NB_WEIGHTS", str(tiny_weights(tmp_path)))  # what reads files is on trial, not the network
     monkeypatch.setattr(tempfile, "tempdir", None)
     summary, bad = fuzz.run(tmp_path, count=40, seed=1)
     assert not bad, bad

@@ -169,7 +169,7 @@ def test_the_lowest_versions_are_those_of_settings():
 
 def test_base_requirements_are_enough_for_the_demo(tmp_path):
     code = "from deepfake_nb.cli import deepfake_predict\nif __name__ == '__main__': sys.exit(deepfake_predict())"
-    done = run_alone(tmp_path, code, "--demo", "--out", "evidence")
+    done = run_alone(tmp_path, code, "--demo", "--out", "evidence", "--frames", "8", "--second-look", "4")
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(json.loads(done.stdout)) == 4 and any((tmp_path / "evidence").iterdir())
 

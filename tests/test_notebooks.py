@@ -1,5 +1,5 @@
 "Each notebook is one test: all its cells run, but for those marked `#| slow` or `#| gpu`."
-import atexit, gc, importlib.util, os, re, signal, sys
+import atexit, gc, importlib.util, os, re, shutil, signal, sys, tempfile
 import nbdev.test  # the module, not the function: pytest would collect `test_nb`
 import pytest
 from nbdev.config import get_config
@@ -22,8 +22,9 @@ def missing(source):
 
 @pytest.fixture
 def surroundings(monkeypatch):
-    "A notebook leaves working directory, environment, path and signals as it found them, and its shell is not kept until Python ends."
-    register = atexit.register
+    "A notebook leaves working directory, environment, path and signals as it found them, no folders, and its shell is not kept until Python ends."
+    register, make, made = atexit.register, tempfile.mkdtemp, []
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda *args, **kwargs: made.append(make(*args, **kwargs)) or made[-1])
     monkeypatch.setattr(atexit, "register", lambda f, *args, **kwargs: f if getattr(f, "__name__", "") == "atexit_operations" else register(f, *args, **kwargs))
     folder, environment, path, handler = os.getcwd(), dict(os.environ), list(sys.path), signal.getsignal(signal.SIGINT)
     yield
@@ -32,6 +33,7 @@ def surroundings(monkeypatch):
     sys.path[:] = path
     signal.signal(signal.SIGINT, handler)
     if "matplotlib.pyplot" in sys.modules: sys.modules["matplotlib.pyplot"].close("all")
+    for place in made: shutil.rmtree(place, ignore_errors=True)
     gc.collect()
 
 
