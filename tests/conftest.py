@@ -1,6 +1,6 @@
 "What all tests share: few threads, fixed seeds, and data that only some machines have."
 import os
-threads = os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
+threads = os.environ.setdefault("OMP_NUM_THREADS", "2")
 for name in ("MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"): os.environ.setdefault(name, threads)  # torch asks MKL first
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait take nothing from the tests beside them
 os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "5")
