@@ -116,10 +116,12 @@ def prepare_crops(
     clip_length:int=1, # Frames wanted of each video
     workers:int|None=None, # Processes
     divide:bool=True, # Keep some people for validation, where there are none yet?
+    split:str="", # What all rows belong to, whatever the data set says: test rows too; '' leaves out the test split
 )->pd.DataFrame: # Manifest of faces with splits; its own paths where there are face boxes already
     "Read any data set, split it by group where it has no split, and cut out its faces."
     manifest = read_manifest(data)
-    if not divide: manifest["split"] = manifest.split.replace("", "train")
+    if split: manifest["split"] = split
+    elif not divide: manifest["split"] = manifest.split.replace("", "train")
     elif (manifest.split == "").any() or not {"train", "val"} <= set(manifest.split):
         rest = manifest[manifest.split.isin(("", "train"))]
         parts = split_by_group(rest.assign(split=""), dict(train=.85, val=.15))
@@ -149,7 +151,7 @@ def gather_faces(
             divide = role == "forge" or role == "labelled" and not _listed(chosen)
             name = "crops" if not parts else f"crops_{role}_{len(parts)}"
             part = one if isinstance(one, pd.DataFrame) else prepare_crops(one, folder/name, clip_length, workers,
-                divide)
+                divide, "val" if role == "chosen" else "")
             root = Path(part.attrs.get("root", "."))
             parts.append(part.assign(path=[str(root/o) for o in part.path], role=role,
                                      **(dict(split="val") if role == "chosen" else {})))
