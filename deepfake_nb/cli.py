@@ -192,6 +192,7 @@ def deepfake_train(
     from_real_only:bool=False, # Learn from real faces and their forgeries made here?
     labelled_share:float=.5, # Share of a batch that is labelled where both kinds of faces are given
     labelled_weight:float=1., # Of the loss of labelled faces beside that of forgeries made here
+    ranking:float=.5, # Weight of how forgeries stand to the real faces that look most forged; 0 for none
     redraw:str="", # With real faces: file of networks that draw some of the faces to paste; made first where it does not exist
     autoencoder:str="", # With real faces: latent autoencoder that draws some forgeries anew: a folder with ..._encoder.pth and ..._decoder.pth, or a .safetensors
     balance:str="class", # Oversampling by class, method or dataset; none for none
@@ -207,6 +208,7 @@ def deepfake_train(
     mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
     std:float=None, # Likewise
     workers:int=None, # Processes that make batches, or film beside a graphics card; by default one, or all cores but two beside a graphics card
+    false_positive_rate:float=.05, # What the threshold stands for: share of the real validation faces at or above it
     seed:int=0, # Of everything drawn at random
     protocol:str="", # Train as a protocol says, a TOML file or the name of one that comes with the library; data is then NAME=PATH for each of its sets
     hold_out:str="", # What this round of the protocol holds out: a method, or a set

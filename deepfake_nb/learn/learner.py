@@ -73,8 +73,10 @@ class ForgeryLoss:
     "Cross-entropy of the clips, in which labelled ones count apart, and of the masks, as far as they are known."
     smoothing: float = .02 # share of each label that is spread over both
     mask_weight: float = 1. # of the mask's loss beside that of the label
-    labelled_smoothing: float = .05 # the first, for labelled clips: their label is that of a whole video
+    labelled_smoothing: float = .03 # the first, for labelled clips: their label is that of a whole video
     labelled_weight: float = 1. # of the loss of labelled clips beside that of the others
+    ranking: float = .5 # weight of how each forgery stands to the real clips that look most forged
+    hardest: float = .05 # how many of these, as a share of the batch, above 0 to 1
 
     def __call__(self, predicted:tuple, label:Tensor, origin:Tensor|None=None, mask:Tensor|None=None)->Tensor:
         logits, _, mask_logits = predicted
@@ -83,10 +85,16 @@ class ForgeryLoss:
         wanted = label.float()*(1 - 2*smoothing) + smoothing
         each = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="none")
         loss = _mean(each, 1 - told) + self.labelled_weight*_mean(each, told)
+        if self.ranking: loss = loss + self.ranking*self.rank(logits.float(), label.float())
         if mask is None or mask_logits is None: return loss
         cells = F.binary_cross_entropy_with_logits(mask_logits.float(), mask.clamp(min=0), reduction="none")
         known = (mask.flatten(1).amin(1) >= 0).to(label) # of the others it is -1
         return loss + self.mask_weight*_mean(cells.flatten(1).mean(1), known)
+
+    def rank(self, logits:Tensor, label:Tensor)->Tensor: # of each forgery over each of the hardest real clips
+        real = logits.masked_fill(label > 0, -1e4) # where there are fewer, no loss comes of it
+        top = real.topk(max(1, int(self.hardest*len(real)))).values
+        return _mean(F.softplus(top - logits[:, None]).mean(1), label)
 
 # %% ../../nbs/learn/15_learner.ipynb #bcbc1738
 def _auc(labels:np.ndarray, scores:np.ndarray)->float: # nan where one class is missing
@@ -283,8 +291,9 @@ def face_learner(
     scorer:Scorer|None=None, # A scorer to go on with; else one is created
     mask_weight:float=1., # Of the mask's loss, where the loaders give masks; 0 leaves it out
     smoothing:float=.02, # Label smoothing
-    labelled_smoothing:float=.05, # The same for labelled clips
+    labelled_smoothing:float=.03, # The same for labelled clips
     labelled_weight:float=1., # Of the loss of labelled clips beside that of forgeries made here
+    ranking:float=.5, # Weight of how forgeries stand to the hardest real clips
     decay:float=.998, # Of the running average of weights; 0 for none
     freeze:int=0, # Stages of the backbone that stay as they are, and its stem; 0: none, and the stem learns too
     weight_decay:float=.05, # Of AdamW
@@ -312,7 +321,7 @@ def face_learner(
     if patience: mine.append(EarlyStoppingCallback("auc", patience=patience))
     if log and not world()[0]: mine.append(EpochLog(log))
     shown = figures(dls.valid.dataset) if isinstance(dls.valid.dataset, Teachers) else {}
-    loss = ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight)
+    loss = ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight, ranking)
     learn = Learner(dls, model, loss, functools.partial(adamw, weight_decay=weight_decay), splitter=training_splitter,
                     metrics=[ClipAUC(), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
     learn.recorder.smooth_loss = SmoothLoss()

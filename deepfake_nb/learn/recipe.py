@@ -47,6 +47,7 @@ class Recipe:
     from_real_only: bool = False # forge from the real faces of the data? Labelled faces may be given beside them
     labelled_share: float = .5 # with both teachers: share of the clips of a batch that are labelled, above 0 to 1
     labelled_weight: float = 1. # of the loss of labelled clips beside that of forgeries made here
+    ranking: float = .5 # weight of how forgeries stand to the real clips of a batch that look most forged; 0 for none
     severity: float = 1. # of the degradations of training and validation clips, 0 (none) to 1
     # with `from_real_only`: file of networks that draw some of the faces to paste; made first where it does not exist
     redraw: str = ""
@@ -68,6 +69,11 @@ class Recipe:
     uniformity: float = 0. # weight of alignment and uniformity of the features beside the loss; 0 for none
     false_positive_rate: float = .05 # what the threshold stands for: share of real validation clips at or above it
     seed: int = 0
+
+    @property
+    def cut(self)->dict: # for `extract`: crops of films and pictures that leave room to move, and hold the pixels that the network sees
+        margin = max(1.5, 1.2*self.margin)
+        return dict(margin=margin, size=max(256, round(self.image_size/self.margin*margin)))
 
     @property
     def begun(self)->bool: # does the backbone bring batch-norm statistics that are worth keeping?
@@ -102,7 +108,7 @@ def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path):
     masks = dict(mask_weight=0.) if self.tune != "all" else {} # transformers have no such map
     made = face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs,
                         margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze,
-                            decay=self.average, labelled_weight=self.labelled_weight, pretrained=self.pretrained,
+                            decay=self.average, labelled_weight=self.labelled_weight, ranking=self.ranking, pretrained=self.pretrained,
                         arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std),
                         patience=self.patience, log=log, cbs=cbs, **masks)
     return tuned_learner(made, self.tune, self.uniformity, self.pretrained)
@@ -117,6 +123,7 @@ def prepare_crops(
     workers:int|None=None, # Processes
     divide:bool=True, # Keep some people for validation, where there are none yet?
     split:str="", # What all rows belong to, whatever the data set says: test rows too; '' leaves out the test split
+    **cut, # For `extract`: size and margin of the crops
 )->pd.DataFrame: # Manifest of faces with splits; its own paths where there are face boxes already
     "Read any data set, split it by group where it has no split, and cut out its faces."
     manifest = read_manifest(data)
@@ -128,7 +135,7 @@ def prepare_crops(
         manifest = pd.concat([parts, manifest[~manifest.split.isin(("", "train"))]], ignore_index=True)
     manifest = manifest[manifest.split != "test"].reset_index(drop=True)
     if "face_x" in manifest: return manifest
-    return extract(manifest, folder, frames=max(8, 2*clip_length), workers=workers)
+    return extract(manifest, folder, frames=max(8, 2*clip_length), workers=workers, **cut)
 
 # %% ../../nbs/learn/20_recipe.ipynb #d94df941
 def _listed(data)->list: # of sources; texts may name several, with commas between them
@@ -143,6 +150,7 @@ def gather_faces(
     folder:Path, # Where crops go
     clip_length:int=1, # Frames wanted of each video
     workers:int|None=None, # Processes
+    **cut, # For `prepare_crops`: size and margin of the crops
 )->pd.DataFrame: # Manifest with the column `role`: forge, labelled or chosen; raises `DeepfakeError`
     "Make one table of all that a training learns from and is judged by."
     parts = []
@@ -151,7 +159,7 @@ def gather_faces(
             divide = role == "forge" or role == "labelled" and not _listed(chosen)
             name = "crops" if not parts else f"crops_{role}_{len(parts)}"
             part = one if isinstance(one, pd.DataFrame) else prepare_crops(one, folder/name, clip_length, workers,
-                divide, "val" if role == "chosen" else "")
+                divide, "val" if role == "chosen" else "", **cut)
             root = Path(part.attrs.get("root", "."))
             parts.append(part.assign(path=[str(root/o) for o in part.path], role=role,
                                      **(dict(split="val") if role == "chosen" else {})))
@@ -231,7 +239,7 @@ def train(
     scorer = scorer or (_begin(recipe, out.stem) if recipe.weights else None)
     _same_recipe(recipe, work)
     own, told = (data, labelled) if recipe.from_real_only else (None, [*_listed(data), *_listed(labelled)])
-    manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers)
+    manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers, **recipe.cut)
     manifest = manifest[manifest.split.isin(("train", "val"))]
     if not ((manifest.role != "chosen") & (manifest.split == "val")).any():
         raise DeepfakeError("no face with split 'val' to set the threshold by; those to choose by are not for that. "

@@ -46,10 +46,13 @@ def plan_training(
     if not (1 <= o.margin <= 2 and 0 <= o.severity <= 1):
         raise SettingsError(f"--margin {o.margin} --severity {o.severity}. "
                             "Accepted: a margin from 1 to 2, a severity from 0 to 1")
-    if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0):
+    if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0
+            and settings.get("ranking", 0.) >= 0):
         raise SettingsError(f"--labelled-share {o.labelled_share} --labelled-weight {o.labelled_weight} "
-                            f"--average {o.average} --freeze {o.freeze}. Accepted: a share between 0 and 1, "
-                            "a weight above 0, an average from 0 to below 1, whole stages from 0")
+                            f"--average {o.average} --freeze {o.freeze} --ranking {settings.get('ranking', 0.)}. Accepted: a share between 0 and 1, "
+                            "a weight above 0, an average from 0 to below 1, whole stages and a ranking from 0")
+    if not 0 < (rate := settings.get("false_positive_rate", .05)) < 1:
+        raise SettingsError(f"--false-positive-rate {rate}. Accepted: between 0 and 1")
     own, told, chosen = ([p for p in text.split(",") if p] for text in (o.real_faces, o.labelled, o.validate_on))
     own, told = (own + [*o.data], told) if o.from_real_only else (own, told + [*o.data])
     if not (own or told): raise SettingsError("nothing to train on. Accepted: data, --real-faces or --labelled")
