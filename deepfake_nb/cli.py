@@ -170,6 +170,12 @@ def deepfake_extract(
         say(line)
     print(Path(out)/"manifest.csv")
 
+# %% ../nbs/94_cli.ipynb #5d1c0a77
+def _train(settings:dict): # as asked for; prints the path of the weights
+    from deepfake_nb.learn.bound import SettingsError, train_as_told
+    try: print(train_as_told(settings, say))
+    except SettingsError as e: raise UsageError(str(e)) from e
+
 # %% ../nbs/94_cli.ipynb #29da6180
 @call_parse
 @command
@@ -215,9 +221,7 @@ def deepfake_train(
     fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
-    from deepfake_nb.learn.bound import SettingsError, train_as_told
-    try: print(train_as_told(dict(locals()), say))
-    except SettingsError as e: raise UsageError(str(e)) from e
+    return _train(dict(locals()))
 
 # %% ../nbs/94_cli.ipynb #c675d431
 def _evaluate_scores(scores:str, manifest, threshold:float|None, out:str, earlier, before)->int: # of another program

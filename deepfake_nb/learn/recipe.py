@@ -71,11 +71,6 @@ class Recipe:
     seed: int = 0
 
     @property
-    def cut(self)->dict: # for `extract`: crops of films and pictures that leave room to move, and hold the pixels that the network sees
-        margin = max(1.5, 1.2*self.margin)
-        return dict(margin=margin, size=max(256, round(self.image_size/self.margin*margin)))
-
-    @property
     def begun(self)->bool: # does the backbone bring batch-norm statistics that are worth keeping?
         return bool(self.pretrained or self.weights)
 
@@ -116,6 +111,10 @@ def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path):
 Recipe.loaders, Recipe.learner = loaders, learner
 
 # %% ../../nbs/learn/20_recipe.ipynb #08906aab
+def _cut(recipe:Recipe)->dict: # for `extract`: crops that leave room to move, and hold the pixels that the network sees
+    margin = max(1.5, 1.2*recipe.margin)
+    return dict(margin=margin, size=max(256, round(recipe.image_size/recipe.margin*margin)))
+
 def prepare_crops(
     data:str|Path, # A folder, a CSV, or anything else that `read_manifest` reads
     folder:str|Path, # Where crops go
@@ -239,7 +238,7 @@ def train(
     scorer = scorer or (_begin(recipe, out.stem) if recipe.weights else None)
     _same_recipe(recipe, work)
     own, told = (data, labelled) if recipe.from_real_only else (None, [*_listed(data), *_listed(labelled)])
-    manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers, **recipe.cut)
+    manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers, **_cut(recipe))
     manifest = manifest[manifest.split.isin(("train", "val"))]
     if not ((manifest.role != "chosen") & (manifest.split == "val")).any():
         raise DeepfakeError("no face with split 'val' to set the threshold by; those to choose by are not for that. "

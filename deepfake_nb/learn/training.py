@@ -22,12 +22,21 @@ def _backbone(pretrained:str, arch:str, weights:str): # `Recipe.pretrained`, and
     hint = f"; ImageNet's come by {HOW_TO}" if arch in PACKAGES else "; --pretrained imagenet asks for others"
     return False, [f"{arch} starts from random weights{hint}."]
 
-# %% ../../nbs/learn/25_training.ipynb #30510e96
+# %% ../../nbs/learn/25_training.ipynb #8c98bde0
 def _side(tune:str, arch:str)->int: # of the crops, where nobody says it
     if tune == "all": return 224
     from deepfake_nb.learn.tune import own_size
     return own_size(arch)
 
+def _check_mixture(settings, o)->None: # raises `SettingsError`
+    ranking, rate = settings.get("ranking", 0.), settings.get("false_positive_rate", .05)
+    if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0 <= ranking):
+        raise SettingsError(f"--labelled-share {o.labelled_share} --labelled-weight {o.labelled_weight} "
+                            f"--average {o.average} --freeze {o.freeze} --ranking {ranking}. Accepted: a share between "
+                            "0 and 1, a weight above 0, an average from 0 to below 1, whole stages and a ranking from 0")
+    if not 0 < rate < 1: raise SettingsError(f"--false-positive-rate {rate}. Accepted: between 0 and 1")
+
+# %% ../../nbs/learn/25_training.ipynb #30510e96
 def plan_training(
     settings:dict, # The arguments of `deepfake_train` by name
 )->tuple: # Sources of real faces to forge from, of labelled faces, to choose by; a `Recipe`; sentences to say. Raises `SettingsError`
@@ -46,13 +55,7 @@ def plan_training(
     if not (1 <= o.margin <= 2 and 0 <= o.severity <= 1):
         raise SettingsError(f"--margin {o.margin} --severity {o.severity}. "
                             "Accepted: a margin from 1 to 2, a severity from 0 to 1")
-    if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0
-            and settings.get("ranking", 0.) >= 0):
-        raise SettingsError(f"--labelled-share {o.labelled_share} --labelled-weight {o.labelled_weight} "
-                            f"--average {o.average} --freeze {o.freeze} --ranking {settings.get('ranking', 0.)}. Accepted: a share between 0 and 1, "
-                            "a weight above 0, an average from 0 to below 1, whole stages and a ranking from 0")
-    if not 0 < (rate := settings.get("false_positive_rate", .05)) < 1:
-        raise SettingsError(f"--false-positive-rate {rate}. Accepted: between 0 and 1")
+    _check_mixture(settings, o)
     own, told, chosen = ([p for p in text.split(",") if p] for text in (o.real_faces, o.labelled, o.validate_on))
     own, told = (own + [*o.data], told) if o.from_real_only else (own, told + [*o.data])
     if not (own or told): raise SettingsError("nothing to train on. Accepted: data, --real-faces or --labelled")
