@@ -15,9 +15,9 @@ from typing import Iterator
 # %% auto #0
 __all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'parse_label', 'explain_reasons', 'clean_text',
            'DeepfakeError', 'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'WriteError', 'FrameScore',
-           'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict', 'confidence_sentence',
-           'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write', 'cache_folder', 'available_cores',
-           'available_memory']
+           'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict', 'percent',
+           'confidence_sentence', 'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write', 'cache_folder',
+           'available_cores', 'available_memory']
 
 # %% ../nbs/00_core.ipynb #2b302fa8
 REAL, FAKE = 0, 1
@@ -215,6 +215,12 @@ def prediction_from_dict(
                                  segments=[Segment(**o) for o in d.get("segments", [])]))
 
 # %% ../nbs/00_core.ipynb #5a62faa2
+def percent(
+    probability:float, # In [0, 1]
+)->str: # For instance '93%', 'under 1%', 'over 99%': never certain
+    "A probability for people."
+    return "under 1%" if probability < .01 else "over 99%" if probability > .99 else f"{probability:.0%}"
+
 def confidence_sentence(
     prediction:Prediction, # Any prediction
 )->str: # For instance 'FAKE (probability of a forgery 93%, threshold 70%)'
@@ -223,18 +229,17 @@ def confidence_sentence(
         return f"{prediction.decision}: " + " ".join(REASONS[o] for o in prediction.reasons)
     seen, of = (prediction.looked_at.get(o, 0) for o in ("frames", "frames_in_file"))
     part = f", in the {seen:,} of its {of:,} frames that were looked at" if prediction.decision == "REAL" and seen < of else ""
-    line = f"{prediction.decision} (probability of a forgery {prediction.probability:.0%}, called FAKE from {prediction.threshold:.0%} on){part}"
+    line = f"{prediction.decision} (probability of a forgery {percent(prediction.probability)}, called FAKE from {prediction.threshold:.0%} on){part}"
     return line + (": " + " ".join(REASONS[o] for o in prediction.reasons) if prediction.reasons else "")
 
 def _prediction_html(prediction:Prediction)->str:
     colour = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")[prediction.decision]
-    rows = "".join(f"<tr><td>{f.person}</td><td>{f.decision}</td><td>{'-' if f.probability is None else f'{f.probability:.1%}'}</td>"
+    rows = "".join(f"<tr><td>{f.person}</td><td>{f.decision}</td><td>{'-' if f.probability is None else percent(f.probability)}</td>"
                    f"<td>{len(f.timeline)}</td><td>{', '.join(f.reasons)}</td></tr>" for f in prediction.faces)
     table = f"<table><tr><th>person</th><th>decision</th><th>P(fake)</th><th>frames</th><th>reasons</th></tr>{rows}</table>" if rows else ""
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)
-    return (f"<b>{html.escape(prediction.path)}</b><br><b "
-            f"style='color:{colour}'>{html.escape(confidence_sentence(prediction))}</b>"
-            f"{table}<ul>{notes}</ul>")
+    verdict = f"<b style='color:{colour}'>{html.escape(confidence_sentence(prediction))}</b>"
+    return f"<b>{html.escape(prediction.path)}</b><br>{verdict}{table}<ul>{notes}</ul>"
 
 def to_dict(self:Prediction)->dict: return prediction_to_dict(self)
 def to_json(self:Prediction, indent:int|None=2)->str:

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 import deepfake_nb
-from .core import DeepfakeError, Unreadable, atomic_write, available_cores, available_memory, cache_folder, clean_text
+from .core import DeepfakeError, Unreadable, atomic_write, available_cores, available_memory, cache_folder, clean_text, percent
 from .extras import how_to_install, module_of
 
 # %% auto #0
@@ -232,7 +232,7 @@ def _judging(weights:str|None)->Finding:
                  film=results[1].to_dict()["decision"])
     if unread := [o for o in results if isinstance(o, Unreadable)]:
         return Finding("judging", BROKEN, unread[0].error, facts)
-    said = [f"{what}: {o.decision}" + ("" if o.probability is None else f" ({o.probability:.0%})")
+    said = [f"{what}: {o.decision}" + ("" if o.probability is None else f" ({percent(o.probability)})")
             for what, o in zip(("a forged portrait", "a film of it"), results)]
     return Finding("judging", OK, f"{', '.join(said)}.", facts)
 

@@ -14,7 +14,7 @@ import cv2, numpy as np, torch
 from fastcore.basics import patch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
-from ..core import REASONS, DeepfakeError, FaceVerdict, FileError, Prediction, atomic_write
+from ..core import REASONS, DeepfakeError, FaceVerdict, FileError, Prediction, atomic_write, percent
 from ..see.faces import crop_square
 from ..see.regions import hottest_place, region_shares
 from ..model.scorer import Scorer
@@ -257,7 +257,7 @@ COLOURS = dict(REAL=(26, 127, 55), FAKE=(180, 35, 24), INCONCLUSIVE=(107, 89, 0)
 
 def _label(face:FaceVerdict)->str:
     reasons = ", ".join(o.replace("_", " ").lower() for o in face.reasons)
-    what = reasons if face.probability is None else f"{face.probability:.0%}"
+    what = reasons if face.probability is None else percent(face.probability)
     return f"{face.person + 1}: {face.decision} {what}"
 
 def draw_box(
@@ -337,7 +337,7 @@ def strip(self:Explanation,
         picture, frame = person.clip.key_frames[i], person.face.timeline[i]
         hot = overlay(picture, paste_heat(heat, (x, y, width), picture.shape[:2]))
         tile = _around(hot, (x, y, width * context), side)
-        text = f"{person.face.person + 1} at {frame.time:.2f} s: {frame.probability:.0%}"
+        text = f"{person.face.person + 1} at {frame.time:.2f} s: {percent(frame.probability)}"
         tiles.append(draw_box(tile, (0, 0, side - 1, side - 1), text, COLOURS[person.face.decision],
                               max(9, side // 16)))
     return np.concatenate(tiles, 1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 import cv2, numpy as np
-from ..core import DeepfakeError
+from ..core import DeepfakeError, percent
 from ..see.faces import _shrink
 from ..see.encode import FilmWriter
 from ..judge.explain import COLOURS
@@ -35,7 +35,7 @@ def verdict_text(
     person:LiveVerdict, # Any
 )->str: # For instance 'person 1: FAKE 93%'
     "A live verdict in a few plain letters."
-    number = "" if person.probability is None else f" {person.probability:.0%}"
+    number = "" if person.probability is None else f" {percent(person.probability)}"
     reason = f" ({person.reasons[0].replace('_', ' ').lower()})" if person.reasons else ""
     return f"person {person.person}: {person.decision}{number}{reason}"
 

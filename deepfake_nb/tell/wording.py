@@ -8,13 +8,13 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/tell/wording.html.md"""
 from __future__ import annotations
 import re
 from pathlib import Path
-from ..core import INCONCLUSIVE, FaceVerdict, Prediction
+from ..core import INCONCLUSIVE, FaceVerdict, Prediction, percent
 from ..judge.verdict import WEAK, coverage_sentences, missed_words, power_of, segment_sentences
 
 # %% auto #0
-__all__ = ['HEADLINES', 'ONLY_PART', 'CAUTION', 'shown', 'shown_name', 'percent', 'decisive_face', 'kind_sentence',
-           'place_sentence', 'pointing_sentence', 'hint_sentences', 'headline', 'why_sentences', 'verdict_sentences',
-           'bold_leads', 'error_sentence', 'tests_of', 'power_rows', 'miss_sentence', 'trust_sentences']
+__all__ = ['HEADLINES', 'ONLY_PART', 'CAUTION', 'shown', 'shown_name', 'decisive_face', 'kind_sentence', 'place_sentence',
+           'pointing_sentence', 'hint_sentences', 'headline', 'why_sentences', 'verdict_sentences', 'bold_leads',
+           'error_sentence', 'tests_of', 'power_rows', 'miss_sentence', 'trust_sentences']
 
 # %% ../../nbs/tell/05_wording.ipynb #d4c5b721
 def shown(
@@ -35,12 +35,6 @@ def shown_name(
 HEADLINES = dict(REAL="The tool found no trace of a forgery in the faces it looked at.",
                  FAKE="The tool judges that a face in this file is forged.",
                  INCONCLUSIVE="The tool cannot tell whether this file is real or forged.")
-
-def percent(
-    probability:float, # In [0, 1]
-)->str: # For instance '93%', 'under 1%', 'over 99%'
-    "A probability for people."
-    return "under 1%" if probability < .01 else "over 99%" if probability > .99 else f"{probability:.0%}"
 
 def decisive_face(
     prediction:Prediction, # Any
