@@ -68,6 +68,11 @@ class TrainingScorer(nn.Module):
 def _mean(values:Tensor, share:Tensor)->Tensor: # of the values that count, (B,) each; 0 where none does
     return (values*share).sum()/share.sum().clamp(min=1)
 
+def _of_all(values:Tensor)->Tensor: # (B,) each: of all processes, while they learn
+    if world()[1] < 2 or not torch.is_grad_enabled(): return values
+    from torch.distributed.nn.functional import all_gather
+    return torch.cat(all_gather(values))
+
 @dataclass
 class ForgeryLoss:
     "Cross-entropy of the clips, in which labelled ones count apart, and of the masks, as far as they are known."
@@ -92,9 +97,10 @@ class ForgeryLoss:
         return loss + self.mask_weight*_mean(cells.flatten(1).mean(1), known)
 
     def rank(self, logits:Tensor, label:Tensor)->Tensor: # of each forgery over each of the hardest real clips
-        real = logits.masked_fill(label > 0, -1e4) # where there are fewer, no loss comes of it
+        real = _of_all(logits.masked_fill(label > 0, -1e4)) # where there are fewer, no loss comes of it
         top = real.topk(max(1, int(self.hardest*len(real)))).values
-        return _mean(F.softplus(top - logits[:, None]).mean(1), label)
+        each, everybody = F.softplus(top - logits[:, None]).mean(1), _of_all(label)
+        return (each*label).sum()/everybody.sum().clamp(min=1)*(len(everybody)/len(label))
 
 # %% ../../nbs/learn/15_learner.ipynb #bcbc1738
 def _auc(labels:np.ndarray, scores:np.ndarray)->float: # nan where one class is missing
