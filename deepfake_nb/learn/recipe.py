@@ -103,8 +103,8 @@ def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path):
     masks = dict(mask_weight=0.) if self.tune != "all" else {} # transformers have no such map
     made = face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs,
                         margin=self.margin, frozen_statistics=self.from_real_only and self.begun, freeze=self.freeze,
-                            decay=self.average, labelled_weight=self.labelled_weight, ranking=self.ranking, pretrained=self.pretrained,
-                        arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std),
+                        decay=self.average, labelled_weight=self.labelled_weight, ranking=self.ranking,
+                        pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std),
                         patience=self.patience, log=log, cbs=cbs, **masks)
     return tuned_learner(made, self.tune, self.uniformity, self.pretrained)
 

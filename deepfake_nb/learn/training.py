@@ -30,7 +30,7 @@ def _side(tune:str, arch:str)->int: # of the crops, where nobody says it
 
 def _check_mixture(settings, o)->None: # raises `SettingsError`
     ranking, rate = settings.get("ranking", 0.), settings.get("false_positive_rate", .05)
-    if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and o.freeze >= 0 <= ranking):
+    if not (0 < o.labelled_share < 1 and o.labelled_weight > 0 and 0 <= o.average < 1 and min(o.freeze, ranking) >= 0):
         raise SettingsError(f"--labelled-share {o.labelled_share} --labelled-weight {o.labelled_weight} "
                             f"--average {o.average} --freeze {o.freeze} --ranking {ranking}. Accepted: a share between "
                             "0 and 1, a weight above 0, an average from 0 to below 1, whole stages and a ranking from 0")
