@@ -216,10 +216,10 @@ def prediction_from_dict(
 
 # %% ../nbs/00_core.ipynb #5a62faa2
 def percent(
-    probability:float, # In [0, 1]
-)->str: # For instance '93%', 'under 1%', 'over 99%': never certain
+    probability:float|None, # In [0, 1]; None: nobody was judged
+)->str: # For instance '93%', 'under 1%', 'over 99%': never certain; '-' for None
     "A probability for people."
-    return "under 1%" if probability < .01 else "over 99%" if probability > .99 else f"{probability:.0%}"
+    return "-" if (p := probability) is None else "under 1%" if p < .01 else "over 99%" if p > .99 else f"{p:.0%}"
 
 def confidence_sentence(
     prediction:Prediction, # Any prediction
@@ -234,7 +234,7 @@ def confidence_sentence(
 
 def _prediction_html(prediction:Prediction)->str:
     colour = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")[prediction.decision]
-    rows = "".join(f"<tr><td>{f.person}</td><td>{f.decision}</td><td>{'-' if f.probability is None else percent(f.probability)}</td>"
+    rows = "".join(f"<tr><td>{f.person}</td><td>{f.decision}</td><td>{percent(f.probability)}</td>"
                    f"<td>{len(f.timeline)}</td><td>{', '.join(f.reasons)}</td></tr>" for f in prediction.faces)
     table = f"<table><tr><th>person</th><th>decision</th><th>P(fake)</th><th>frames</th><th>reasons</th></tr>{rows}</table>" if rows else ""
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/verdict.html.md"""
 
 # %% ../../nbs/judge/10_verdict.ipynb #c0d61307
 from __future__ import annotations
-from ..core import INCONCLUSIVE, REASONS, FaceVerdict, Segment
+from ..core import INCONCLUSIVE, REASONS, FaceVerdict, Segment, percent
 
 # %% auto #0
 __all__ = ['UNSEEN', 'film_record', 'people_record', 'WEAK', 'judge', 'frames_looked_at', 'people_looked_at',
@@ -95,9 +95,8 @@ def segment_sentences(
 )->list[str]: # Plain text, one for each
     "Where to look."
     who = lambda o: f"person {o.person + 1}" if people > 1 else "the face"
-    rated = lambda p: "over 99%" if p > .99 else f"{p:.0%}"
     return [f"Between {o.start:.1f} and {o.end:.1f} seconds {who(o)} stands out: these {o.frames} frames together are "
-            f"rated {rated(o.probability)}." for o in segments]
+            f"rated {percent(o.probability)}." for o in segments]
 
 # %% ../../nbs/judge/10_verdict.ipynb #cb9645d6
 WEAK = .5 # share of forgeries found below which REAL is worded with what is missed

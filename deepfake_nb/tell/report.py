@@ -159,8 +159,7 @@ def timelines(self:Report)->Html:
 def people(self:Report)->Html:
     "A table of all people."
     why = lambda o: f": {' '.join(REASONS[code] for code in o.reasons)}" if o.reasons else ""
-    rated = lambda o: "-" if o.probability is None else percent(o.probability)
-    rows = [[f"{o.person + 1}", o.decision + why(o), rated(o), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} px"]
+    rows = [[f"{o.person + 1}", o.decision + why(o), percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} px"]
             for o in self.prediction.faces]
     head = _lines(["Person", "Verdict", "Estimate", "Frames", "Face"], "th")
     return Html(f"<table class=\"people\"><tr>{head}</tr>{_rows(rows)}</table>")
