@@ -73,7 +73,6 @@ def _prepare(stream, limits:Limits, threads:int): # the decoder of a stream, wit
     context = stream.codec_context
     context.thread_type, context.thread_count = "AUTO", threads
     context.options = dict(max_pixels=str(limits.max_video_pixels))
-    context.flags |= 1 << 7 # AV_CODEC_FLAG_COPY_OPAQUE: a frame knows its packet
     return context
 
 def _tracks(container, limits:Limits)->dict[int, _Track]:
@@ -272,7 +271,7 @@ def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
                 packet = next(source, None)
                 ended = False # does a piece end here, after which others are left out?
                 if packet is not None:
-                    packet.opaque = number
+                    packet.pts = number # what its frame is known by: a number, which no thread of FFmpeg asks Python for
                     if told and wanted is not None and number < len(track.places):
                         piece = int(np.searchsorted(edges, number))
                         if context.name in _restarting and edges[piece] == number:
@@ -284,9 +283,9 @@ def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
                 frames = _decode(context, None) if ended else [] if left_out and packet is not None else _decode(context, packet)
                 if ended: context.flush_buffers()
             for frame in frames:
-                known = track.places is not None and frame.opaque is not None and frame.opaque < len(track.places)
+                known = track.places is not None and frame.pts is not None and 0 <= frame.pts < len(track.places)
                 if told is None: told = known and not frame.interlaced_frame
-                yield int(track.places[frame.opaque]) if known else shown, frame
+                yield int(track.places[frame.pts]) if known else shown, frame
                 shown += 1
             if packet is None: return
 
