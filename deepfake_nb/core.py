@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Iterator
 
 # %% auto #0
-__all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'parse_label', 'explain_reasons', 'clean_text',
-           'DeepfakeError', 'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'WriteError', 'FrameScore',
-           'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict', 'percent',
-           'confidence_sentence', 'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write', 'cache_folder',
-           'available_cores', 'available_memory']
+__all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'SPOILING', 'parse_label', 'explain_reasons',
+           'clean_text', 'DeepfakeError', 'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'WriteError',
+           'FrameScore', 'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict',
+           'percent', 'confidence_sentence', 'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write',
+           'cache_folder', 'available_cores', 'available_memory']
 
 # %% ../nbs/00_core.ipynb #2b302fa8
 REAL, FAKE = 0, 1
@@ -56,8 +56,11 @@ REASONS = dict(
     PEOPLE_NOT_JUDGED="Not everybody who was found could be judged (too many people, too small or hidden faces, or "
                       "seen too briefly), so nothing is said of the rest.",
     STREAM_NOT_JUDGED="The file holds a further picture track, which was not looked at.",
+    PICTURE_DAMAGED="The picture is damaged: parts of what its decoder made of it were never in front of a camera.",
     UNFAMILIAR="The face looks unlike the faces this model was trained on, so its score cannot be relied upon.",
 )
+
+SPOILING = ("PICTURE_DAMAGED",) # reasons of a whole file with which not even FAKE may be said of it
 
 def explain_reasons(
     codes:list[str], # Codes from `REASONS`

@@ -254,7 +254,8 @@ def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Se
 
 def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list[str]:
     notes = list(media.notes) + ([self.face_detector.note] if self.face_detector.note else [])
-    notes += sorted({o["text"] for o in dropped} - set(REASONS.values())) + coverage_sentences(looked_at)
+    notes += sorted({o["text"] for o in dropped} - set(REASONS.values()))
+    notes += [o for o in coverage_sentences(looked_at) if o not in notes]
     if looked_at["people_judged"] > 1:
         notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious "
                      "credible one.")
@@ -321,7 +322,8 @@ def predict_media(self:Detector,
     looked_at = _looked_at(media, faces)
     even = {o.person: _even(self, o, again) for o in clips}
     segments = segments_of(faces, rule, self.threshold, even) if media.kind == "video" else []
-    decision, probability, reasons = judge(faces, self.threshold, looked_at["streams_in_file"] - looked_at["streams"])
+    unseen_streams = looked_at["streams_in_file"] - looked_at["streams"]
+    decision, probability, reasons = judge(faces, self.threshold, unseen_streams, media.contents.reasons())
     notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt)
     notes += _more_notes(self, decision, reasons, segments, len(faces))
     seen = {k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")}

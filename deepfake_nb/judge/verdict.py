@@ -6,7 +6,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/verdict.html.md"""
 
 # %% ../../nbs/judge/10_verdict.ipynb #c0d61307
 from __future__ import annotations
-from ..core import INCONCLUSIVE, REASONS, FaceVerdict, Segment, percent
+from collections.abc import Collection
+from ..core import INCONCLUSIVE, REASONS, SPOILING, FaceVerdict, Segment, percent
+from ..see.contents import NOT_LOOKED_AT
 
 # %% auto #0
 __all__ = ['UNSEEN', 'film_record', 'people_record', 'WEAK', 'judge', 'frames_looked_at', 'people_looked_at',
@@ -20,19 +22,22 @@ def judge(
     faces:list[FaceVerdict], # One per person, the main person first
     threshold:float, # Probability in [0, 1] from which on a person is called FAKE
     unseen_streams:int=0, # Picture tracks of the file that were not looked at
+    contents:Collection[str]=(), # Codes of `core.REASONS` by what else is in the file, as `Contents.reasons` gives them
 )->tuple[str, float|None, list[str]]: # Decision, probability of the person it rests on, reason codes if it is INCONCLUSIVE
     "The verdict on a file from the verdicts on its people."
-    if not faces: return INCONCLUSIVE, None, ["NO_FACE"] + ["STREAM_NOT_JUDGED"] * (unseen_streams > 0)
+    codes = {*contents, *["STREAM_NOT_JUDGED"]*(unseen_streams > 0)}
+    in_order = lambda codes: [o for o in REASONS if o in codes]
+    if not faces: return INCONCLUSIVE, None, in_order({"NO_FACE", *codes})
     suspicion = lambda face: -1. if face.probability is None else face.probability
     most_suspicious = max((o for o in faces if o.credible), key=suspicion, default=None)
-    if most_suspicious and most_suspicious.probability >= threshold: return "FAKE", most_suspicious.probability, []
+    if most_suspicious and most_suspicious.probability >= threshold and not codes & set(SPOILING):
+        return "FAKE", most_suspicious.probability, []
     undecided = [o for o in faces if not o.credible and (o is faces[0] or o.probability is not None)]
-    codes = {code for o in undecided for code in o.reasons}
+    codes.update(code for o in undecided for code in o.reasons)
     if any(o.probability is None for o in faces[1:]): codes.add("PEOPLE_NOT_JUDGED")
-    if unseen_streams: codes.add("STREAM_NOT_JUDGED")
     if not codes: return "REAL", most_suspicious.probability, []
     probability = max(undecided or [most_suspicious], key=suspicion).probability
-    return INCONCLUSIVE, probability, [o for o in REASONS if o in codes]
+    return INCONCLUSIVE, probability, in_order(codes)
 
 # %% ../../nbs/judge/10_verdict.ipynb #ab075a3c
 def frames_looked_at(
@@ -67,7 +72,7 @@ def _seconds(value:float)->str: # for people
 
 def coverage_sentences(
     looked_at:dict, # As above; an empty one says nothing
-)->list[str]: # Plain text, at most one each for frames, picture tracks and people; empty where everything was looked at
+)->list[str]: # Plain text: of frames, tracks, people, and what else is in the file; empty where all was looked at
     "What was not looked at, and what can be missed for it."
     o, lines = {name: 0 for name in (*film_record, *people_record)} | looked_at, []
     if o["frames"] < o["frames_in_file"]:
@@ -81,7 +86,7 @@ def coverage_sentences(
         why = [f"{o[name]} {words}" for name, words in _why_words.items() if o[name]]
         many = "1 person was" if o["people"] == 1 else f"{o['people']} people were"
         lines.append(f"{many} found and {o['people_judged']} of them judged; not judged: {', '.join(why)}.")
-    return lines
+    return lines + [found["text"] for found in looked_at.get("contents", ()) if found["code"] in NOT_LOOKED_AT]
 
 film_record = ("frames", "frames_in_file", "seconds", "seconds_in_file", "longest_gap", "streams", "streams_in_file")
 people_record = ("people", "people_judged", *_why_not)

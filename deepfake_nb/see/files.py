@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic
 import av, cv2, numpy as np
 from ..core import MediaError
+from .contents import Contents
 
 # %% auto #0
 __all__ = ['FILM_FORMATS', 'IMAGE_FORMATS', 'ACCEPTED', 'Limits', 'Media', 'open_container', 'film_streams', 'sniff_format',
@@ -50,6 +51,23 @@ class Media:
     # positions of those that a second look added; the others are evenly spaced
     again: list[int] = field(default_factory=list)
     looked_at: dict = field(default_factory=dict) # how much of the file these frames are, as `_set_looked_at` puts it
+    contents: Contents = field(default_factory=Contents) # what else is in the file
+
+    def find(self,
+        code:str, # One of `contents.KINDS`
+        text:str, # One sentence for people
+        reason:str="", # The code of `core.REASONS` that it gives to the verdict; '': it is only a note
+    ):
+        "Write down what else is in the file; its sentence is a note too."
+        self.take(Contents([self.contents.add(code, text, reason)]))
+
+    def take(self,
+        contents:Contents, # What a reader found
+    ):
+        "Add what a reader found, and its sentences to the notes."
+        for o in contents:
+            self.contents.add(o.code, o.text, o.reason)
+            if o.text not in self.notes: self.notes.append(o.text)
 
     def summary(self)->dict: # Plain values for the JSON of a prediction
         "The facts without the frames."
@@ -63,7 +81,7 @@ class Media:
         return f"<b>{html.escape(self.path)}</b> ({self.kind})<table>{rows}</table><ul>{notes}</ul>"
 
 # %% ../../nbs/see/10_files.ipynb #95ac8dca
-# sets `looked_at` from times, frame_count and duration
+# sets `looked_at` from times, frame_count, duration and contents
 def _set_looked_at(media:Media, streams:int=1, streams_in_file:int=1):
     times, last = media.times, max([media.duration, *media.times])
     edges = [0., *times, last]
@@ -71,7 +89,7 @@ def _set_looked_at(media:Media, streams:int=1, streams_in_file:int=1):
     media.looked_at = dict(frames=len(times), frames_in_file=max(media.frame_count, len(times)),
                            seconds=round(times[-1] - times[0], 3) if times else 0.,
                            seconds_in_file=round(last, 3), longest_gap=round(gap, 3), streams=streams,
-                           streams_in_file=streams_in_file)
+                           streams_in_file=streams_in_file, contents=media.contents.to_list())
 
 # %% ../../nbs/see/10_files.ipynb #72f6458c
 _magic = [(0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG\r\n\x1a\n", "PNG"), (0, b"GIF87a", "GIF"), (0, b"GIF89a", "GIF"),
