@@ -6,13 +6,14 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/cli.html.md"""
 
 # %% ../nbs/94_cli.ipynb #9de2eec1
 from __future__ import annotations
-import functools, json, sys
+import functools, json, shlex, sys
 from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
-from .shell import (UsageError, call_parse, check_usage, command, evaluation_source, make_detector,
-                              print_json, result_folder, say, write_report, write_result, weights_files)
+from .shell import (UsageError, call_parse, check_file_out, check_usage, check_writable, command,
+                               evaluation_source, make_detector, print_json, result_folder, say, write_report,
+                               write_result, weights_files)
 
 # %% auto #0
 __all__ = ['deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
@@ -38,36 +39,50 @@ def _beside(result:Prediction, what:str, work):
         why = str(e).rstrip(".") if isinstance(e, (DeepfakeError, OSError)) else f"{type(e).__name__}: {e}"
         result.notes.append(clean_text(f"{what} ({why})."))
 
-# one file's JSON, and whether its folder was written
-def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->tuple[dict, bool]:
-    if isinstance(result, Unreadable) or not out: return result.to_dict(), True
+def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, report)->tuple[dict, list[str], bool]:
+    "One file's JSON, what people should be told beside it, and whether its folder was written."
+    if isinstance(result, Unreadable) or not out: return result.to_dict(), [], True
     from deepfake_nb.judge.explain import explain
-    explanation = _beside(result, "The heatmap could not be drawn", lambda: explain(detector, result)) if heatmap else None
+    explanation, lines = None, None
+    if heatmap: explanation = _beside(result, "The heatmap could not be drawn", lambda: explain(detector, result))
     written = explanation and _beside(result, "The heatmap could not be written",
                                       lambda: write_result(result, explanation, out))
     written = written or _beside(result, "The result could not be written", lambda: write_result(result, None, out))
-    reported = not report or written and _beside(result, "The report could not be made", lambda: report(result,
-        explanation, Path(out)/result_folder(result.path)) or True)
-    return result.to_dict(), bool(written and reported)
+    if report and written:
+        folder = Path(out)/result_folder(result.path)
+        lines = _beside(result, "The report could not be made", lambda: report(result, explanation, folder) or [])
+    return result.to_dict(), lines or [], bool(written and (not report or lines is not None))
+
+def _scan_instead(result:Unreadable)->Unreadable:
+    "A folder is no file: says which command takes it."
+    if not Path(result.path).is_dir(): return result
+    return Unreadable(result.path, f"{result.error} All files of a folder are judged by: deepfake-scan "
+                                   f"{clean_text(shlex.quote(result.path))}")
+
+def _lines_of(result:Prediction|Unreadable, place:str, notes:list[str], told:set, beside:list[str])->list[str]:
+    "All that people read about one file, together: the verdict, its notes, where its report lies."
+    own = [f"  {o}" for o in [*(o for o in notes if o not in told), *beside]]
+    return [clean_text(o) for o in [f"{place} {result}", *own]]
 
 def judge_files(
     detector, # A `Detector`
     paths:list, # Images and videos
     out:str|None=None, # Folder for the results
     heatmap:bool=True, # Draw heatmaps? Only with `out`
-    report=None, # Called with prediction, explanation and folder, for instance `write_report`. Only with `out`
+    # Called with prediction, explanation and folder, for instance `write_report`; gives sentences. Only with `out`
+    report=None,
 )->int: # How many files could not be read, or their results not be written
     "Judge files: JSON to standard output, the rest to standard error."
-    failed, told = [], set()
+    failed, told, of_all = [], set(), set(detector.standing_notes())
     def items():
         bar = len(paths) > 1 and sys.stderr.isatty() # in a log file the lines are the progress
         for i, result in enumerate(detector.predict_each(paths, progress=bar)):
-            item, written = _result(detector, result, out, heatmap, report)
+            if isinstance(result, Unreadable): result = _scan_instead(result)
+            item, beside, written = _result(detector, result, out, heatmap, report)
             if isinstance(result, Unreadable) or not written: failed.append(result)
-            for line in (f"[{i + 1}/{len(paths)}] {result}",
-                         *(f"  {o}" for o in item.get("notes", []) if o not in told)):
-                say(clean_text(line))
-            told.update(item.get("notes", []))
+            notes = item.get("notes", [])
+            for line in _lines_of(result, f"[{i + 1}/{len(paths)}]", notes, told, beside): say(line)
+            told.update(of_all.intersection(notes))
             yield item
     print_json(items(), several=len(paths) > 1)
     return len(failed)
@@ -136,9 +151,11 @@ def deepfake_report(
         raise UsageError("no prediction given. Accepted: one or more prediction.json, or --verify report.json --input FILE")
     if len(predictions) > 1 and (input or out):
         raise UsageError("--input and --out are for one prediction. Accepted: one at a time, or without them")
+    for path in predictions: check_writable(out or Path(path).parent)
     for path in predictions:
-        write_report(load_prediction(path), None, out or Path(path).parent, weights, file=input, pdf=pdf,
-                     template=template)
+        lines = write_report(load_prediction(path), None, out or Path(path).parent, weights, file=input, pdf=pdf,
+                             template=template)
+        for line in lines: say(line)
 
 # %% ../nbs/94_cli.ipynb #f9fe9e42
 @call_parse
@@ -163,6 +180,7 @@ def deepfake_extract(
     from deepfake_nb.data.extract import ExtractSettings, extract
     try: ExtractSettings(size, margin, frames, format=format)
     except ValueError as e: raise UsageError(str(e)) from e
+    check_writable(out, "OUT")
     manifest = read_manifest(src, dataset, fake_is)
     for line in manifest.attrs.get("notes", ()): say(line)
     for line in extract(manifest, out, size, margin, frames, workers, face_detector, format,
@@ -173,6 +191,7 @@ def deepfake_extract(
 # %% ../nbs/94_cli.ipynb #5d1c0a77
 def _train(settings:dict): # as asked for; prints the path of the weights
     from deepfake_nb.learn.bound import SettingsError, train_as_told
+    check_file_out(settings["out"])
     try: print(train_as_told(settings, say))
     except SettingsError as e: raise UsageError(str(e)) from e
 
@@ -339,7 +358,7 @@ def deepfake_scan(
     restart:bool=False, # Delete the rows of an earlier scan in the folder
 )->int: # Exit code
     "Judge any number of files. Prints a summary; exit code 0: every file has its row, 1: the scan could not begin or go on, 2: wrong usage, 130: stopped by Ctrl-C."
-    check_usage(sources, False, threshold, frames, out)
+    check_usage(sources, False, threshold, frames, out, "folders, files, or lists of files")
     if (1 if workers is None else workers) < 1 or seconds <= 0 or part_size < 1 or gpus < 0:
         raise UsageError("accepted: --workers and --part-size from 1, --seconds above 0, --gpus from 0")
     if engine not in (None, "processes", "ray") or (engine == "processes" and address):
@@ -380,6 +399,8 @@ def deepfake_stream(
     from deepfake_nb.serve.stream import Stream, StreamSettings
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
+    for option, file in {"--json": json, "--save": save}.items():
+        if file: check_file_out(file, option)
     try:
         parts = Capture(source, fast, timeout, give_up=give_up), StreamSettings(rate=rate, half_life=half_life, dwell=dwell), VideoRecorder(save, rate) if save else None
     except (SourceError, ValueError) as e: raise UsageError(str(e)) from e

@@ -9,15 +9,19 @@ from __future__ import annotations
 import contextlib, functools, hashlib, inspect, io, json, os, re, runpy, sys, tempfile, traceback
 from collections.abc import Iterable
 from contextvars import ContextVar
-from importlib.metadata import PackageNotFoundError, metadata
+from difflib import get_close_matches
+from importlib.metadata import PackageNotFoundError, entry_points, metadata
 from pathlib import Path
-from fastcore.script import parse_cli
+import deepfake_nb
+from fastcore.script import anno_parser
 from .core import DeepfakeError, Prediction, atomic_write, available_cores, cache_folder, clean_text
 from .extras import MissingExtra, how_to_install
+from .memory import memory_sentence
 
 # %% auto #0
 __all__ = ['UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'result_folder', 'write_result', 'print_json',
-           'say', 'write_report', 'check_usage', 'evaluation_source', 'weights_files', 'make_detector']
+           'say', 'write_report', 'check_writable', 'check_file_out', 'check_usage', 'evaluation_source',
+           'weights_files', 'make_detector']
 
 # %% ../nbs/92_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -41,13 +45,12 @@ def error_sentence(
     if isinstance(e, KeyboardInterrupt): return 130, "interrupted"
     if isinstance(e, (UsageError, MissingExtra)): return 2, str(e)
     if isinstance(e, DeepfakeError): return 1, str(e)
+    if sentence := memory_sentence(e): return 1, sentence
     if isinstance(e, ModuleNotFoundError) and e.name and how_to_install(e.name):
         return 2, str(MissingExtra([e.name], task))
     if isinstance(e, OSError) and e.strerror:
         return 1, f"{e.filename or 'standard output, or a file without a name'}: {e.strerror}."
     if isinstance(e, OSError): return 1, str(e)
-    if isinstance(e, MemoryError):
-        return 1, "not enough memory. Accepted: fewer frames, smaller batches, or a machine with more"
     return 1, _unforeseen(e)
 
 # %% ../nbs/92_shell.ipynb #f6a76324
@@ -87,6 +90,27 @@ def _dash_hint(arguments:list[str])->str: # for files that look like options, ''
     files = [o for o in arguments if o.startswith("-") and o != "-" and os.path.lexists(o)]
     return f"A file whose name begins with a dash goes behind two of them: -- {clean_text(files[0])}" if files else ""
 
+def _wrong_usage(parser, message:str)->None:
+    "Ends with exit code 2 and one sentence."
+    unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+    near = get_close_matches(unknown[1], re.findall(r"--[a-z][\w-]*", parser.format_usage()), 1) if unknown else []
+    accepted = f"{near[0]}, or what" if near else "what"
+    hint = _dash_hint(sys.argv[1:])
+    parser.exit(2, clean_text(f"{parser.prog}: error: {message}. Accepted: {accepted} {parser.prog} --help lists."
+                              f"{' ' if hint else ''}{hint}") + "\n")
+
+def _arguments(function)->tuple[list, dict]:
+    "What the shell gave, by position and by name."
+    parser = anno_parser(function)
+    parser.add_argument("--version", action="version", version=f"%(prog)s (deepfake_nb) {deepfake_nb.__version__}",
+                        help="Print the version and end")
+    parser.error = functools.partial(_wrong_usage, parser)
+    given, names, args = vars(parser.parse_args()), list(inspect.signature(function).parameters.items()), []
+    several = next((i for i, (_, o) in enumerate(names) if o.kind is o.VAR_POSITIONAL), None)
+    if several is not None: # what stands before `*paths` is given by position too
+        args = [given.pop(k) for k, _ in names[:several]] + list(given.pop(names[several][0]))
+    return args, {k: v for k, v in given.items() if k in dict(names)}
+
 def _ensure_home()->None: # libraries look for a home in many places, and some fail where there is none
     try: Path.home()
     except RuntimeError: os.environ["HOME"] = str(cache_folder())
@@ -96,10 +120,7 @@ def _run_from_shell(function)->int: # reads the arguments; argparse ends with ex
     _share_cores()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
-    try: args, kwargs, _ = parse_cli(function)
-    except SystemExit as e:
-        if e.code and (hint := _dash_hint(sys.argv[1:])): print(hint, file=sys.stderr)
-        raise
+    args, kwargs = _arguments(function)
     token = _from_shell.set(True)
     try: return function(*args, **kwargs)
     finally: _from_shell.reset(token)
@@ -125,12 +146,19 @@ def command(
     return run
 
 # %% ../nbs/92_shell.ipynb #99ca1b03
+def _entry_point(command:str)->str:
+    "The module that an installed command calls; raises `UsageError`."
+    found = [o for o in entry_points(group="console_scripts", name=command) if o.module.startswith("deepfake_nb")]
+    if not found: raise UsageError(f"{command} is not installed. Accepted: a command of this library, after pip install")
+    return found[0].module
+
 def run_command(
     name:str, # Of the function in this module, for instance 'deepfake_predict'
     *arguments:str, # As on the command line
-    module:str="deepfake_nb.cli", # Where the function lives
-)->tuple[int, str, str]: # Exit code, standard output, standard error
+    module:str|None=None, # Where the function lives; None: where the installed command of that name leads
+)->tuple[int, str, str]: # Exit code, standard output, standard error; raises `UsageError` where it is not installed
     "Call a command as the shell does, in this process."
+    module = module or _entry_point(name.replace("_", "-"))
     out, error, old = io.StringIO(), io.StringIO(), sys.argv
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
         script = Path(folder)/name.replace("_", "-")
@@ -203,12 +231,38 @@ def write_report(
     folder:str|Path, # Where report.html, report.pdf and report.json shall appear
     weights:str|None=None, # The weights that judged, for what their file says about them; None: the default ones
     **settings, # `pdf` and `template` of `Report.save`, `file` of `make_report`
-)->None: # Says on standard error where the report lies, and why there is no PDF if so
+)->list[str]: # Sentences: where the report lies, and why there is no PDF if so
     "Make a report and write it."
     from deepfake_nb.tell.report import make_report
     report = make_report(prediction, explanation, settings.pop("file", None), weights)
     files = report.save(folder, **settings)
-    for line in [f"report: {files['html']}", *report.notes]: say(f"  {line}")
+    return [f"report: {files['html']}", *report.notes]
+
+def check_writable(
+    folder:str|Path, # Where results shall appear; need not exist
+    option:str="--out", # What it was given by
+    given:str|Path|None=None, # What was given; None: the folder
+)->None: # Raises `UsageError`
+    "Find out before any work is done whether results can be written, by writing a little and taking it away again."
+    whole, folder = Path(folder).absolute(), given or folder
+    try: existing = next(o for o in (whole, *whole.parents) if o.exists())
+    except OSError as e: # for instance a name that is too long
+        raise UsageError(f"{option} {folder}: {e.strerror}. Accepted: a folder, existing or new") from None
+    if not existing.is_dir():
+        raise UsageError(f"{option} {folder}: {existing} is a file. Accepted: a folder, existing or new")
+    try:
+        with tempfile.TemporaryDirectory(dir=existing, prefix=".") as probe: (Path(probe)/"probe").write_bytes(b"room")
+    except OSError as e:
+        raise UsageError(f"{option} {folder}: {existing} cannot be written to ({e.strerror or e}). Accepted: a folder "
+                         "that can") from None
+
+def check_file_out(
+    path:str|Path, # A file that shall appear
+    option:str="--out", # What it was given by
+)->None: # Raises `UsageError`
+    "Find out before any work is done whether a file can be written."
+    if Path(path).is_dir(): raise UsageError(f"{option} {path}: a folder. Accepted: the name of a file")
+    check_writable(Path(path).parent, option, path)
 
 def check_usage(
     paths:tuple, # As given
@@ -216,18 +270,14 @@ def check_usage(
     threshold:float|None, # As given
     frames:int, # As given
     out:str|None, # As given
+    accepted:str="one or more images or videos, or --demo", # In place of no path
 )->None: # Raises `UsageError`
-    "Say what is wrong with the arguments of `deepfake_predict`."
-    if not paths and not demo: raise UsageError("no file given. Accepted: one or more images or videos, or --demo")
+    "Say what is wrong with the arguments of a command that judges."
+    if not paths and not demo: raise UsageError(f"no file given. Accepted: {accepted}")
     if threshold is not None and not 0 <= threshold <= 1:
         raise UsageError(f"--threshold is {threshold}. Accepted: a probability in [0, 1]")
     if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
-    existing = next((o for o in (Path(out or ".").absolute(), *Path(out or ".").absolute().parents) if o.exists()),
-                    None)
-    if not existing.is_dir():
-        raise UsageError(f"--out {out}: {existing} is a file. Accepted: a folder, existing or new")
-    if out and not os.access(existing, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {out}: {existing} cannot be written to. Accepted: a folder that can")
+    if out: check_writable(out)
 
 # %% ../nbs/92_shell.ipynb #5e0a91c3
 def evaluation_source(

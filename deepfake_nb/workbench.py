@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import Annotated
 from .extras import need
-from .shell import UsageError, call_parse, check_usage, command, evaluation_source, make_detector, say
+from .shell import (UsageError, call_parse, check_file_out, check_usage, command, evaluation_source,
+                               make_detector, say)
 
 # %% auto #0
 __all__ = ['deepfake_calibrate', 'deepfake_finetune', 'deepfake_export']
@@ -46,7 +47,8 @@ def deepfake_calibrate(
 )->int: # Exit code
     "Give a scorer temperature, threshold, pooling and abstention from real material. Exit code 0: written, 1: too little or unreadable material, 2: wrong usage."
     if not sources: raise UsageError("nothing to calibrate by. Accepted: one or more manifests or folders")
-    check_usage(sources, False, None, frames, str(Path(out).parent))
+    check_usage(sources, False, None, frames, None)
+    check_file_out(out)
     if Path(out).suffix not in (".json", ".safetensors") or scorer and not out.endswith(".json"):
         raise UsageError(f"--out {out}. Accepted: a name that ends in .json, or with weights of this library in "
                          ".safetensors")
@@ -87,6 +89,7 @@ def deepfake_finetune(
     "Learn from failures, and say before and after on what was held out. Exit code 0: kept, 1: not kept, or refused because sets overlap, 2: wrong usage."
     if not (pool and replay and val and test):
         raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
+    check_file_out(out)
     from deepfake_nb.learn.finetune import finetune, settings_from_json
     from deepfake_nb.data.tables import fake_means
     with fake_means(fake_is):
@@ -108,6 +111,7 @@ def deepfake_export(
     from deepfake_nb.model.scorer import default_weights, load_scorer
     path = Path(out or Path(weights or default_weights()).with_suffix(".onnx").name)
     if path.suffix != ".onnx": raise UsageError(f"--out {out}. Accepted: a name that ends in .onnx")
+    check_file_out(path)
     try: scorer = load_scorer(weights)
     except WeightsError as e: raise UsageError(f"--weights: {e}") from e
     export_scorer(scorer, path)

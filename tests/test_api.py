@@ -264,7 +264,7 @@ def test_the_container_starts_what_there_is(capsys):
     assert extras and all(f"{o}_requirements" in settings["DEFAULT"] for extra in extras for o in extra.split(","))
     command = json.loads(words("ENTRYPOINT")[-1])
     assert f"{command[0]}=deepfake_nb.service:deepfake_api" in settings["DEFAULT"]["console_scripts"]
-    options = run_command("deepfake_api", "--help", module="deepfake_nb.service")[1]
+    options = run_command("deepfake_api", "--help")[1]
     assert all(o in options for o in command[1:] if o.startswith("--"))
     port = command[command.index("--port") + 1]
     assert words("EXPOSE") == [port] and f"127.0.0.1:{port}/v1/health" in words("HEALTHCHECK")[-1]

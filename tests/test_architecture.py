@@ -6,7 +6,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
-GROUND = "core extras figure".split()  # beside the rooms: everybody stands on these
+GROUND = "core extras figure memory".split()  # beside the rooms: everybody stands on these
 ROOF = "doctor shell cli service workbench".split()  # and nobody on these
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
@@ -14,6 +14,7 @@ STANDS_ON = dict(
     core="",
     extras="core",
     figure="",
+    memory="core",
     # see
     contents="core",
     colour="",
@@ -76,7 +77,7 @@ STANDS_ON = dict(
     verdict="core contents",
     scoring="scorer foreign export calibrate",
     people="faces scoring calibrate verdict",
-    predict="media faces pipeline again scorer foreign people unchanged hidden calibrationfile kinds",
+    predict="media faces pipeline again scorer foreign people unchanged hidden calibrationfile kinds memory",
     explain="scorer predict regions",
     faithful="explain metrics scorer selfblend",
     robustness="evaluate",
@@ -117,10 +118,10 @@ STANDS_ON = dict(
     live="encode stream explain",
     ledger="core tables journal",
     summary="core wording ledger",
-    scan="summary lists predict",
+    scan="summary lists predict memory",
     # the commands
     doctor="core extras detect weightsfile scorer scoring predict demo page",
-    shell="core extras splits predict report",
+    shell="core extras memory splits predict report",
     cli="*",
     workbench="*",
     service="extras shell api hosting",

@@ -194,3 +194,70 @@ def test_scores_of_another_program(tmp_path):
     (tmp_path / "s.csv").write_text(whole)
     code, out, error = run_command("deepfake_evaluate", tmp_path / "m.csv", "--scores", tmp_path / "s.csv", "--out", tmp_path / "e2")
     assert code == 0, error
+
+
+class Judge:
+    "In place of a detector: the same notes for every file, one of which holds for all of them."
+    note = "Faces were found by the second best of three methods."
+    def __init__(self, notes): self.notes = [*notes, self.note]
+    def standing_notes(self): return [self.note]
+    def predict_each(self, paths, progress=True):
+        from deepfake_nb.core import Prediction
+        for path in paths: yield Prediction(str(path), "REAL", .1, notes=list(self.notes))
+
+
+def test_the_lines_of_a_file_stand_together_and_its_limits_are_always_told(tmp_path, capsys, monkeypatch):
+    from deepfake_nb import cli
+    monkeypatch.setattr("deepfake_nb.judge.explain.explain", lambda *_: None)
+    limit = "39 of 300 frames were looked at."
+    report = lambda prediction, explanation, folder: [f"report: {folder.name}/report.html"]
+    assert cli.judge_files(Judge([limit]), ["a.mp4", "b.mp4"], tmp_path, report=report) == 0
+    lines = capsys.readouterr().err.splitlines()
+    first, second = lines[:next(i for i, o in enumerate(lines) if "b.mp4" in o)], lines[next(i for i, o in enumerate(lines) if "b.mp4" in o):]
+    for name, part in (("a", first), ("b", second)):
+        assert part[0].startswith(f"[{'ab'.index(name) + 1}/2] {name}.mp4: REAL")
+        assert part[1] == f"  {limit}" and part[-1] == f"  report: {result_folder(f'{name}.mp4')}/report.html"
+    assert sum(Judge.note in o for o in lines) == 1 and any(Judge.note in o for o in first)
+
+
+def test_a_folder_is_for_deepfake_scan(folder):
+    code, out, error = run_command("deepfake_predict", str(folder/"folder.mp4"), "--weights", str(folder/"weights.safetensors"))
+    assert code == 1 and f"deepfake-scan {folder/'folder.mp4'}" in error and "deepfake-scan" in json.loads(out)["error"]
+    code, out, error = run_command("deepfake_scan")
+    assert code == 2 and "--demo" not in error and "folders" in error
+
+
+OUTS = ["deepfake_predict a.jpg --out", "deepfake_scan a.jpg --out", "deepfake_evaluate a --out", "deepfake_extract a", "deepfake_report a/prediction.json --out",
+        "deepfake_stream a.mp4 --save", "deepfake_stream a.mp4 --json", "deepfake_train a --out", "deepfake_calibrate a --out", "deepfake_finetune a.safetensors --pool a --replay b --val c --test d --out", "deepfake_export --out"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="/proc is a folder where nobody can write, the administrator included")
+@pytest.mark.parametrize("command", OUTS)
+def test_out_that_cannot_be_written_is_found_before_any_work(command):
+    name = {"deepfake_train": "/proc/x.safetensors", "deepfake_finetune": "/proc/x.safetensors", "deepfake_calibrate": "/proc/x.json", "deepfake_export": "/proc/x.onnx", "deepfake_stream": "/proc/x.mp4"}
+    place = name.get(command.split()[0], "/proc/x")
+    code, out, error = run_command(*command.split(), place)
+    assert code == 2 and out == "" and len(error.splitlines()) == 1 and place in error and "cannot be written to" in error and "Accepted: " in error, error
+
+
+@pytest.mark.parametrize("raised", [MemoryError(), OSError(12, "Cannot allocate memory"), ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+                                    RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")])
+def test_too_little_memory_says_what_is_needed_and_what_helps(folder, monkeypatch, raised):
+    from deepfake_nb.judge.predict import Detector
+    def fails(self, *_, **__): raise raised
+    for place in ("predict", "__init__"):  # while a file is judged, and while the command begins
+        with monkeypatch.context() as patch:
+            patch.setattr(Detector, place, fails)
+            code, out, error = run_command("deepfake_predict", portrait, "--weights", str(folder/"weights.safetensors"))
+        assert code == 1 and "not enough memory" in error and "Needed: about" in error and "Accepted: " in error and "report" not in error and "unexpected" not in error, error
+
+
+def test_too_little_memory_as_the_shell_gives_it(tmp_path):
+    "Where so little may be addressed that PyTorch cannot even be loaded."
+    resource = pytest.importorskip("resource", reason="no limits of this kind here")
+    if not sys.platform.startswith("linux"): pytest.skip("the limit is kept on Linux only")
+    script = tmp_path/"deepfake-predict"
+    script.write_text("import sys\nfrom deepfake_nb.cli import deepfake_predict\nif __name__ == '__main__': sys.exit(deepfake_predict())\n")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (600_000_000,)*2)
+    done = subprocess.run([sys.executable, str(script), portrait], capture_output=True, text=True, preexec_fn=limit)
+    assert done.returncode == 1 and "not enough memory" in done.stderr and "ulimit -v allows 0.6 GB" in done.stderr and "unforeseen" not in done.stderr, done.stderr[-2000:]

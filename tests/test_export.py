@@ -132,10 +132,10 @@ def test_nothing_is_imported_before_it_is_needed():
 
 @needs_export
 def test_command(folder, weights):
-    code, out, error = run_command("deepfake_export", "--weights", str(weights), "--out", str(folder/"command.onnx"), module="deepfake_nb.workbench")
+    code, out, error = run_command("deepfake_export", "--weights", str(weights), "--out", str(folder/"command.onnx"))
     assert code == 0, error
     told = json.loads(out)
     assert told["path"] == str(folder/"command.onnx") and all(told["parity"][o]["logits"] < 1e-3 for o in there)
     assert load_engine(told["path"], there[0]).config.name == "small"
-    assert run_command("deepfake_export", "--weights", str(weights), "--out", str(folder/"command.pb"), module="deepfake_nb.workbench")[0] == 2
-    assert run_command("deepfake_export", "--weights", str(folder/"none.safetensors"), module="deepfake_nb.workbench")[0] == 2
+    assert run_command("deepfake_export", "--weights", str(weights), "--out", str(folder/"command.pb"))[0] == 2
+    assert run_command("deepfake_export", "--weights", str(folder/"none.safetensors"))[0] == 2

@@ -238,9 +238,9 @@ def test_the_command_finetunes_from_tables(weights, sets, tmp_path):
     tables = [str(o) for name, part in dict(pool=sets["pool"], replay=sets["replay"], val=sets["validation"], test=sets["test"]).items()
               for o in (f"--{name}", write_manifest(part, tmp_path/f"{name}.csv"))]
     settings = json.dumps(dict(batch_size=8, severity=0., held_out=.4, stopping=.3))
-    code, out, error = run_command("deepfake_finetune", weights, *tables, "--epochs", "1", "--settings", settings, "--out", tmp_path/"new.safetensors", module="deepfake_nb.workbench")
+    code, out, error = run_command("deepfake_finetune", weights, *tables, "--epochs", "1", "--settings", settings, "--out", tmp_path/"new.safetensors")
     written = tmp_path/("new_rejected.safetensors" if code else "new.safetensors")
     assert code in (0, 1) and "untouched test set" in out, error
     assert load_scorer(written).config.parent_sha256 == sha256_file(weights)
-    code, out, error = run_command("deepfake_finetune", weights, *tables[:-1], tables[1], "--out", tmp_path/"other.safetensors", module="deepfake_nb.workbench")
+    code, out, error = run_command("deepfake_finetune", weights, *tables[:-1], tables[1], "--out", tmp_path/"other.safetensors")
     assert code == 1 and "pool and test overlap by path" in error and not (tmp_path/"other.safetensors").exists()

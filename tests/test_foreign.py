@@ -143,7 +143,7 @@ def test_commands_judge_evaluate_and_scan(place, name, monkeypatch):
 def test_calibrate_gives_a_threshold_that_detector_and_commands_take(place, name, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
-    code, out, error = run_command("deepfake_calibrate", "data", "--scorer", name, "--rate", ".1", "--undecided", ".1", "--out", "theirs.json", "--device", "cpu", module="deepfake_nb.workbench")
+    code, out, error = run_command("deepfake_calibrate", "data", "--scorer", name, "--rate", ".1", "--undecided", ".1", "--out", "theirs.json", "--device", "cpu")
     assert code == 0, error
     made = read_calibration("theirs.json")
     plain = Detector(scorer=name, device="cpu", face_detector="haar")
@@ -170,13 +170,13 @@ def test_own_weights_get_a_new_calibration_in_a_new_file(place, monkeypatch):
     monkeypatch.setenv("DEEPFAKE_NB_FACE_DETECTOR", "haar")
     torch.manual_seed(0)
     save_scorer(create_scorer("test_efficientnet", "mean", image_size=48, name="own"), "own.safetensors")
-    code, out, error = run_command("deepfake_calibrate", "data", "--weights", "own.safetensors", "--rate", ".1", "--out", "new.safetensors", "--device", "cpu", module="deepfake_nb.workbench")
+    code, out, error = run_command("deepfake_calibrate", "data", "--weights", "own.safetensors", "--rate", ".1", "--out", "new.safetensors", "--device", "cpu")
     assert code == 0, error
     old, new = load_scorer("own.safetensors"), load_scorer("new.safetensors")
     assert new.config.parent_sha256 == old.sha256 and new.config.false_positive_rate["people"] == 12 and new.config.threshold != .5
     assert all(torch.equal(a, b) for a, b in zip(old.state_dict().values(), new.state_dict().values()))
     shutil.copytree("data/real", "only/real")
-    code, out, error = run_command("deepfake_calibrate", "only", "--weights", "own.safetensors", "--rate", ".01", module="deepfake_nb.workbench")
+    code, out, error = run_command("deepfake_calibrate", "only", "--weights", "own.safetensors", "--rate", ".01")
     assert code == 1 and "12 real people are too few" in error
 
 

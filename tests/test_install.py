@@ -4,7 +4,7 @@ from importlib.metadata import distribution
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from project import ROOT, dotted, modules, tracked
+from project import NOTEBOOKS, ROOT, cells, dotted, modules, tracked
 
 parser = configparser.ConfigParser(delimiters=["="], interpolation=None)
 parser.read(ROOT / "settings.ini", encoding="utf-8")
@@ -31,6 +31,41 @@ def test_console_scripts_lead_to_functions(script):
     module, function = SCRIPTS[script].split(":")
     assert callable(getattr(importlib.import_module(module), function))
     assert script in {o.name for o in distribution("deepfake_nb").entry_points if o.group == "console_scripts"}
+
+
+def named_commands(text):
+    "The commands that a text names; not deepfake-nb.github.io, nor data sets such as Deepfake-Eval-2024."
+    return set(re.findall(r"(?<![\w./-])deepfake-[a-z]+(?![\w-])", text)) - {"deepfake-nb"}
+
+
+def test_entry_points_are_the_commands_of_the_readme():
+    "One row of the table for each, and nothing that messages, help, tutorials or the guide for contributors name is missing."
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(deepfake-\w+)` \|", readme, re.M)) == set(SCRIPTS)
+    texts = [*modules().values(), *(ROOT / o for o in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "Containerfile", "Makefile")), *(ROOT / "models").glob("*.md")]
+    for path in texts: assert named_commands(path.read_text(encoding="utf-8")) <= set(SCRIPTS), path
+    for notebook in NOTEBOOKS:
+        text = "\n".join(o.source for o in cells(notebook) if o.kind == "markdown" or notebook.parent.name == "tutorials")
+        assert named_commands(text) <= set(SCRIPTS), notebook
+
+
+@pytest.mark.parametrize("text", [path.name for path in NOTEBOOKS if path.parent.name in ("nbs", "tutorials")])
+def test_commands_are_named_with_options_that_they_have(text):
+    "In README and tutorials, a line that begins with a command has no option that the command lacks."
+    notebook = next(o for o in NOTEBOOKS if o.name == text)
+    for cell in cells(notebook):
+        for line in re.sub(r"\\\n\s*", " ", cell.source).splitlines():
+            for command, rest in re.findall(r"(?:^|[`!\s/])(deepfake-[a-z]+)((?: +[^`#|&;]+)?)", line):
+                if command not in SCRIPTS: continue
+                for option in re.findall(r"(?<!\S)--[a-z][\w-]*", rest): assert option in options(command), (command, option, line)
+
+
+def options(command):
+    "The options that a command has, from the signature of its function."
+    import inspect
+    module, function = SCRIPTS[command].split(":")
+    named = {"--" + k.replace("_", "-") for k in inspect.signature(getattr(importlib.import_module(module), function)).parameters}
+    return named | {o.replace("--", "--no-") for o in named} | {"--help", "--version"}
 
 
 def test_extras_are_those_of_settings():
@@ -117,8 +152,7 @@ def test_base_requirements_are_enough_to_import(tmp_path):
 COMMANDS = """
 import contextlib, io
 from deepfake_nb.shell import run_command
-modules = json.loads(sys.argv[2])
-print(json.dumps([run_command(*o, module=modules[o[0]]) for o in json.loads(sys.argv[1])]))
+print(json.dumps([run_command(*o) for o in json.loads(sys.argv[1])]))
 """
 WANTS = [  # a command, and the extra that it wants
     ("deepfake_extract data faces", "train"), ("deepfake_train data", "train"), ("deepfake_evaluate data", "train,report"),
@@ -132,7 +166,7 @@ def test_without_extras_every_command_names_the_one_it_wants(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.jpg").write_bytes(b"not looked at")
     commands = [o.split() for o, _ in WANTS] + [["deepfake_stream", "gone.mp4"], *([name.replace("-", "_"), "--help"] for name in SCRIPTS)]
-    done = run_alone(tmp_path, "import json" + COMMANDS, json.dumps(commands), json.dumps({k.replace("-", "_"): v.split(":")[0] for k, v in SCRIPTS.items()}))
+    done = run_alone(tmp_path, "import json" + COMMANDS, json.dumps(commands))
     assert done.returncode == 0, done.stderr[-3000:]
     answers = json.loads(done.stdout)
     for (command, extra), (code, out, error) in zip(WANTS, answers):
@@ -141,6 +175,33 @@ def test_without_extras_every_command_names_the_one_it_wants(tmp_path):
     assert answers[len(WANTS)][0] == 1 and "gone.mp4" in answers[len(WANTS)][2]  # needs no extra: it looks for its file
     assert all(code == 0 and out for code, out, _ in answers[len(WANTS) + 1:])
     assert {o.name for o in tmp_path.iterdir()} == {"alone.py", "data"}
+
+
+INSTALLED = """
+import contextlib, io, json, runpy
+def run(*arguments):
+    "Run an installed script as the shell does: exit code, standard output, standard error."
+    out, error, code = io.StringIO(), io.StringIO(), 0
+    sys.argv = list(arguments)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        try: runpy.run_path(arguments[0], run_name="__main__")
+        except SystemExit as e: code = e.code or 0
+    return code, out.getvalue(), error.getvalue()
+print(json.dumps([[run(o, *more) for more in (["--help"], ["--version"], ["--colour", "red"])] for o in sys.argv[1:]]))
+"""
+
+
+def test_every_installed_script_answers_without_extras(tmp_path):
+    "`--help` and `--version`, and one sentence with exit code 2 for a wrong option; nothing heavy is loaded for it."
+    scripts = {o: shutil.which(o, path=os.path.dirname(sys.executable)) or shutil.which(o) for o in SCRIPTS}
+    assert all(scripts.values()), f"not installed: {[k for k, v in scripts.items() if not v]}: pip install -c constraints.txt -e '.[all]'"
+    done = run_alone(tmp_path, INSTALLED, *scripts.values())
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, (helped, told, wrong) in zip(SCRIPTS, json.loads(done.stdout)):
+        assert helped[0] == 0 and helped[1].startswith(f"usage: {name} ") and "--version" in helped[1] and not helped[2], name
+        assert told == [0, f"{name} (deepfake_nb) {SETTINGS['version']}\n", ""], name
+        assert wrong[0] == 2 and not wrong[1] and len(wrong[2].splitlines()) == 1, (name, wrong)
+        assert wrong[2].startswith(f"{name}: error: ") and "Accepted: " in wrong[2], wrong
 
 
 def test_every_requirement_is_known_by_the_module_it_brings():
@@ -198,7 +259,7 @@ def build(copy, name):
     code = f"import setuptools.build_meta as b; print(b.build_{name}('out'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    return next(copy.glob("out/*.whl" if name == "wheel" else "out/*.tar.gz"))
+    return next(copy.glob("out/*.tar.gz" if name == "sdist" else "out/*.whl"))
 
 
 def test_the_wheel_carries_modules_weights_and_settings(copy):
@@ -212,6 +273,18 @@ def test_the_wheel_carries_modules_weights_and_settings(copy):
     assert "Requires-Dist: torch" in text and "# deepfake_nb" in text  # the readme is the long description
     entry_points = zipfile.ZipFile(wheel).read(meta.replace("METADATA", "entry_points.txt")).decode()
     assert all(o in entry_points for o in SCRIPTS)
+
+
+def test_an_editable_installation_cannot_be_hidden_by_the_clone(copy, tmp_path):
+    "From the folder that holds the clone, whose name is that of the package, the package is imported and not the clone's folder."
+    clone, packages = tmp_path / "deepfake_nb", tmp_path / "site"
+    shutil.copytree(copy, clone, symlinks=True, ignore=shutil.ignore_patterns("out", "build", "*.egg-info"))
+    zipfile.ZipFile(build(clone, "editable")).extractall(packages)
+    code = f"import site; site.addsitedir({str(packages)!r}); from deepfake_nb import __version__; import deepfake_nb; print(deepfake_nb.__file__, __version__)"
+    for place in (tmp_path, clone, clone / "nbs"):
+        done = subprocess.run([sys.executable, "-S", "-c", code], cwd=place, capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"})
+        assert done.returncode == 0, done.stderr[-1000:]
+        assert done.stdout.split() == [str(clone / "deepfake_nb/__init__.py"), SETTINGS["version"]]
 
 
 def test_the_source_archive_can_be_built_from(copy):

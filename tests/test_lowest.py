@@ -9,9 +9,9 @@ pytestmark = pytest.mark.skipif("DEEPFAKE_NB_LOWEST" not in os.environ, reason="
 SMALL = ("--arch", "mobilenetv2_050", "--temporal", "mean", "--clip-length", "1", "--image-size", "64", "--epochs", "1", "--batch-size", "2", "--workers", "0")
 
 
-def run(*arguments, code=0, module="deepfake_nb.cli"):
+def run(*arguments, code=0):
     "What a command prints; its error, if the exit code is another."
-    found, out, error = run_command(*arguments, module=module)
+    found, out, error = run_command(*arguments)
     assert found == code and "Traceback" not in error, error[-3000:]
     return out
 
@@ -56,7 +56,7 @@ def test_extract_train_evaluate_and_export(folder):
     assert run("deepfake_extract", "data", "faces", "--size", "64", "--workers", "0").strip().endswith("manifest.csv")
     assert run("deepfake_train", "data", "--from-real-only", "--out", "small.safetensors", *SMALL).strip().endswith("small.safetensors")
     assert "coverage" in run("deepfake_evaluate", "data/val", "--weights", "small.safetensors", "--out", "measured")
-    told = json.loads(run("deepfake_export", "--weights", "small.safetensors", "--out", "small.onnx", module="deepfake_nb.workbench"))
+    told = json.loads(run("deepfake_export", "--weights", "small.safetensors", "--out", "small.onnx"))
     assert set(told["parity"]) == {"onnx", "openvino"}
 
 

@@ -35,6 +35,7 @@ from ..measure.calibrate import (AbstentionRule, calibration_from_config, featur
                                            mild_reencodings)
 from ..measure.calibrationfile import calibrated
 from ..measure.kinds import kinds_from_dict
+from ..memory import memory_sentence
 from ..see.unchanged import read_unchanged
 
 # %% auto #0
@@ -245,25 +246,36 @@ def _looked_at(media:Media, people:list[FaceVerdict])->dict:
     own = frames_looked_at(media.times, media.frame_count, media.duration) | getattr(media, "looked_at", {})
     return own | people_looked_at(people)
 
+def _missed_note(self:Detector)->list[str]:
+    "What a REAL of weights that miss much has to say."
+    power = power_of(self.tests)
+    if power is None or power >= WEAK: return []
+    return [f"In tests these weights missed {missed_words(power)} forgeries at this threshold."]
+
+@patch
+def standing_notes(self:Detector)->list[str]: # Sentences that stand in the notes of predictions
+    "What holds for all files that it judges, and need not be told to people twice."
+    notes = [self.face_detector.note] if self.face_detector.note else []
+    if self.unknown_rate: notes.append(self.unknown_rate)
+    if self.foreign and not self.scorer.sha256:
+        notes.append(f"The scorer {self.scorer.config.name} has no weights whose hash could be written down: nobody "
+                     "can check that it is the same one later.")
+    return notes + _missed_note(self)
+
 # what follows from the verdict
 def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Segment], people:int)->list[str]:
     if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, people)
-    power = power_of(self.tests)
-    if decision != "REAL" or power is None or power >= WEAK: return []
-    return [f"In tests these weights missed {missed_words(power)} forgeries at this threshold."]
+    return _missed_note(self) if decision == "REAL" else []
 
 def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list[str]:
-    notes = list(media.notes) + ([self.face_detector.note] if self.face_detector.note else [])
+    own, missed = self.standing_notes(), _missed_note(self)
+    notes = list(media.notes) + [o for o in own if o == self.face_detector.note]
     notes += sorted({o["text"] for o in dropped} - set(REASONS.values()))
     notes += [o for o in coverage_sentences(looked_at) if o not in notes]
     if looked_at["people_judged"] > 1:
         notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious "
                      "credible one.")
-    if self.unknown_rate: notes.append(self.unknown_rate)
-    if self.foreign and not self.scorer.sha256:
-        notes.append(f"The scorer {self.scorer.config.name} has no weights whose hash could be written down: nobody "
-                     "can check that it is the same one later.")
-    return notes
+    return notes + [o for o in own if o not in (self.face_detector.note, *missed)]
 
 # %% ../../nbs/judge/20_predict.ipynb #971cbf6e
 # somebody seen in so many of so many frames, with this confidence at best
@@ -350,6 +362,7 @@ def _predict_or_say_why(detector:Detector, path)->Prediction|Unreadable:
     try: return detector.predict(path)
     except DeepfakeError as e: return Unreadable(str(path), str(e))
     except Exception as e: # not foreseen: told in the log with its traceback, and the rest goes on
+        if memory := memory_sentence(e): return Unreadable(str(path), f"{path}: {memory}")
         logger.exception("unexpected error at %s", path)
         return Unreadable(str(path),
                           f"{path}: unexpected {type(e).__name__} ({e}). Accepted: an image or a video with faces.")
