@@ -84,7 +84,8 @@ STANDS_ON = dict(
     # learn
     crops="core files image selfblend",
     canvases="crops augment selfblend",
-    batches="canvases filming",
+    sources="core",
+    batches="canvases filming sources",
     loaders="batches canvases",
     pace="core",
     learner="loaders pace scorer metrics",

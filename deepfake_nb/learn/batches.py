@@ -19,14 +19,15 @@ from ..forge.augment import (contrast, degrade_in_the_wild, from_bytes, gamma, o
                                        to_bytes, uniform)
 from .canvases import Canvases, Items, as_many_channels, stack_items
 from .crops import Faces, masks_of
+from .sources import sources_of
 # for those who look for them here
 from .crops import BOX, CLIP_COLUMNS, LANDMARKS, CropJitter, check_pictures
 from ..forge.selfblend import KINDS, SelfBlend, motion_from_still, shallow_focus, uneven_light
 
 # %% auto #0
-__all__ = ['ROLES', 'LABELLED', 'CHOSEN', 'scramble', 'role_of', 'source_of', 'halves', 'Filming', 'Begun', 'ForgedBatch',
-           'finish', 'LabelledBatch', 'Teachers', 'draw_couples', 'TeacherBatch', 'BalanceError', 'balance_keys',
-           'balance_weights', 'effective_counts']
+__all__ = ['ROLES', 'LABELLED', 'CHOSEN', 'scramble', 'origin_of', 'role_of', 'source_of', 'kind_of', 'halves', 'Filming',
+           'Begun', 'ForgedBatch', 'finish', 'LabelledBatch', 'Teachers', 'TeacherBatch', 'BalanceError',
+           'balance_keys', 'balance_weights', 'effective_counts']
 
 # %% ../../nbs/learn/05_batches.ipynb #db2b0fda
 def scramble(
@@ -49,6 +50,16 @@ def scramble(
 ROLES = ("real", *KINDS, "labelled", "chosen by") # what an item is; the last is only looked at, to choose by it
 LABELLED, CHOSEN = ROLES.index("labelled"), ROLES.index("chosen by")
 
+_most_sources = 1 << 16 # that an origin can tell apart
+
+def origin_of(
+    role, # Places in `ROLES`: a whole number, or a tensor or array of them
+    source, # Numbers of data sets, likewise
+    kind=0, # Numbers of kinds of labelled forgeries, likewise; 0 for what is real, or forged here
+): # The same kind: one number for all three
+    "What items are and where they come from, in one number."
+    return role + len(ROLES)*(source + _most_sources*kind)
+
 def role_of(
     origin, # A whole number, or a tensor or array of them
 ): # The same kind: places in `ROLES`
@@ -59,7 +70,13 @@ def source_of(
     origin, # A whole number, or a tensor or array of them
 ): # The same kind: numbers of data sets
     "Which data sets items come from."
-    return origin // len(ROLES)
+    return origin // len(ROLES) % _most_sources
+
+def kind_of(
+    origin, # A whole number, or a tensor or array of them
+): # The same kind: numbers of kinds of labelled forgeries; 0 for what is real
+    "Of which kind labelled forgeries are."
+    return origin // len(ROLES) // _most_sources
 
 def halves(
     *pairs:Tensor, # `(B, 2, ...)`: of each person the original and the forgery, which belong together over all tensors
@@ -158,7 +175,7 @@ def finish(self:ForgedBatch, both:Tensor, films:tuple|None, forged, source:Tenso
     if self.scrambled and not self.repeatable: # both at once, so that each pair is treated alike
         real, fake, mask = scramble(real, fake, mask, generator=generator)
     mask = F.adaptive_avg_pool2d(mask.flatten(0, 1), self.size//self.mask_stride).unflatten(0, mask.shape[:2])
-    origin = len(ROLES)*source[:, None] + torch.stack([torch.zeros_like(forged.kind), 1 + forged.kind], 1)
+    origin = origin_of(torch.stack([torch.zeros_like(forged.kind), 1 + forged.kind], 1), source[:, None])
     label = torch.tensor([REAL, FAKE]).float().expand(len(real), 2)
     pairs = torch.stack([real, fake], 1), onto(label, real.device), onto(origin, real.device), torch.stack([torch.zeros_like(mask), mask], 1)
     if self.repeatable: x, label, origin, mask = (o.transpose(0, 1).flatten(0, 1) for o in pairs)
@@ -211,6 +228,13 @@ def _joined(parts:list[Items])->Items|None: # in one
     return Items(torch.cat(x), *map(torch.cat, rest), sum(o.seed for o in parts) % (1 << 31))
 
 # %% ../../nbs/learn/05_batches.ipynb #49b19c4c
+def _told(clip:list[dict], column:str)->str: # '' where the table does not say it
+    value = clip[0].get(column, "")
+    return "" if value is None or value != value else str(value)
+
+def _kind(clip:list[dict], label:int)->str: # of a forgery; '' for what is real
+    return _told(clip, "kind") if label == FAKE else ""
+
 class Teachers:
     "Faces to forge from, labelled faces, and faces that are only looked at, as one data set."
     def __init__(self,
@@ -219,17 +243,24 @@ class Teachers:
         chosen:Faces|None=None, # Real and forged faces to choose by; never for training
     ):
         self.parts = [(role, o) for role, o in ((0, own), (LABELLED, labelled), (CHOSEN, chosen)) if o is not None]
-        named = lambda o: [str(c[0].get("dataset", "")) for c in o.clips]
-        self.sources = sorted({n for _, o in self.parts for n in named(o)})
-        number = {n: i for i, n in enumerate(self.sources)}
-        self.origin = np.concatenate([[role + len(ROLES)*number[n] for n in named(o)] for role, o in self.parts]).astype(np.int64)
+        self.sources = sorted({_told(c, "dataset") for _, o in self.parts for c in o.clips})
+        kinds = {_kind(c, y) for role, o in self.parts if role for c, y in zip(o.clips, o.labels)}
+        self.kinds = ["", *sorted(kinds - {""})] # of labelled forgeries, where the table tells them
+        self.origin = np.concatenate([self.origins(role, o) for role, o in self.parts])
         self.labels = np.concatenate([o.labels for _, o in self.parts])
         self.canvases = None # of each part, where they are kept
         self.weights = np.array([max(0., float(c[0].get("weight", 1.))) for c in own.clips]) if own is not None else np.ones(0)
 
+    def origins(self, role:int, faces:Faces)->np.ndarray: # of all its clips
+        source, kind = ({name: i for i, name in enumerate(o)} for o in (self.sources, self.kinds))
+        found = [origin_of(role, source[_told(c, "dataset")], kind[_kind(c, y)] if role else 0)
+                 for c, y in zip(faces.clips, faces.labels)]
+        return np.array(found, np.int64)
+
     @functools.cached_property
-    def couples(self)->list: # to draw pairs from; raises `ManifestError`
-        return next((_couples(o, len(self.weights)) for role, o in self.parts if role == LABELLED), [])
+    def labelled(self)->list: # `Source`s to draw couples from; raises `ManifestError`
+        parts = [o for role, o in self.parts if role == LABELLED]
+        return sources_of([c[0] for c in parts[0].clips], parts[0].labels, len(self.weights), parts[0].root) if parts else []
 
     def __len__(self): return len(self.origin)
 
@@ -253,32 +284,6 @@ class Teachers:
                 out[role > 0].append(canvas.items(mine, self.origin[first:first + len(part)]))
             first += len(part)
         return [_joined(o) for o in out.values()]
-
-# %% ../../nbs/learn/05_batches.ipynb #3d18937e
-# numbers of originals and forgeries, counted from `first`; raises `ManifestError`
-def _couples(faces:Faces, first:int)->list[tuple[np.ndarray, np.ndarray]]:
-    found:dict = {}
-    for i, clip in enumerate(faces.clips):
-        name, pair = str(clip[0].get("dataset", "")), clip[0].get("pair", "")
-        key = name, str(pair) if isinstance(pair, str) else ""
-        found.setdefault(key, ([], []))[int(faces.labels[i])].append(first + i)
-    for (name, pair), (real, fake) in found.items():
-        if not (real and fake):
-            where = f"{'pair ' + pair + ' of the' if pair else 'the'} data set {name!r}"
-            raise ManifestError(faces.root, f"{where} with {len(real)} real and {len(fake)} forged faces",
-                                "both in each pair, or at least in each data set, "
-                                "or sources would be learnt in place of forgeries")
-    return [(np.array(real), np.array(fake)) for real, fake in found.values()]
-
-def draw_couples(
-    couples:list, # Of `Teachers`
-    count:int, # How many pairs
-    rng:np.random.Generator, # Where chance comes from
-)->np.ndarray: # `(count, 2)`: numbers of an original and a forgery
-    "Draw pairs: each original as often as any other, with one of the forgeries that belong to it."
-    chance = np.array([len(real) for real, _ in couples], float)
-    which = rng.choice(len(couples), count, p=chance/chance.sum())
-    return np.array([[rng.choice(o) for o in couples[i]] for i in which], dtype=np.int64).reshape(count, 2)
 
 # %% ../../nbs/learn/05_batches.ipynb #3d18937f
 @dataclass
