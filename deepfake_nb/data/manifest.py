@@ -20,7 +20,7 @@ from .tables import fake_means, label_column, read_each, read_labels, read_table
 __all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'BOX_COLUMNS', 'LANDMARK_COLUMNS', 'ADAPTERS', 'MARKS', 'check_manifest',
            'connect_groups', 'item_record', 'drop_missing', 'finish_manifest', 'media_files', 'adapter',
            'manifest_from_folder', 'drop_doubles', 'manifest_from_csv', 'identities_in', 'family_of', 'write_manifest',
-           'check_pairs', 'check_labels', 'manifest_from_faces']
+           'true_pairs', 'check_pairs', 'check_labels', 'manifest_from_faces']
 
 # %% ../../nbs/data/25_manifest.ipynb #26752a97
 REQUIRED = ("path", "label", "split", "group", "dataset", "method")
@@ -342,24 +342,29 @@ def write_manifest(
     return path
 
 # %% ../../nbs/data/25_manifest.ipynb #0557eff2
+def true_pairs(
+    manifest:pd.DataFrame, # Any manifest
+)->pd.Series: # Of each row the data set and the name of its original, as text; '' where there is none, or where a pair was put together by chance
+    "The pairs that mean something."
+    if "pair" not in manifest: return pd.Series("", manifest.index)
+    pair = manifest.pair.fillna("").astype(str)
+    if "paired" in manifest: pair = pair.mask(manifest.paired.astype(str).isin(("0", "0.0", "False")), "")
+    return (manifest.dataset + "/" + pair).where(pair != "", "")
+
 def check_pairs(
-    # A manifest with the column `pair`: the name of the original, the same in it and in its forgeries
-    manifest:pd.DataFrame,
+    manifest:pd.DataFrame, # A manifest, perhaps with the column `pair`: the name of the original, the same in it and in its forgeries
     name:str|Path="manifest", # What to call it in an error
-)->pd.DataFrame: # The same; raises `ManifestError` naming pairs without an original, without a forgery, or on two sides of a split
-    "Check that every forgery stands beside its original."
-    if "pair" not in manifest or (manifest.pair.fillna("") == "").any():
-        raise ManifestError(name, "rows without a pair", "a column pair that names the original of every real face and "
-                                                         "every forgery")
-    pairs = manifest.groupby([manifest.dataset, manifest.pair])
-    faults = {"no original": pairs.label.min() == FAKE, "no forgery": pairs.label.max() == REAL,
-              "faces on two sides of a split": pairs.split.nunique() > 1}
-    for what, found in faults.items():
-        if found.any():
-            raise ManifestError(name, f"{found.sum()} of {len(found)} pairs have {what}, for instance "
-                                      f"{found.idxmax()[1]}", "an original and at least one forgery in each pair, all "
-                                                              "in one split")
-    return manifest
+)->tuple[pd.DataFrame, list[str]]: # The same, and a sentence where pairs lack a side; raises `ManifestError` for a pair on two sides of a split
+    "Check that nobody stands beside his own forgery in another split."
+    pair = true_pairs(manifest)
+    pairs = manifest[pair != ""].groupby(pair[pair != ""])
+    if (torn := pairs.split.nunique() > 1).any():
+        raise ManifestError(name, f"{torn.sum()} of {len(torn)} pairs have faces on two sides of a split, for instance "
+                                  f"{torn.idxmax()}", "an original and its forgeries in one split")
+    lone = pairs.label.nunique() < 2
+    if not lone.any(): return manifest, []
+    return manifest, [f"{lone.sum()} of {len(lone)} pairs lack their original or a forgery, for instance {lone.idxmax()}: "
+                      "their faces stand beside others of their source."]
 
 def check_labels(
     manifest:pd.DataFrame, # A manifest
@@ -372,14 +377,24 @@ def check_labels(
     return manifest
 
 # %% ../../nbs/data/25_manifest.ipynb #3038edcd
+def _people(table:pd.DataFrame)->dict: # `group` and `identities` of a table of faces
+    "Who is in each row: the person that the table names, and the pair, where it is a true one."
+    source, named = table.source + "/", [o for o in ("group", "identity") if o in table]
+    pair = true_pairs(table.assign(dataset=table.source))
+    if not named: who = pair.where(pair != "", source + table.file)
+    else:
+        person = source + table[named[0]].fillna("").astype(str).str.replace("|", "/").where(lambda o: o != "", table.file)
+        if not (pair != "").any(): who = person
+        else: who = connect_groups(pd.DataFrame(dict(identities=person + ("|" + pair).where(pair != "", ""), group=person))).group
+    return dict(group=who, identities=who)
+
 @adapter("faces")
 def manifest_from_faces(
-    path:str|Path, # A CSV with `file, split, source`, `identity` or `pair`, box and landmark columns, and perhaps `label`; files lie beside it or in a folder of its name
-)->pd.DataFrame: # A manifest of faces: `dataset` is the source, `group` identity or pair; further columns are kept, among them `pair`; without `label` all are real
+    path:str|Path, # A CSV with `file, split, source`, box columns, and perhaps `label`, landmarks, and `group`, `identity` or `pair`; files lie beside it or in a folder of its name
+)->pd.DataFrame: # A manifest of faces: `dataset` is the source, `group` whoever is linked by person or pair; further columns are kept, among them `pair`; without `label` all are real
     "Read a table of faces to train on."
     path = Path(path).absolute()
-    who = "pair" if "pair" in table_columns(path) else "identity"
-    table = read_table(path, "file", who, "split", "source", *BOX_COLUMNS)
+    table = read_table(path, "file", "split", "source", *BOX_COLUMNS)
     told = label_column(table) # never passed over: without one all are real
     if not len(table): raise ManifestError(path, "no rows below the header", "one line per face")
     for column in (*BOX_COLUMNS, *(o for o in LANDMARK_COLUMNS if o in table)):
@@ -387,13 +402,13 @@ def manifest_from_faces(
             read_each(path, table[column], float, f"a number of pixels in the column {column}")
     root = path.parent if (path.parent/table.file.iloc[0]).is_file() else path.with_suffix("")
     labels = read_labels(path, table[told], FAKE)[0] if told else REAL # in this table 1 is a forgery
-    groups = table.source + "/" + table[who]
+    table = table.assign(dataset=table.source, **_people(table))
     paths = read_each(path, table.file, _placed(root, True), f"a file below {root}")
     splits = read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o], "a split: train, val or test")
-    table = table.assign(path=paths, label=labels, dataset=table.source, split=splits, group=groups, identities=groups,
-                         video_id=table.source + "/" + table.file)
+    table = table.assign(path=paths, label=labels, split=splits, video_id=table.source + "/" + table.file)
     if "method" not in table: table["method"] = [("real", "fake")[o] for o in table.label]
     _compare_labels(path, table.assign(path=table.file), told or "label")
     table, notes = drop_doubles(table[[*REQUIRED, *(c for c in table if c not in (*REQUIRED, "file"))]].reset_index(drop=True), path)
-    table.attrs.update(root=str(root), notes=notes)
-    return check_manifest(check_pairs(table, path) if who == "pair" and told else table, str(path))
+    table, lone = check_pairs(table, path) if told else (table, [])
+    table.attrs.update(root=str(root), notes=notes + lone)
+    return check_manifest(table, str(path))

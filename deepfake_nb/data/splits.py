@@ -43,7 +43,7 @@ def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to 
         if path.name == "metadata.json": return "dfdc", path.parent
         if path.suffix.lower() == ".json": return "deepfakebench", path
         header = set(table_columns(path))
-        return ("faces" if {"file", *BOX_COLUMNS} <= header and {"identity", "pair"} & header else "csv"), path
+        return ("faces" if {"file", "split", "source", *BOX_COLUMNS} <= header else "csv"), path
     words = [o.name.lower() for o in (*path.glob("*/"), *path.glob("*/*/"))]
     if {"train", "val", "test"} & set(words) and {"real", "fake"} <= set(words): # whatever else lies beside it
         return "folder", path

@@ -257,6 +257,12 @@ class Teachers:
                  for c, y in zip(faces.clips, faces.labels)]
         return np.array(found, np.int64)
 
+    def tables(self)->dict[tuple[int, int], str]: # (role, number of the data set) -> the table it came from, '' where nobody says
+        "Which table each labelled data set came from."
+        numbers = zip(*(o(self.origin).tolist() for o in (role_of, source_of)))
+        told = (_told(c, "table") for _, o in self.parts for c in o.clips)
+        return {key: table for key, table in zip(numbers, told) if key[0] >= LABELLED}
+
     @functools.cached_property
     def labelled(self)->list: # `Source`s to draw couples from; raises `ManifestError`
         parts = [o for role, o in self.parts if role == LABELLED]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 import fastai.callback.progress, fastai.callback.schedule # give `Learner` its bars and `fit_one_cycle`
-import numpy as np, torch
+import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
 from fastai.basics import Callback, DataLoaders, Learner, Metric
 from fastai.callback.tracker import EarlyStoppingCallback
@@ -21,7 +21,7 @@ from fastcore.foundation import L
 from timm.models import group_parameters
 from torch import Tensor, nn
 from ..core import DeepfakeError, atomic_write, sha256_file
-from .batches import LABELLED, Teachers, role_of
+from .batches import LABELLED, ROLES, Teachers, kind_of, role_of, source_of
 # some for those who look for them here
 from .loaders import BatchLoader, TeacherLoader, figures, forged_loaders, labelled_loaders, world
 from .pace import FiniteLoss, HalfPrecision, SmoothLoss, SparingProgress, adamw, has_fast_bfloat16, memory_told
@@ -29,9 +29,9 @@ from ..measure.metrics import auc
 from ..model.scorer import Scorer, ScorerError, create_scorer, load_scorer, save_scorer, splitter
 
 # %% auto #0
-__all__ = ['TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare', 'WeightAveraging', 'KeepBest', 'EpochLog', 'Checkpoint',
-           'frozen_parameters', 'FrozenStages', 'GradualUnfreezing', 'FrozenStatistics', 'training_splitter',
-           'face_learner', 'Distributed', 'join_processes', 'leave_processes', 'fit']
+__all__ = ['TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare', 'WeightAveraging', 'KeepBest', 'EpochLog', 'by_source',
+           'SourceLog', 'Checkpoint', 'frozen_parameters', 'FrozenStages', 'GradualUnfreezing', 'FrozenStatistics',
+           'training_splitter', 'face_learner', 'Distributed', 'join_processes', 'leave_processes', 'fit']
 
 # %% ../../nbs/learn/15_learner.ipynb #d496d58c
 class TrainingScorer(nn.Module):
@@ -106,11 +106,17 @@ class ForgeryLoss:
 def _auc(labels:np.ndarray, scores:np.ndarray)->float: # nan where one class is missing
     return float(auc(labels, scores)) if len(set(labels.tolist())) == 2 else math.nan
 
+def _mean_of(values:list[float])->float: # of those that are numbers; nan where none is
+    return float(np.mean([o for o in values if not math.isnan(o)] or [math.nan]))
+
 class ClipAUC(Metric):
-    "AUC over clips of the validation split: the mean of what is forged here, of each labelled data set, and of each data set to choose by."
-    # which: origins -> items that count; for a figure of its own
-    def __init__(self, name:str="auc", which:Callable|None=None):
-        self._name, self.which = name, which
+    "AUC over clips of the validation split: the mean of what is forged here and of each table of labelled faces, which is the mean within its sources."
+    def __init__(self,
+        name:str="auc", # Of the figure
+        which:Callable|None=None, # Origins -> items that count; for a figure of its own
+        tables:dict|None=None, # From `Teachers.tables`; None: all labelled faces of a role are one table
+    ):
+        self._name, self.which, self.tables = name, which, tables or {}
     @property
     def name(self): return self._name
     def reset(self): self.scores, self.labels, self.origins = [], [], []
@@ -118,14 +124,20 @@ class ClipAUC(Metric):
         origin = learn.yb[1] if len(learn.yb) > 1 else torch.zeros_like(learn.yb[0], dtype=torch.long)
         for kept, o in ((self.scores, learn.pred[0].float()), (self.labels, learn.yb[0]), (self.origins, origin)):
             kept.append(o.detach())
+    def items(self)->tuple[np.ndarray, ...]: # logits, labels, origins of all that was seen
+        "What the figure is made of."
+        return tuple(torch.cat(o).cpu().numpy() for o in (self.scores, self.labels, self.origins))
     @property
     def value(self):
         if not self.scores: return math.nan
-        labels, scores, origin = (torch.cat(o).cpu() for o in (self.labels, self.scores, self.origins))
-        own = torch.where(role_of(origin) < LABELLED, -1, origin) # all that is forged here is one part
-        parts = [self.which(origin)] if self.which else [own == o for o in own.unique()]
-        values = [_auc(labels[o].numpy(), torch.sigmoid(scores[o]).numpy()) for o in parts]
-        return float(np.mean([o for o in values if not math.isnan(o)] or [math.nan]))
+        scores, labels, origin = self.items()
+        if self.which: return _auc(labels[chosen := self.which(origin)], scores[chosen])
+        own = role_of(origin) < LABELLED
+        parts = {"": [_auc(labels[own], scores[own])]} # all that is forged here
+        for role, source in sorted(set(zip(role_of(origin[~own]).tolist(), source_of(origin[~own]).tolist()))):
+            there = (role_of(origin) == role) & (source_of(origin) == source)
+            parts.setdefault((role, self.tables.get((role, source), "")), []).append(_auc(labels[there], scores[there]))
+        return _mean_of([_mean_of(o) for o in parts.values()])
 
 # %% ../../nbs/learn/15_learner.ipynb #502e2b4d
 def bare(
@@ -158,20 +170,27 @@ class WeightAveraging(Callback):
 
 # %% ../../nbs/learn/15_learner.ipynb #3e8be704
 class KeepBest(Callback):
-    "Save the averaged scorer whenever the validation AUC rises."
+    "Save the averaged scorer whenever the smoothed validation AUC rises."
     order = 70
     def __init__(self,
         path:str|Path, # Weights file
         training:dict|None=None, # What the weights file shall say about its training
-    ): self.path, self.training, self.best, self.saved = Path(path), training or {}, -math.inf, "" # saved: sha256 of what this training has written
+        smooth:float=.5, # Share of the earlier epochs in the figure that decides, from 0 to below 1
+    ):
+        self.path, self.training, self.smooth = Path(path), training or {}, smooth
+        self.best, self.level = -math.inf, math.nan # the best smoothed figure, and that of the last epoch
+        self.saved = "" # sha256 of what this training has written
     def after_epoch(self):
         value = dict(zip(self.recorder.metric_names[1:], self.recorder.log[1:])).get("auc")
-        if value is None or not value > self.best: return
-        self.best = float(value)
+        if value is None or math.isnan(value): return
+        earlier = value if math.isnan(self.level) else self.level
+        self.level = self.smooth*earlier + (1 - self.smooth)*float(value)
+        if not self.level > self.best: return
+        self.best = self.level
         if world()[0]: return # one process writes
         model = copy.deepcopy(bare(self.learn.model))
         if hasattr(self.learn, "weight_averaging"): model.load_state_dict(self.learn.weight_averaging.average)
-        model.scorer.config.metrics = dict(validation_auc=round(self.best, 4), epoch=self.epoch)
+        model.scorer.config.metrics = dict(validation_auc=round(float(value), 4), epoch=self.epoch)
         model.scorer.config.training = self.training
         self.saved = sha256_file(save_scorer(model.kept(), self.path))
 
@@ -197,6 +216,42 @@ class EpochLog(Callback):
         if len(values) != len(names): return # an epoch that was already done
         if not self.path.exists(): self.path.write_text(",".join(names) + "\n")
         with self.path.open("a") as f: f.write(",".join(map(str, values)) + "\n")
+def by_source(
+    teachers:Teachers, # What was validated on
+    scores:np.ndarray, # Logits `(N,)`
+    labels:np.ndarray, # `(N,)`
+    origins:np.ndarray, # `(N,)`
+)->list[dict]: # role, source, kind, real, forged, auc, loss: a row for each kind of forgery of each source
+    "Where the figures come from: AUC of each kind against the real faces of its source, and the mean cross-entropy of both."
+    losses, rows = np.logaddexp(0, np.where(labels > 0, -scores, scores)), []
+    roles, sources, kinds = role_of(origins), source_of(origins), kind_of(origins)
+    kinds = np.where(roles < LABELLED, roles, kinds) # what is forged here has its kind as its role
+    parts = np.where(roles < LABELLED, 0, roles)
+    for part, source in sorted(set(zip(parts.tolist(), sources.tolist()))):
+        there = (parts == part) & (sources == source)
+        for kind in sorted(set(kinds[there & (labels > 0)].tolist())):
+            some = there & ((labels == 0) | (kinds == kind))
+            words = ROLES if part == 0 else teachers.kinds
+            rows.append(dict(role="made" if part == 0 else ROLES[part], source=teachers.sources[source], kind=words[kind],
+                             real=int((labels[some] == 0).sum()), forged=int((labels[some] > 0).sum()),
+                             auc=_auc(labels[some], scores[some]), loss=float(losses[some].mean())))
+    return rows
+
+class SourceLog(Callback):
+    "A CSV file with AUC and loss of each source and kind in each epoch, beside the log of the epochs."
+    order = 76
+    def __init__(self, path:str|Path): self.path = Path(path)
+    def before_fit(self): # as for the log of epochs
+        if not (hasattr(self.learn, "checkpoint") and self.path.exists()): return
+        first, *lines = self.path.read_text().splitlines(keepends=True)
+        kept = [o for o in lines if int(o.partition(",")[0]) < self.learn.checkpoint.done]
+        self.path.write_text("".join([first, *kept]))
+    def after_epoch(self):
+        whole = next(o for o in self.learn.metrics if isinstance(o, ClipAUC) and o.which is None)
+        if not getattr(whole, "scores", None) or len(self.recorder.log) != len(self.recorder.metric_names): return
+        rows = pd.DataFrame(by_source(self.learn.dls.valid.dataset, *whole.items()))
+        rows.insert(0, "epoch", self.epoch)
+        rows.round(4).to_csv(self.path, mode="a", index=False, header=not self.path.exists())
 
 # %% ../../nbs/learn/15_learner.ipynb #6f4de91c
 def _plain(o): # lists and dicts in place of fastcore's, so that the file loads without unpickling classes
@@ -214,7 +269,7 @@ class Checkpoint(Callback):
         state = dict(epoch=self.epoch + 1, model=bare(self.learn.model).state_dict(), opt=_plain(self.opt.state_dict()),
                      torch_rng=torch.get_rng_state(), device_rng=device_rng, drawn=self.dls.train.epoch)
         for o in self.learn.cbs: # what callbacks remember from epoch to epoch
-            state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "wait", "saved")
+            state[o.name] = {k: _plain(getattr(o, k)) for k in ("average", "steps", "best", "level", "wait", "saved")
                              if k in vars(o)}
         with atomic_write(self.path) as temporary: torch.save(state, temporary)
 
@@ -326,10 +381,12 @@ def face_learner(
     if has_fast_bfloat16(device) if half is None else half: mine.append(HalfPrecision())
     if patience: mine.append(EarlyStoppingCallback("auc", patience=patience))
     if log and not world()[0]: mine.append(EpochLog(log))
-    shown = figures(dls.valid.dataset) if isinstance(dls.valid.dataset, Teachers) else {}
+    taught = isinstance(dls.valid.dataset, Teachers)
+    shown, tables = (figures(dls.valid.dataset), dls.valid.dataset.tables()) if taught else ({}, {})
+    if log and taught and not world()[0]: mine.append(SourceLog(Path(log).with_name("sources.csv")))
     loss = ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight, ranking)
     learn = Learner(dls, model, loss, functools.partial(adamw, weight_decay=weight_decay), splitter=training_splitter,
-                    metrics=[ClipAUC(), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
+                    metrics=[ClipAUC(tables=tables), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
     learn.recorder.smooth_loss = SmoothLoss()
     if hasattr(learn, "progress"): learn.remove_cb(learn.progress).add_cb(SparingProgress())
     return learn

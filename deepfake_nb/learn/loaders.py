@@ -16,12 +16,14 @@ import numpy as np, pandas as pd, torch
 from fastai.basics import DataLoader, DataLoaders
 from ..forge.filming import Camera
 from .canvases import Canvases, Items, room_for, stack_items
-from .batches import CHOSEN, CLIP_COLUMNS, LABELLED, ROLES, CropJitter, Faces, ForgedBatch, LabelledBatch, TeacherBatch, Teachers, balance_weights, draw_couples, role_of, source_of
+from .batches import CHOSEN, CLIP_COLUMNS, LABELLED, ROLES, CropJitter, Faces, ForgedBatch, LabelledBatch, TeacherBatch, Teachers, balance_weights, kind_of, role_of, source_of
+from .sources import draw_couples
 from ..core import LABELS, REAL, DeepfakeError
 from ..forge.selfblend import SelfBlend
 
 # %% auto #0
-__all__ = ['made_ahead', 'world', 'BatchLoader', 'TeacherLoader', 'figures', 'forged_loaders', 'labelled_loaders']
+__all__ = ['made_ahead', 'world', 'BatchLoader', 'forged_people', 'TeacherLoader', 'figures', 'forged_loaders',
+           'labelled_loaders']
 
 # %% ../../nbs/learn/10_loaders.ipynb #b94473ee
 @functools.lru_cache
@@ -120,10 +122,15 @@ class BatchLoader(DataLoader):
     def new(self, *args, **kwargs): return self # fastai asks for copies; the epoch must be counted in one place
 
 # %% ../../nbs/learn/10_loaders.ipynb #65a12c06
+def forged_people(dataset:Teachers)->int:
+    "How many people have labelled forgeries."
+    return sum(len(o.forged) for o in dataset.labelled)
+
 class TeacherLoader(BatchLoader):
     "Batches of `pairs` faces to forge from and `couples` labelled pairs, over all processes."
-    def __init__(self, dataset:Teachers, pairs:int, couples:int, seed=0, **kwargs):
-        self.pairs, self.couples, self.own = pairs, couples, len(dataset.weights)
+    # shares: how the sources of labelled faces share the draws, as for `source_shares`
+    def __init__(self, dataset:Teachers, pairs:int, couples:int, seed=0, shares="root", **kwargs):
+        self.pairs, self.couples, self.own, self.shares = pairs, couples, len(dataset.weights), shares
         super().__init__(dataset, pairs + 2*couples, seed=seed, shuffle=True, drop_last=True, **kwargs)
         self.clips, each = 2*(pairs + couples), world()[1]
         if pairs % each or couples % each:
@@ -131,7 +138,9 @@ class TeacherLoader(BatchLoader):
                              f"accepted: multiples of {each}")
         self.bs = self.total//each # of what is read
 
-    def __len__(self): return max(1, self.own//self.pairs if self.pairs else len(self.dataset.couples)//self.couples)
+    def __len__(self):
+        if self.pairs: return max(1, self.own//self.pairs)
+        return max(1, forged_people(self.dataset)//self.couples)
 
     def get_idxs(self):
         self.epoch += 1
@@ -140,7 +149,7 @@ class TeacherLoader(BatchLoader):
         else: own = rng.choice(self.own, steps*self.pairs, p=weights/weights.sum())
         own = own[:steps*self.pairs].reshape(steps, self.size, -1)
         couples = np.zeros((0, 2), np.int64)
-        if self.couples: couples = draw_couples(self.dataset.couples, steps*self.couples, rng)
+        if self.couples: couples = draw_couples(self.dataset.labelled, steps*self.couples, rng, self.shares)
         return np.concatenate([own[:, self.rank], couples.reshape(steps, self.size, -1)[:, self.rank]], 1).flatten().tolist()
 
 # %% ../../nbs/learn/10_loaders.ipynb #572b5228
@@ -158,23 +167,41 @@ def _fitting(wanted:int, available:int)->int: # clips of a batch: no more than t
         raise DeepfakeError(f"{available} training clips for {size} processes. Accepted: at least one for each")
     return max(1, min(wanted, available)//size)*size
 
+_shown = 6 # sources, beyond which the log of an epoch has their mean alone
+
+def _word(name:str)->str:
+    "A name as part of a column's."
+    return re.sub(r"[^\w.-]+", "_", name) or "_"
+
+def _sources(teachers:Teachers, role:int)->list[int]:
+    "Numbers of the data sets that have items of a role."
+    return sorted({int(source_of(o)) for o in teachers.origin if role_of(o) == role})
+
+def _of_kind(role:int, kind:int)->Callable: # all real ones stand against it
+    "Which origins are of a kind of labelled forgeries, or real."
+    return lambda o: (role_of(o) == role) & ((kind_of(o) == kind) | (kind_of(o) == 0))
+
+def _told_figures(teachers:Teachers, role:int, word:str)->dict[str, Callable]:
+    "Figures about labelled faces: by source where there are few, by kind where the table tells kinds."
+    sources, shown = _sources(teachers, role), {}
+    for i in sources if len(sources) <= _shown else ():
+        shown[f"{word}:{_word(teachers.sources[i])}"] = lambda o, i=i: (role_of(o) == role) & (source_of(o) == i)
+    there = {int(kind_of(o)) for o in teachers.origin if role_of(o) == role}
+    for k in sorted(there - {0}): shown[f"{word}_kind:{_word(teachers.kinds[k])}"] = _of_kind(role, k)
+    return shown
+
 def figures(
     teachers:Teachers, # What is validated on
 )->dict[str, Callable]: # Name of a figure -> function of a tensor of origins: which items it is about
-    "The AUCs that a log shows: by kind of forgery, by source of real faces, by labelled data set."
+    "The AUCs that a log shows: by kind of forgery, by source of real faces, by labelled data set and its kinds."
     roles = {int(role_of(o)) for o in teachers.origin}
-    name = lambda i: re.sub(r"[^\w.-]+", "_", teachers.sources[i]) or "_"
     shown = {role.replace(" ", "_"): (lambda o, i=i: (role_of(o) == 0) | (role_of(o) == i))
              for i, role in enumerate(ROLES) if 0 < i < LABELLED and 0 in roles}
-    by_role = {role: sorted({int(source_of(o)) for o in teachers.origin if role_of(o) == role})
-               for role in (0, LABELLED, CHOSEN)}
-    if len(by_role[0]) > 1:
-        shown |= {f"source:{name(i)}": (lambda o, i=i: (role_of(o) < LABELLED) & (source_of(o) == i))
-                  for i in by_role[0]}
-    for role, word in ((LABELLED, "labelled"), (CHOSEN, "chosen_by")):
-        shown |= {f"{word}:{name(i)}": (lambda o, i=i, role=role: (role_of(o) == role) & (source_of(o) == i))
-                  for i in by_role[role]}
-    return shown
+    own = _sources(teachers, 0)
+    for i in own if len(own) > 1 else ():
+        shown[f"source:{_word(teachers.sources[i])}"] = lambda o, i=i: (role_of(o) < LABELLED) & (source_of(o) == i)
+    return shown | _told_figures(teachers, LABELLED, "labelled") | _told_figures(teachers, CHOSEN, "chosen_by")
+
 
 # %% ../../nbs/learn/10_loaders.ipynb #96884209
 # faces as canvases, if they fit; else they are read ahead
@@ -220,7 +247,8 @@ def forged_loaders(
     root:str|Path|None=None, # Folder that relative paths start from
     seed:int=0, # Of the order
     labelled:pd.DataFrame|None=None, # Labelled faces with a `split`, and a `pair` where original and forgery are known to belong together
-    couples:int=0, # Pairs of them in a batch
+    couples:int=0, # Couples of a real and a forged one of them in a batch
+    shares:str="root", # How their sources share the draws: 'root' of their sizes, 'even' or 'size'
     chosen:pd.DataFrame|None=None, # Labelled faces to choose by, whatever their split: validation shows them as they are
     device:torch.device|str|None=None, # Where this process makes batches; None: on a graphics card, and where there is none the workers do
     say:Callable=lambda line: None, # Takes what people should know
@@ -236,14 +264,14 @@ def forged_loaders(
     train, valid = (Teachers(*(faces(o, jitter, i > 0) for i, o in enumerate(both[s])))
                     for s, jitter in (("train", CropJitter()), ("val", None)))
     pairs = _fitting(pairs, len(train.weights)) if manifest is not None else 0
-    couples = _fitting(couples, len(train.couples)) if labelled is not None else 0
+    couples = _fitting(couples, forged_people(train)) if labelled is not None else 0
     (device, workers), camera = _place(device, workers), Camera()
     kept = _keep([train, valid], device, say)
     if device is not None: workers, camera = (0 if kept else workers), Camera(workers if forger.degrade else 0)
     batch = TeacherBatch(ForgedBatch(size, forger, clip_length, camera=camera),
                          LabelledBatch(size, .6*forger.severity*forger.degrade, paired=True))
     still = TeacherBatch(replace(batch.forged, repeatable=True), replace(batch.labelled, paired=False, repeatable=True))
-    dls = DataLoaders(TeacherLoader(train, pairs, couples, seed, batch=batch, device=device, num_workers=workers),
+    dls = DataLoaders(TeacherLoader(train, pairs, couples, seed, shares, batch=batch, device=device, num_workers=workers),
                       BatchLoader(valid, max(pairs, 2*couples), batch=still, device=device, num_workers=workers))
     weakref.finalize(dls, camera.close)
     return dls

@@ -55,6 +55,7 @@ class Recipe:
     autoencoder: str = ""
     inside: float = .08 # share of forgeries whose face it draws anew
     whole: float = .1 # share of forgeries that it draws anew as a whole
+    sources: str = "root" # how often each source of labelled faces is drawn: by the root of its size, 'even' or 'size'
     balance: str|None = "class" # oversampling of labelled data that do not come in pairs
     frozen_epochs: int = 0 # epochs with the head alone, and again as many with the late layers
     freeze: int = 0 # stages of the backbone that stay as they are, with its stem; makes training quick on a processor
@@ -95,7 +96,7 @@ def loaders(self:Recipe, manifest:pd.DataFrame, workers:int|None=1, say:Callable
     couples = 0 if labelled is None else half if own is None else min(max(1, half - 1),
         max(1, round(half*self.labelled_share)))
     return forged_loaders(own, pairs=max(1, half - couples), selfblend=forger, labelled=labelled, couples=couples,
-                          chosen=chosen, **common)
+                          shares=self.sources, chosen=chosen, **common)
 
 # fastai `Learner` of a scorer, or of a new one with that name
 def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path):
@@ -157,10 +158,11 @@ def gather_faces(
         for one in _listed(data):
             divide = role == "forge" or role == "labelled" and not _listed(chosen)
             name = "crops" if not parts else f"crops_{role}_{len(parts)}"
+            table = f"{role} {len(parts)}" if isinstance(one, pd.DataFrame) else str(one)
             part = one if isinstance(one, pd.DataFrame) else prepare_crops(one, folder/name, clip_length, workers,
                 divide, "val" if role == "chosen" else "", **cut)
             root = Path(part.attrs.get("root", "."))
-            parts.append(part.assign(path=[str(root/o) for o in part.path], role=role,
+            parts.append(part.assign(path=[str(root/o) for o in part.path], role=role, table=table,
                                      **(dict(split="val") if role == "chosen" else {})))
     if not parts: raise DeepfakeError("nothing to train on. Accepted: real faces, labelled faces, or both")
     table = pd.concat(parts, ignore_index=True)
