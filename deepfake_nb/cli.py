@@ -220,6 +220,7 @@ def deepfake_train(
     ranking:float=.5, # Weight of how forgeries stand to the real faces that look most forged; 0 for none
     redraw:str="", # With real faces: file of networks that draw some of the faces to paste; made first where it does not exist
     autoencoder:str="", # With real faces: latent autoencoder that draws some forgeries anew: a folder with ..._encoder.pth and ..._decoder.pth, or a .safetensors
+    sources:str="root", # How often each source of labelled faces is drawn: by the root of its size, even or size
     balance:str="class", # Oversampling by class, method or dataset; none for none
     frozen_epochs:int=0, # Epochs in which only the head learns, and again as many with the late layers
     freeze:int=0, # Stages of the backbone that stay as they are; 4 of 7 make an EfficientNet about three times as fast on a processor

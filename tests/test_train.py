@@ -167,6 +167,11 @@ def test_two_teachers_end_alike_whether_killed_or_not(teachers, tmp_path, capfd)
     logs = [pd.read_csv(tmp_path/o/"log.csv").drop(columns=["time", "train_loss"]) for o in ("once", "twice")]  # the training loss is a running mean of one run
     assert logs[0].equals(logs[1]) and logs[0].epoch.tolist() == [0, 1, 2, 3]
     assert {"auc", "blended", "redrawn_inside", "redrawn_whole", "labelled:labelled", "chosen_by:chosen"} - set(logs[0]) == {"labelled:labelled"}  # no labelled face is kept for validation where there is a set to choose by
+    by_source = [pd.read_csv(tmp_path/o/"sources.csv") for o in ("once", "twice")]
+    assert by_source[0].equals(by_source[1]) and set(zip(by_source[0].role, by_source[0].source)) == {("made", "real"), ("chosen by", "chosen")}
+    assert by_source[0].groupby("epoch").size().tolist() == [len(by_source[0])//4]*4
+    chosen = by_source[0][by_source[0].role == "chosen by"]
+    assert (chosen.real + chosen.forged == 4).all() and (chosen.auc.to_numpy() == logs[0]["chosen_by:chosen"].round(4).to_numpy()).all() and (chosen.loss > 0).all()
     told = first.config.training
     assert told["data"] == {"labelled train": 4, "real train": 6, "real val": 2} and told["chosen_by"] == {"chosen val": 4}
     assert {k: told["recipe"][k] for k in ("freeze", "average", "labelled_share", "labelled_weight")} == dict(freeze=2, average=.9, labelled_share=.5, labelled_weight=.7)
@@ -192,13 +197,36 @@ def test_a_labelled_table_of_one_class_is_refused(teachers, tmp_path, share, fou
     refused(teachers, tmp_path, DeepfakeError, found, tmp_path/"one.csv")
 
 
-def test_a_labelled_table_whose_pairs_have_no_original_is_refused(teachers, tmp_path):
+def test_a_source_of_one_class_is_refused_beside_a_whole_one(teachers, tmp_path):
     import pandas as pd
     from deepfake_nb.core import DeepfakeError
     table = pd.read_csv(teachers/"labelled.csv", dtype=dict(pair=str))
+    pd.concat([table, table[table.label == "fake"].assign(dataset="page", path=[str(teachers/f"{i}.png") for i in range(2)])]).to_csv(tmp_path/"two.csv", index=False)
+    for o, i in zip(table.path[table.label == "fake"], range(2)): (teachers/f"{i}.png").write_bytes(Path(o).read_bytes()[:-12] + bytes(12*i) + Path(o).read_bytes()[-12:])
+    refused(teachers, tmp_path, DeepfakeError, "the data set 'page' with 0 real and 2 forged faces", tmp_path/"two.csv")
+
+
+def test_forgeries_without_their_original_stand_beside_others_of_their_source(teachers, tmp_path):
+    import numpy as np, pandas as pd
+    from deepfake_nb.data.splits import read_manifest
+    from deepfake_nb.learn.batches import Teachers
+    from deepfake_nb.learn.crops import Faces
+    from deepfake_nb.learn.sources import draw_couples
+    table = pd.read_csv(teachers/"labelled.csv", dtype=dict(pair=str))
+    table = pd.concat([table, table.assign(dataset="page")])
     table["pair"] = [f"{o.pair} {o.label}" for o in table.itertuples()]  # each stands alone
-    table.to_csv(tmp_path/"alone.csv", index=False)
-    refused(teachers, tmp_path, DeepfakeError, "pair .* of the data set 'labelled' with (1 real and 0|0 real and 1) forged", tmp_path/"alone.csv")
+    table = table.assign(path=[f"{i}-{Path(o).name}" for i, o in enumerate(table.path)], label=[int(o == "fake") for o in table.label])
+    from_faces = table.rename(columns=dict(path="file", dataset="source")).drop(columns="group")
+    for text in from_faces.file: (tmp_path/text).touch()
+    for more in ({}, dict(pair="")):
+        from_faces.assign(**more).to_csv(tmp_path/"faces.csv", index=False)
+        found = read_manifest(tmp_path/"faces.csv")
+        assert ("8 of 8 pairs lack" in " ".join(found.attrs["notes"])) == (not more)
+        teacher = Teachers(None, Faces(found, 64))
+        assert [(o.name, o.size, o.originals) for o in teacher.labelled] == [("labelled", 4, {}), ("page", 4, {})]
+        drawn = draw_couples(teacher.labelled, 200, np.random.default_rng(0))
+        assert [set(teacher.labels[drawn[:, i]]) for i in (0, 1)] == [{0}, {1}]
+        assert (teacher.origin[drawn[:, 0]] == teacher.origin[drawn[:, 1]]).all() and len(np.unique(drawn, axis=0)) == 8
 
 
 def test_something_that_is_not_the_autoencoder_is_refused(teachers, tmp_path):

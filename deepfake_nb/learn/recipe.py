@@ -151,9 +151,9 @@ def gather_faces(
     clip_length:int=1, # Frames wanted of each video
     workers:int|None=None, # Processes
     **cut, # For `prepare_crops`: size and margin of the crops
-)->pd.DataFrame: # Manifest with the column `role`: forge, labelled or chosen; raises `DeepfakeError`
+)->pd.DataFrame: # Manifest with the columns `role` (forge, labelled or chosen) and `table`, what people should know in `attrs["notes"]`; raises `DeepfakeError`
     "Make one table of all that a training learns from and is judged by."
-    parts = []
+    parts, notes = [], []
     for role, data in dict(forge=own, labelled=labelled, chosen=chosen).items():
         for one in _listed(data):
             divide = role == "forge" or role == "labelled" and not _listed(chosen)
@@ -162,10 +162,12 @@ def gather_faces(
             part = one if isinstance(one, pd.DataFrame) else prepare_crops(one, folder/name, clip_length, workers,
                 divide, "val" if role == "chosen" else "", **cut)
             root = Path(part.attrs.get("root", "."))
+            notes += [f"{table}: {o}" for o in part.attrs.get("notes", ())]
             parts.append(part.assign(path=[str(root/o) for o in part.path], role=role, table=table,
                                      **(dict(split="val") if role == "chosen" else {})))
     if not parts: raise DeepfakeError("nothing to train on. Accepted: real faces, labelled faces, or both")
     table = pd.concat(parts, ignore_index=True)
+    table.attrs["notes"] = notes
     trained = set(table.path[table.split == "train"])
     if both := sorted(trained & set(table.path[table.role == "chosen"])):
         raise DeepfakeError(f"{both[0]}: to be trained on and to be chosen by ({len(both)} pictures). Accepted: one or "
@@ -241,6 +243,7 @@ def train(
     _same_recipe(recipe, work)
     own, told = (data, labelled) if recipe.from_real_only else (None, [*_listed(data), *_listed(labelled)])
     manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers, **_cut(recipe))
+    for line in manifest.attrs.get("notes", ()): say(line)
     manifest = manifest[manifest.split.isin(("train", "val"))]
     if not ((manifest.role != "chosen") & (manifest.split == "val")).any():
         raise DeepfakeError("no face with split 'val' to set the threshold by; those to choose by are not for that. "
