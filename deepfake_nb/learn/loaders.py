@@ -122,7 +122,9 @@ class BatchLoader(DataLoader):
     def new(self, *args, **kwargs): return self # fastai asks for copies; the epoch must be counted in one place
 
 # %% ../../nbs/learn/10_loaders.ipynb #65a12c06
-def forged_people(dataset:Teachers)->int:
+def forged_people(
+    dataset:Teachers, # With labelled faces or without
+)->int: # As many couples as there can be without a person twice
     "How many people have labelled forgeries."
     return sum(len(o.forged) for o in dataset.labelled)
 

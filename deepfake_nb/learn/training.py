@@ -10,6 +10,7 @@ __all__ = ['SettingsError', 'plan_training']
 # %% ../../nbs/learn/25_training.ipynb #8aa6800f
 import json
 from ..core import DeepfakeError
+from .sources import SHARES
 
 class SettingsError(DeepfakeError): "Settings of a training that make no sense, alone or together."
 
@@ -35,6 +36,8 @@ def _check_mixture(settings, o)->None: # raises `SettingsError`
                             f"--average {o.average} --freeze {o.freeze} --ranking {ranking}. Accepted: a share between "
                             "0 and 1, a weight above 0, an average from 0 to below 1, whole stages and a ranking from 0")
     if not 0 < rate < 1: raise SettingsError(f"--false-positive-rate {rate}. Accepted: between 0 and 1")
+    if (by := settings.get("sources", "root")) not in SHARES:
+        raise SettingsError(f"--sources {by}. Accepted: {', '.join(SHARES)}")
 
 # %% ../../nbs/learn/25_training.ipynb #30510e96
 def plan_training(
