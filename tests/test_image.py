@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, ImageCms, ImageFile
 from deepfake_nb.see import animation, image
 from deepfake_nb.core import MediaError
+from deepfake_nb.see.behind import jpeg_end
 from deepfake_nb.see.image import read_image, verify_image
 from deepfake_nb.see.media import Limits, read_media, sniff_kind
 
@@ -147,7 +148,7 @@ def test_a_webp_is_measured_before_it_is_opened(tmp_path):
 def test_many_scans(tmp_path):
     "A progressive JPEG that repeats its scans is refused at once."
     data = saved(tmp_path / "a.jpg", smooth(), "JPEG", progressive=True).read_bytes()
-    assert image._jpeg_end(data, 0)[0] == len(data) and 2 < image._jpeg_end(data, 0)[1] < 20
+    assert jpeg_end(data).at == len(data) and 2 < jpeg_end(data).scans < 20
     at = data.rindex(b"\xff\xda")
     (tmp_path / "a.jpg").write_bytes(data[:at] + data[at:-2] * 300 + data[-2:])
     refused(tmp_path / "a.jpg", "scans")
@@ -168,8 +169,8 @@ def test_pictures_one_after_the_other(tmp_path):
     path.write_bytes(path.read_bytes() * 6)
     assert any("followed by 5 more JPEG pictures" in o for o in read_media(path).notes)
     first, second = Image.fromarray(smooth()), Image.fromarray(255 - smooth())
-    first.save(tmp_path / "b.jpg", "MPO", save_all=True, append_images=[second])  # announced: a second view, no further picture
-    assert not any("followed" in o for o in read_media(tmp_path / "b.jpg").notes)
+    first.save(tmp_path / "b.jpg", "MPO", save_all=True, append_images=[second])  # announced: a second view
+    assert any("followed by 1 more JPEG picture " in o for o in read_media(tmp_path / "b.jpg").notes)
 
 
 def tiff(pages, order="<"):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Iterable, Iterator
 import numpy as np, pandas as pd
 from PIL import Image
-from ..core import FAKE, REASONS, DeepfakeError, ManifestError, WriteError, atomic_write, available_cores, clean_text
+from ..core import FAKE, REASONS, SPOILING, DeepfakeError, ManifestError, WriteError, atomic_write, available_cores, clean_text
 from .splits import BOX_COLUMNS, LANDMARK_COLUMNS, REQUIRED, check_manifest, drop_doubles, write_manifest
 from ..see.faces import Face, FaceDetector, crop_face, crop_square, extract_clips, load_face_detector, sharpness
 from ..see.media import read_media
@@ -174,6 +174,8 @@ def _read_clips(job:_Job, settings:ExtractSettings, detector:FaceDetector)->tupl
     most = max(20, settings.max_people) if job.boxes or job.mask else settings.max_people
     try:
         media = read_media(unspell_name(job.path), settings.frames)
+        spoilt = [o for o in media.contents if o.reason in SPOILING]
+        if spoilt: return [], spoilt[0].reason, spoilt[0].text
         clips, dropped = extract_clips(media, detector, settings.size, settings.margin, most, settings.min_frames,
                                        settings.min_face)
         # not good enough, and only given because there is nothing better

@@ -14,7 +14,7 @@ import cv2, numpy as np, pandas as pd, torch
 from torch import Tensor
 from ..core import REAL, ManifestError, MediaError, sha256_file
 from ..see.files import Limits
-from ..see.image import read_image
+from ..see.image import check_undamaged, read_image
 from ..forge.selfblend import landmarks_from_geometry
 
 # %% auto #0
@@ -160,10 +160,10 @@ class Faces:
 WHOLE = Limits(max_image_side=1 << 20) # boxes are in pixels of the file: it is not shrunk
 
 def image(self:Faces, row:dict)->np.ndarray:
-    "The whole picture of one row, `uint8 (H, W, 3)` in RGB, or with its mask as a fourth channel; raises `MediaError` for one that is missing or damaged."
-    picture = read_image(self.root/row["path"], WHOLE).frames[0]
+    "The whole picture of one row, `uint8 (H, W, 3)` in RGB, or with its mask as a fourth channel; raises `MediaError` for one that is missing or cannot be decoded."
+    picture = read_image(self.root/row["path"], WHOLE, damage=False).frames[0]
     if not self.masked: return picture
-    mask = read_image(self.root/name, WHOLE).frames[0] if (name := mask_name(row)) else None
+    mask = read_image(self.root/name, WHOLE, damage=False).frames[0] if (name := mask_name(row)) else None
     untouched = row["label"] == REAL and _data_set(row) in self.masked
     return np.dstack([picture, mask_channel(picture.shape[:2], mask, untouched)])
 
@@ -200,7 +200,7 @@ def check_pictures(
     root, columns = Path(root or manifest.attrs.get("root", ".")), ["label", "split", "group", "pair", *BOX, *LANDMARKS]
     records = manifest.to_dict("records")
     def look(path): # its hash, or what is wrong with it
-        try: read_image(root/path, WHOLE)
+        try: check_undamaged(root/path, read_image(root/path, WHOLE).contents)
         except MediaError as error: return error
         return sha256_file(root/path)
     paths = list(dict.fromkeys([*manifest.path, *filter(None, map(mask_name, records))]))

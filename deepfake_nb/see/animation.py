@@ -12,6 +12,7 @@ from typing import BinaryIO, Callable, Iterator
 import numpy as np
 from PIL import Image
 from ..core import MediaError
+from .contents import Contents
 from .files import Limits, Media, _a, _frame_size, _name_notes, _resize, _set_looked_at, _set_scale, evenly_spaced, sniff_format
 from .image import _blocks, _check_size, _finished, _load, _open_image
 
@@ -75,11 +76,12 @@ class _Player:
     "One pass through an animation: wanted frames come out, and it remembers how far it got."
     def __init__(self, path, found:str, limits:Limits, stop:float): # `stop`: when it must end, by `perf_counter`
         self.path, self.found, self.limits, self.stop = path, found, limits, stop
-        self.index, self.time, self.notes, self.why = -1, 0., [], "" # `why`: the reason for an early end
+        self.index, self.time, self.contents, self.why = -1, 0., Contents(), "" # `why`: the reason for an early end
 
     # index, seconds, RGB at full size
     def frames(self, total:int, wanted:list[int])->Iterator[tuple[int, float, np.ndarray]]:
-        with _open_image(self.path, self.found, self.limits) as image:
+        with _open_image(self.path, self.found, self.limits, damage=True) as image:
+            self.contents = image.info["contents"]
             while not self.why and self.index + 1 < total:
                 start = self.time
                 try: self._next(image)
@@ -87,7 +89,7 @@ class _Player:
                     if self.index < 0: raise
                     self.why = f"the rest is cut off or damaged ({getattr(error, 'found', error)})"
                 else:
-                    if self.index in wanted: yield self.index, start, _finished(image.copy(), self.notes)
+                    if self.index in wanted: yield self.index, start, _finished(image.copy(), self.contents)
 
     def _next(self, image):
         image.seek(self.index + 1)
@@ -135,7 +137,7 @@ def read_animation(
     seen = player.index + 1
     # of frames that were not reached: as long as the others
     media.duration, media.frame_count = player.time*count/seen, count
-    media.notes += player.notes
+    media.take(player.contents)
     _set_looked_at(media)
     if seen < count:
         media.notes.append(f"Only the first {seen} of its {count} frames were looked at: "

@@ -11,7 +11,7 @@ import cv2, numpy as np
 from PIL import Image, ImageCms
 
 # %% auto #0
-__all__ = ['to_srgb']
+__all__ = ['TRANSPARENT', 'GREYSCALE', 'note_code', 'to_srgb']
 
 # %% ../../nbs/see/05_colour.ipynb #2017166e
 def _wide_to_8bit(image:Image.Image)->np.ndarray: # (H, W) uint8 of a grey image with 16 or 32 bits
@@ -99,11 +99,19 @@ def _numbers(info:dict, notes:list[str])->tuple[float, tuple]|None:
     return None if standard or not usable else (0. if not gamma or abs(gamma - .45455) < .01 else 1/gamma, chromaticity)
 
 # %% ../../nbs/see/05_colour.ipynb #8e3a2525
+TRANSPARENT, GREYSCALE = "Transparent parts were laid over white.", "Greyscale: there is no colour to judge by."
+
+def note_code(
+    note:str, # What `to_srgb` added
+)->str: # ALPHA, GREY or COLOUR, as in `contents.KINDS`
+    "What kind of finding a note on colours is."
+    return {TRANSPARENT: "ALPHA", GREYSCALE: "GREY"}.get(note, "COLOUR")
+
 def _opacity(image:Image.Image, notes:list[str])->Image.Image|None: # None: nothing shines through
     if not image.has_transparency_data: return None
     opacity = image.convert("RGBA").getchannel("A")
     if opacity.getextrema()[0] == 255: return None
-    notes.append("Transparent parts were laid over white.")
+    notes.append(TRANSPARENT)
     return opacity
 
 def to_srgb(
@@ -114,7 +122,7 @@ def to_srgb(
     "Bring the pixels of a picture to 8-bit sRGB."
     info, opacity = image.info, _opacity(image, notes)
     if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
-        notes.append("Greyscale: there is no colour to judge by.")
+        notes.append(GREYSCALE)
     if image.mode.startswith("I") or image.mode == "F": image = Image.fromarray(_wide_to_8bit(image))
     if image.mode not in _spaces: image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
     if profile := info.get("icc_profile") if "cicp" not in info else None: image = _by_profile(image, profile, notes)

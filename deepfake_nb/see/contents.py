@@ -30,7 +30,7 @@ KINDS = dict(
     LIMIT="more than is read of one file",
     UNREAD="something that no reader here understands",
 )
-NOT_LOOKED_AT = ("FURTHER_PICTURE", "FILM", "TRACK", "ENCRYPTED", "PIECE", "CUT_OFF", "UNREAD") # nothing is known of them
+NOT_LOOKED_AT = ("FURTHER_PICTURE", "FILM", "TRACK", "ENCRYPTED", "PIECE", "UNREAD") # nothing is known of them
 
 # %% ../../nbs/see/04_contents.ipynb #775781b1
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from .contents import Contents
 
 # %% auto #0
 __all__ = ['FILM_FORMATS', 'IMAGE_FORMATS', 'ACCEPTED', 'Limits', 'Media', 'open_container', 'film_streams', 'sniff_format',
-           'sniff_kind', 'evenly_spaced']
+           'evenly_spaced']
 
 # %% ../../nbs/see/10_files.ipynb #ba7b68ee
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ def _set_looked_at(media:Media, streams:int=1, streams_in_file:int=1):
 
 # %% ../../nbs/see/10_files.ipynb #72f6458c
 _magic = [(0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG\r\n\x1a\n", "PNG"), (0, b"GIF87a", "GIF"), (0, b"GIF89a", "GIF"),
-    (0, b"BM", "BMP"), (0, b"II*\0", "TIFF"), (0, b"MM\0*", "TIFF"), (8, b"WEBP", "WEBP"), (8, b"AVI ", "AVI"),
+    (0, b"BM", "BMP"), (0, b"II*\0", "TIFF"), (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"), (0, b"MM\0+", "TIFF"), # the second ones: BigTIFF
+    (8, b"WEBP", "WEBP"), (8, b"AVI ", "AVI"),
     (0, b"\x1aE\xdf\xa3", "Matroska/WebM"), (0, b"FLV\1", "FLV"), (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "WMV"),
     (0, b"OggS", "Ogg"), (0, b"\0\0\1\xba", "MPEG"), (4, b"moov", "MP4"), (4, b"mdat", "MP4"), (4, b"wide", "MP4")]
 _brands = dict(heic="HEIF", heix="HEIF", hevc="HEIF", heim="HEIF", heis="HEIF", mif1="HEIF", msf1="HEIF",
@@ -174,6 +176,7 @@ def sniff_format(
         info = os.stat(path)
         if stat.S_ISDIR(info.st_mode): raise MediaError(path, "a directory", f"one file: {ACCEPTED}")
         if not stat.S_ISREG(info.st_mode): raise MediaError(path, "not a regular file", ACCEPTED)
+        if not info.st_size: raise MediaError(path, "an empty file", ACCEPTED) # reading one of the kernel's may wait for ever
         with open(path, "rb") as f: head = f.read(512)
     except FileNotFoundError: raise MediaError(path, "there is no such file", ACCEPTED) from None
     except (OSError, ValueError) as error:
@@ -186,12 +189,6 @@ def sniff_format(
     if found is None and what.startswith("binary"): found = _ask_reader(path)
     if found is None: raise MediaError(path, what, ACCEPTED)
     return found
-
-def sniff_kind(
-    path:str|Path, # Any path, whatever its name
-)->str: # 'image' or 'video'; raises `MediaError`
-    "Whether a file is an image or a video, by its content."
-    return "image" if sniff_format(path) in IMAGE_FORMATS else "video"
 
 # %% ../../nbs/see/10_files.ipynb #60fa2015
 _endings = dict(image=".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .heic .heif .gif .webp .avif".split(),

@@ -6,64 +6,89 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/image.html.md"""
 
 # %% ../../nbs/see/20_image.ipynb #4e8892b0
 from __future__ import annotations
-import importlib.util, io, os, re
+import io, os, re, zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile
+from PIL.Image import Transpose
 from ..core import MediaError
-from .colour import to_srgb
-from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _a, _frame_size, _name_notes, _resize, _set_looked_at, _set_scale, sniff_format
+from .contents import Contents
+from .colour import note_code, to_srgb
+from .files import IMAGE_FORMATS, Limits, Media, _a, _frame_size, _name_notes, _resize, _set_looked_at, _set_scale, sniff_format
+from .behind import jpeg_end, look_behind
+from .damage import look_for_damage, missing_share
 
 # %% auto #0
-__all__ = ['read_image', 'verify_image']
+__all__ = ['read_image', 'verify_image', 'check_undamaged']
 
 # %% ../../nbs/see/20_image.ipynb #5e368c3e
-def _image_reader(path:str|Path, found:str): # Pillow's reader of one format
+def _image_reader(found:str): # Pillow's reader of one format
     if found == "HEIF":
-        if importlib.util.find_spec("pillow_heif") is None:
-            raise MediaError(path, "a HEIC image, and no plugin that reads it",
-                             f"{ACCEPTED}; for HEIC, `pip install pillow-heif`")
         import pillow_heif
         pillow_heif.register_heif_opener()
     Image.init()
     return Image.OPEN[found][0]
 
-def _upright(image:Image.Image, notes:list[str])->Image.Image: # turned as its EXIF orientation says
-    try:
-        orientation = image.getexif().get(0x0112, 1)
-        turned = ImageOps.exif_transpose(image)
+# %% ../../nbs/see/20_image.ipynb #21680919
+_turns = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+          6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}
+
+def _orientation(image:Image.Image)->int: # 1 to 8; raises whatever it likes where the EXIF block is damaged
+    if "page_orientation" in image.info: return image.info["page_orientation"]
+    if hasattr(image, "tag_v2"): return image.tag_v2.get(0x0112, 1) # of a TIFF
+    exif = Image.Exif()
+    exif.load(image.info.get("exif") or b"")
+    return exif.get(0x0112, 1)
+
+def _upright(image:Image.Image, contents:Contents)->Image.Image: # turned as its EXIF orientation says
+    try: orientation = _orientation(image)
     except Exception: # a broken EXIF block does not make the picture unreadable
-        notes.append("Its EXIF block is damaged, so that it may not be upright.")
+        contents.add("UNREAD", "Its EXIF block is damaged, so that it may not be upright.")
         return image
-    if turned is not image and orientation in range(2, 9):
-        notes.append(f"Turned upright (EXIF orientation {orientation}).")
-    return turned
+    if orientation not in _turns: return image
+    if not {"TURN"} & {o.code for o in contents}: # of an AVIF, the container has said so
+        contents.add("TURN", f"Turned upright (EXIF orientation {orientation}).")
+    return image.transpose(_turns[orientation])
 
 # %% ../../nbs/see/20_image.ipynb #688a1428
-_tiff_tags = dict(kind=254, width=256, height=257, orientation=274, below=330, jpeg=513, jpeg_length=514, dng=50706)
+_tiff_tags = dict(kind=254, width=256, height=257, bits=258, compression=259, photometric=262, orientation=274,
+                  samples=277, below=330, format=339, jpeg=513, jpeg_length=514, dng=50706)
+
+def _tiff_number(data:bytes, order:str)->int: return int.from_bytes(data, order)
+
+# tag, type, number of values, and the bytes of the values or of their place; then where the next table is
+def _tiff_table(file:BinaryIO, at:int, order:str, big:bool)->tuple[list[tuple[int, int, int, bytes]], int]:
+    wide, entry = (8, 20) if big else (4, 12)
+    file.seek(at)
+    count = min(1000, _tiff_number(file.read(8 if big else 2), order))
+    data = file.read(entry*count)
+    rows = [data[i:i + entry] for i in range(0, len(data) - entry + 1, entry)]
+    number = lambda part: _tiff_number(part, order)
+    return [(number(o[:2]), number(o[2:4]), number(o[4:4 + wide]), o[4 + wide:]) for o in rows], number(file.read(wide))
 
 # the tags above of each page, and where it is; `level` 0: of the file, 1 and more: below a page
 def _tiff_pages(file:BinaryIO)->Iterator[dict]:
     file.seek(0)
-    head, names = file.read(8), {number: name for name, number in _tiff_tags.items()}
-    number = lambda data: int.from_bytes(data, "little" if head[:1] == b"I" else "big")
-    todo, seen = [(number(head[4:]), 0)], set()
+    head, names = file.read(16), {number: name for name, number in _tiff_tags.items()}
+    order, big = "little" if head[:1] == b"I" else "big", b"+" in head[2:4]
+    todo, seen = [(_tiff_number(head[8:16] if big else head[4:8], order), 0)], set()
     while todo and len(seen) < 100: # more pages than that are not asked
         at, level = todo.pop(0)
         if at in seen or not at: continue
-        seen.add(at); file.seek(at)
-        entries = file.read(12*min(1000, number(file.read(2))))
-        following, page = number(file.read(4)), dict.fromkeys(names.values(), 0) | dict(at=at, level=level, below=[])
-        for entry in (entries[i:i+12] for i in range(0, len(entries) - 11, 12)):
-            tag, kind, count = number(entry[:2]), number(entry[2:4]), number(entry[4:8])
-            size = {1: 1, 3: 2, 4: 4, 13: 4}.get(kind, 0)
+        seen.add(at)
+        entries, following = _tiff_table(file, at, order, big)
+        page = dict.fromkeys(names.values(), 0) | dict(at=at, level=level, below=[])
+        for tag, kind, count, value in entries:
+            size = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}.get(kind, 0)
             if tag not in names or not size or not 0 < count <= 100: continue
-            if count*size > 4: file.seek(number(entry[8:]))
-            data = file.read(count*size) if count*size > 4 else entry[8:8 + count*size]
-            values = [number(data[i:i+size]) for i in range(0, len(data), size)] or [0]
+            data = value[:count*size]
+            if count*size > len(value):
+                file.seek(_tiff_number(value, order))
+                data = file.read(count*size)
+            values = [_tiff_number(data[i:i+size], order) for i in range(0, len(data), size)] or [0]
             page[names[tag]] = values if names[tag] == "below" else values[0]
         yield page
         todo += [(o, level + 1) for o in page["below"]] + [(following, level)]*bool(following)
@@ -77,15 +102,27 @@ def _raw_pages(file:BinaryIO)->list[dict]: # what could be the photo, largest fi
     pages = [o | dict(orientation=o["orientation"] or pages[0]["orientation"]) for o in pages]
     return sorted(pages, key=pixels, reverse=True)
 
+_compressions = {0: "not said", 1: "none", 5: "LZW", 7: "JPEG", 8: "Deflate", 32773: "PackBits", 32946: "Deflate",
+                 50000: "Zstandard", 50001: "WebP"}
+
+def _unusual_tiff(file:BinaryIO)->str: # what is unusual in the first page of a TIFF, as part of a sentence; '': nothing
+    page = next(_tiff_pages(file), None)
+    if not page: return ""
+    kinds = {2: "signed numbers", 3: "floating-point numbers", 5: "complex numbers", 6: "complex numbers"}
+    parts = [f"{page['samples'] or 1} x {page['bits']} bits"] if page["bits"] not in (0, 1, 2, 4, 8, 16) or page["format"] in kinds else []
+    if page["format"] in kinds: parts.append(kinds[page["format"]])
+    if page["compression"] not in _compressions: parts.append(f"compression {page['compression']}")
+    return ", ".join(parts)
+
 # %% ../../nbs/see/20_image.ipynb #6ab52389
 # for each page Pillow's view of it, and of the JPEG that it names
 def _page_readers(file:BinaryIO, pages:list[dict])->Iterator:
     file.seek(0)
     data = file.read(_whole_in_memory + 1)
     for page in pages if len(data) <= _whole_in_memory else ():
-        order = "little" if data[:1] == b"I" else "big"
-        # the file with this page in front
-        yield page, Image.OPEN["TIFF"][0], data[:4] + page["at"].to_bytes(4, order) + data[8:]
+        order, big = "little" if data[:1] == b"I" else "big", b"+" in data[2:4]
+        front = data[:8] + page["at"].to_bytes(8, order) + data[16:] if big else data[:4] + page["at"].to_bytes(4, order) + data[8:]
+        yield page, Image.OPEN["TIFF"][0], front # the file with this page in front
         if page["jpeg"]: yield page, Image.OPEN["JPEG"][0], data[page["jpeg"]:page["jpeg"] + page["jpeg_length"]]
 
 @contextmanager
@@ -99,7 +136,8 @@ def _raw_photo(path:str|Path, file:BinaryIO, pages:list[dict], limits:Limits)->I
                 continue
             _load(image)
         except Exception: continue # decoders raise whatever they like; the next one may do
-        image.getexif()[0x0112] = page["orientation"] or 1
+        image.info.update(page_orientation=page["orientation"] or 1, contents=Contents())
+        if image.format == "JPEG": look_for_damage(data, "JPEG", image.info["contents"])
         with image: yield image
         return
     raise MediaError(path, f"a raw photo of {width} x {height} pixels that cannot be decoded here (there is only a "
@@ -118,7 +156,10 @@ def _blocks(file:BinaryIO, at:int, order:str)->Iterator[tuple[bytes, int]]:
         at += size + 12 if order == "big" else size + size%2 + 8
 
 def _adobe_rgb(image:Image.Image)->bool: # does EXIF say so?
-    try: exif = image.getexif().get_ifd(0x8769)
+    try:
+        exif = Image.Exif()
+        exif.load(image.info.get("exif") or b"")
+        exif = exif.get_ifd(0x8769)
     except Exception: return False # damaged; `_upright` says so
     return exif.get(0xA001) == 2
 
@@ -147,24 +188,72 @@ def _webp_size(head:bytes)->tuple[int, int]: # width and height by the first 30 
     if head[12:16] == b"VP8L": return (number(21, 4) & 0x3fff) + 1, (number(21, 4) >> 14 & 0x3fff) + 1
     return number(26, 2) & 0x3fff, number(28, 2) & 0x3fff
 
+_texts = (b"tEXt", b"zTXt", b"iTXt")
+_most_profile = 1 << 20 # bytes of a colour profile
+
+def _profile_fits(content:bytes)->bool: # of an iCCP chunk: name, 0, method, packed profile
+    at = content.find(b"\0")
+    try: return len(zlib.decompressobj().decompress(content[at + 2:], _most_profile)) < _most_profile
+    except zlib.error: return True # somebody else says so
+
+def _without_texts(data:bytes, contents:Contents)->bytes: # of a PNG: only what makes its picture
+    at, kept, left_out = 8, [data[:8]], False
+    while at + 8 <= len(data):
+        size, name = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8]
+        skip = name in _texts
+        if name == b"iCCP" and not _profile_fits(data[at + 8:at + 8 + size]):
+            contents.add("LIMIT", f"Its colour profile has more than {_most_profile:,} bytes and was left aside.")
+            skip = True
+        if not skip: kept.append(data[at:at + 12 + size])
+        left_out, at = left_out or skip, at + 12 + size
+    return b"".join([*kept, data[at:]]) if left_out else data
+
+_little = .05 # of a picture: so much may be missing at the lower edge
+
+def _whole_jpeg(data:bytes, contents:Contents)->bytes: # with an end, where nothing or little of the picture is missing
+    end = jpeg_end(data)
+    if end.scans > _most_scans: raise ValueError(f"{end.scans} scans, at most {_most_scans} are decoded")
+    if end.marked or (share := missing_share(data)) > _little: return data
+    missing = f"about {share:.0%} of its picture, at the lower edge, is missing" if share else "its picture is whole"
+    contents.add("CUT_OFF", f"The end of the file is missing; {missing}.")
+    return data + b"\xff\xd9"
+
+_most_scans = 200
+
 @contextmanager
-# its header is read, its pixels are not
-def _open_image(path:str|Path, found:str, limits:Limits)->Iterator[ImageFile.ImageFile]:
-    reader = _image_reader(path, found)
+# its header is read, its pixels are not; `info["contents"]` says what else is in the file
+def _open_image(path:str|Path, found:str, limits:Limits, damage:bool=False)->Iterator[ImageFile.ImageFile]:
+    reader = _image_reader(found)
     with open(path, "rb") as file:
         if found == "TIFF" and (pages := _raw_pages(file)):
             with _raw_photo(path, file, pages, limits) as image: yield image
             return
-        if found in ("WEBP", "AVIF", "HEIF") and (size := os.fstat(file.fileno()).st_size) > _whole_in_memory:
+        size = os.fstat(file.fileno()).st_size
+        if found in ("WEBP", "AVIF", "HEIF") and size > _whole_in_memory:
             raise MediaError(path, f"{_a(found)} of {size:,} bytes", f"at most {_whole_in_memory:,} bytes")
         if found == "WEBP": _check_size(path, _webp_size(file.read(30)), limits.max_pixels)
-        file.seek(0)
-        with reader(file) as image:
-            place = file.tell()
-            image.info.update(_colour_numbers(file, found, image))
-            if found == "JPEG": image.info["behind"] = _behind_jpeg(file)
-            file.seek(place) # readers go on from here
+        source, contents = _source(file, found, size, damage)
+        source.seek(0)
+        with reader(source) as image:
+            place = source.tell()
+            image.info.update(_colour_numbers(file, found, image), contents=contents)
+            for name in ("xmp", "XML:com.adobe.xmp"): image.info.pop(name, None) # Pillow would turn the picture by it
+            if found == "TIFF" and image.tag_v2.get(0x0112) in _turns: # Pillow turns it while loading
+                contents.add("TURN", f"Turned upright (EXIF orientation {image.tag_v2[0x0112]}).")
+            source.seek(place) # readers go on from here
             yield image
+
+# what the reader is given: the file, or what of it makes its picture; and what else is in it
+def _source(file:BinaryIO, found:str, size:int, damage:bool)->tuple[BinaryIO, Contents]:
+    file.seek(0)
+    plays = found == "AVIF" and b"avis" in file.read(64) # then `animation` looks at it
+    contents = look_behind(file, found, plays)
+    if found not in ("JPEG", "PNG") or size > _whole_in_memory: return file, contents
+    file.seek(0)
+    data = file.read(_whole_in_memory)
+    whole = _whole_jpeg(data, contents) if found == "JPEG" else _without_texts(data, contents)
+    if damage: look_for_damage(data, found, contents)
+    return (io.BytesIO(whole), contents) if whole is not data else (file, contents)
 
 # %% ../../nbs/see/20_image.ipynb #5a12c89b
 class _StrictDecoder(ImageFile.PyDecoder):
@@ -185,94 +274,78 @@ class _StrictDecoder(ImageFile.PyDecoder):
         self.inner.cleanup()
         if not self.complete: raise OSError("image file is truncated")
 
-def _load(image:ImageFile.ImageFile, notes:list[str]|None=None): # decodes its pixels, all of them or none
+_deep = re.compile(r"^I;16|;16[BLN]$") # 16 bits for each colour; `BGR;16` are 5, 6 and 5 bits
+
+def _load(image:ImageFile.ImageFile, contents:Contents|None=None): # decodes its pixels, all of them or none
     Image.register_decoder("deepfake_nb_strict", _StrictDecoder)
-    if notes is not None and any(";16" in str(o.args) for o in image.tile):
-        notes.append("16 bits per colour were reduced to 8.")
+    modes = [part for o in image.tile for part in (o.args if isinstance(o.args, tuple) else [o.args])]
+    if contents is not None and any(isinstance(o, str) and _deep.search(o) for o in modes):
+        contents.add("COLOUR", "16 bits per colour were reduced to 8.")
     if not getattr(image, "use_load_libtiff", False): # libtiff has no such switch
         image.tile = [o._replace(codec_name="deepfake_nb_strict", args=(o.codec_name, o.args)) for o in image.tile]
     if image.format in ("JPEG", "MPO"): # Pillow's would invent an end
         image.load_read = lambda size: image.fp.read(size)
     image.load()
 
-# %% ../../nbs/see/20_image.ipynb #fcd0f664
-_after_scan, _film_head = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]"), re.compile(rb"\0\0\0[\x08-\x80]ftyp")
-_most_scans = 200
-
-# where the JPEG that begins at `at` ends, and in how many scans it comes
-def _jpeg_end(data:bytes, at:int)->tuple[int, int]:
-    at, scans = at + 2, 0
-    while 0 <= at < len(data) - 1:
-        kind = data[at + 1]
-        if data[at] != 0xff: at = data.find(b"\xff", at) # not a marker: on to the next one
-        elif kind == 0xd9: return at + 2, scans
-        elif kind == 0xff: at += 1 # filling
-        elif kind < 2 or 0xd0 <= kind <= 0xd8: at += 2 # markers that stand alone
-        else:
-            at += 2 + int.from_bytes(data[at + 2:at + 4], "big")
-            if kind == 0xda: # picture data, up to the next marker
-                found, scans = _after_scan.search(data, at), scans + 1
-                at = found.start() if found else len(data)
-    return len(data), scans
-
-def _behind_jpeg(file:BinaryIO)->list[str]: # notes; raises `ValueError` for too many scans
-    file.seek(0)
-    data = file.read(_whole_in_memory)
-    end, scans = _jpeg_end(data, 0)
-    if scans > _most_scans: raise ValueError(f"{scans} scans, at most {_most_scans} are decoded")
-    if _film_head.search(data, end):
-        return ["A film lies behind the picture in this file (a motion photo): it was not looked at."]
-    more, at = 0, end
-    while data[at:at+3] == b"\xff\xd8\xff" and more < 10_000: more, at = more + 1, _jpeg_end(data, at)[0]
-    if not more or b"MPF\0" in data[:end]: return []
-    return [f"It is followed by {more} more JPEG picture{'s'*(more > 1)} in the same file: only the first was looked at."]
-
 # %% ../../nbs/see/20_image.ipynb #7db36cf1
-def _finished(image:Image.Image, notes:list[str])->np.ndarray: # uint8 (H, W, 3) of a loaded picture
-    found = []
-    frame = to_srgb(_upright(image, found), found)
-    notes += [o for o in found if o not in notes]
+def _finished(image:Image.Image, contents:Contents)->np.ndarray: # uint8 (H, W, 3) of a loaded picture
+    notes = []
+    frame = to_srgb(_upright(image, contents), notes)
+    for note in notes: contents.add(note_code(note), note)
     return frame
+
+def _why(path:str|Path, found:str, error:Exception)->MediaError: # in a sentence
+    if found == "TIFF":
+        with open(path, "rb") as file: unusual = _unusual_tiff(file)
+        if unusual:
+            return MediaError(path, f"a TIFF image of a kind that is not read here ({unusual})",
+                              "8 or 16 bits per colour, or floating-point numbers from 0 to 1 for a grey picture")
+    return MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image")
 
 @contextmanager
 def _sentences(path:str|Path, found:str)->Iterator[None]: # decoders raise whatever they like
     try: yield
     except MediaError: raise
-    except Exception as error:
-        raise MediaError(path, f"a truncated or damaged {found} image ({error})", "a complete image") from error
+    except Exception as error: raise _why(path, found, error) from error
 
 # its size; decodes it
-def _decode(path:str|Path, image:ImageFile.ImageFile, side:int, limits:Limits, notes:list[str])->tuple[int, int]:
+def _decode(path:str|Path, image:ImageFile.ImageFile, side:int, limits:Limits, contents:Contents)->tuple[int, int]:
     size, sequential = image.size, image.format in ("JPEG", "MPO") and not image.info.get("progressive")
     _check_size(path, size, limits.max_pixels*(3 if sequential else 1))
     if sequential and max(size) > side: # never below that
         image.draft(None, tuple(max(1, round(o*side/max(size))) for o in size))
-    _load(image, notes)
+    _load(image, contents)
     return size
 
 # %% ../../nbs/see/20_image.ipynb #34e1acbb
 def read_image(
     path:str|Path, # An image by its content, whatever its name
     limits:Limits=Limits(), # What it may cost
+    damage:bool=True, # Ask whether what comes out is what was taken? That takes about as long as decoding
 )->Media: # One upright RGB frame at 0.0 s; raises `MediaError`
     "Read an image as it should be looked at."
     found = sniff_format(path, limits)
     if found not in IMAGE_FORMATS:
         raise MediaError(path, f"a video ({found})", "an image here; `read_media` takes both")
-    notes = _name_notes(path, "image", found)
-    with _sentences(path, found), _open_image(path, found, limits) as image:
-        if getattr(image, "is_animated", False) and image.format != "MPO": # MPO: a photo with previews behind it
-            notes.append("Only the first of its pages was looked at." if found == "TIFF"
-                         else "An animation: only its first frame was looked at.")
-        size = _decode(path, image, limits.max_image_side, limits, notes)
-        notes += image.info.get("behind", [])
-        decoded, frame = image.size, _finished(image, notes)
+    with _sentences(path, found), _open_image(path, found, limits, damage) as image:
+        contents = image.info["contents"]
+        _say_pages(image, found, contents)
+        size = _decode(path, image, limits.max_image_side, limits, contents)
+        decoded, frame = image.size, _finished(image, contents)
     width, height = size if frame.shape[1::-1] == decoded else size[::-1]
-    media = Media(str(path), "image", [], [0.], width, height, format=found, notes=notes, indices=[0])
+    media = Media(str(path), "image", [], [0.], width, height, format=found, indices=[0],
+                  notes=_name_notes(path, "image", found))
+    media.take(contents)
     _set_scale(media, limits.max_image_side)
     _set_looked_at(media)
     media.frames.append(_resize(frame, _frame_size(media)))
     return media
+
+def _say_pages(image:ImageFile.ImageFile, found:str, contents:Contents):
+    if not getattr(image, "is_animated", False): return
+    if found == "TIFF": contents.add("FURTHER_PICTURE", "Only the first of its pages was looked at.")
+    elif found in ("GIF", "PNG", "WEBP", "AVIF"):
+        contents.add("FURTHER_PICTURE", "An animation: only its first frame was looked at.")
 
 def verify_image(
     path:str|Path, # An image by its content, whatever its name
@@ -281,4 +354,16 @@ def verify_image(
     "Make sure that a picture can be decoded down to its last row; of a JPEG, at an eighth of its size."
     found = sniff_format(path, limits)
     if found not in IMAGE_FORMATS: raise MediaError(path, f"a video ({found})", "an image")
-    with _sentences(path, found), _open_image(path, found, limits) as image: return _decode(path, image, 1, limits, [])
+    with _sentences(path, found), _open_image(path, found, limits, damage=True) as image:
+        contents = image.info["contents"]
+        size = _decode(path, image, 1, limits, contents)
+    check_undamaged(path, contents)
+    return size
+
+def check_undamaged(
+    path:str|Path, # Of a picture
+    contents:Contents, # What was found in it
+):
+    "Raise `MediaError` for a picture of which parts are not what was taken: for training, where nobody looks at it."
+    if faults := [o.text for o in contents if o.code == "DAMAGE"]:
+        raise MediaError(path, f"a damaged picture. {faults[0].removesuffix('.')}", "a whole picture")
