@@ -57,10 +57,17 @@ REASONS = dict(
                       "seen too briefly), so nothing is said of the rest.",
     STREAM_NOT_JUDGED="The file holds a further picture track, which was not looked at.",
     PICTURE_DAMAGED="The picture is damaged: parts of what its decoder made of it were never in front of a camera.",
+    FILM_DAMAGED="The film is damaged: so much of it could not be decoded that what was seen does not stand for it.",
+    STRETCH_NOT_SEEN="A long stretch of the film was not looked at, and nothing is known of it.",
+    PICTURE_STOOD="For much of the film one picture stands still: what was seen is hardly more than that picture.",
+    COLOURS_UNKNOWN="The colours of the film are stored in a way that cannot be converted here: what was judged is not "
+                    "what a screen shows.",
+    TRANSPARENCY_UNREAD="The film has transparent parts, and the decoder at hand does not say where: what was judged "
+                        "may be invisible.",
     UNFAMILIAR="The face looks unlike the faces this model was trained on, so its score cannot be relied upon.",
 )
 
-SPOILING = ("PICTURE_DAMAGED",) # reasons of a whole file with which not even FAKE may be said of it
+SPOILING = ("PICTURE_DAMAGED", "FILM_DAMAGED", "COLOURS_UNKNOWN", "TRANSPARENCY_UNREAD") # reasons of a whole file with which not even FAKE may be said of it
 
 def explain_reasons(
     codes:list[str], # Codes from `REASONS`

@@ -29,7 +29,7 @@ from .scoring import (CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, 
                                        choose_precision, keep_memory, score_clips, start_engine)
 from .hidden import hidden_reason, look_at_face
 from .people import keep_evidence, person_verdict, segments_of
-from .verdict import (WEAK, coverage_sentences, frames_looked_at, judge, missed_words,
+from .verdict import (WEAK, coverage_reasons, coverage_sentences, frames_looked_at, judge, missed_words,
                                        people_looked_at, power_of, segment_sentences)
 from ..measure.calibrate import (AbstentionRule, calibration_from_config, feature_distance_from_dict, logit,
                                            mild_reencodings)
@@ -335,7 +335,8 @@ def predict_media(self:Detector,
     even = {o.person: _even(self, o, again) for o in clips}
     segments = segments_of(faces, rule, self.threshold, even) if media.kind == "video" else []
     unseen_streams = looked_at["streams_in_file"] - looked_at["streams"]
-    decision, probability, reasons = judge(faces, self.threshold, unseen_streams, media.contents.reasons())
+    of_file = [*media.contents.reasons(), *coverage_reasons(looked_at)]
+    decision, probability, reasons = judge(faces, self.threshold, unseen_streams, of_file)
     notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt)
     notes += _more_notes(self, decision, reasons, segments, len(faces))
     seen = {k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")}

@@ -11,8 +11,9 @@ from ..core import INCONCLUSIVE, REASONS, SPOILING, FaceVerdict, Segment, percen
 from ..see.contents import NOT_LOOKED_AT
 
 # %% auto #0
-__all__ = ['UNSEEN', 'film_record', 'people_record', 'WEAK', 'judge', 'frames_looked_at', 'people_looked_at',
-           'coverage_sentences', 'segment_sentences', 'power_of', 'missed_words']
+__all__ = ['UNSEEN', 'film_record', 'GAP_SHARE', 'STILL_SHARE', 'UNDECODED_SHARE', 'NEVER_LONG', 'people_record', 'WEAK', 'judge',
+           'frames_looked_at', 'people_looked_at', 'coverage_reasons', 'coverage_sentences', 'segment_sentences',
+           'power_of', 'missed_words']
 
 # %% ../../nbs/judge/10_verdict.ipynb #5e04b34d
 # not seen well enough for a probability
@@ -40,18 +41,21 @@ def judge(
     return INCONCLUSIVE, probability, in_order(codes)
 
 # %% ../../nbs/judge/10_verdict.ipynb #ab075a3c
+film_record = ("frames", "frames_in_file", "seconds", "seconds_in_file", "longest_gap", "longest_still", "undecoded",
+               "streams", "streams_in_file")
+
 def frames_looked_at(
     times:list[float], # Seconds of the frames that were looked at, rising
     frames_in_file:int, # Frames in the whole file
     duration:float, # Seconds; 0.0 for an image
-)->dict: # frames, frames_in_file, seconds, seconds_in_file, longest_gap, streams, streams_in_file
+)->dict: # frames, frames_in_file, seconds, seconds_in_file, longest_gap, longest_still, undecoded, streams, streams_in_file
     "What of a film (or an image) was looked at."
     last = max(duration, times[-1] if times else 0.)
     edges = [0., *times, last]
     gap = max((b - a for a, b in zip(edges, edges[1:])), default=0.) if len(times) < frames_in_file else 0.
     return dict(frames=len(times), frames_in_file=max(frames_in_file, len(times)),
                 seconds=round(times[-1] - times[0], 3) if times else 0., seconds_in_file=round(last, 3),
-                longest_gap=round(gap, 3), streams=1, streams_in_file=1)
+                longest_gap=round(gap, 3), longest_still=0., undecoded=0., streams=1, streams_in_file=1)
 
 _why_not = dict(people_too_many=("TOO_MANY_PEOPLE",), people_too_small=("FACE_TOO_SMALL",),
                 people_too_brief=("TOO_FEW_FRAMES",), people_unclear=("LOW_QUALITY", "ANONYMISED"))
@@ -63,6 +67,21 @@ def people_looked_at(
     unjudged = [o for o in faces if o.probability is None]
     why = {name: sum(any(code in o.reasons for code in codes) for o in unjudged) for name, codes in _why_not.items()}
     return dict(people=len(faces), people_judged=len(faces) - len(unjudged)) | why
+
+# %% ../../nbs/judge/10_verdict.ipynb #533ffe43
+# shares of a film's seconds from which on it is not called REAL (undecoded: nor FAKE), and seconds that are never long
+GAP_SHARE, STILL_SHARE, UNDECODED_SHARE, NEVER_LONG = .25, .5, .25, 2.
+
+def coverage_reasons(
+    looked_at:dict, # As above; an empty one says nothing
+)->list[str]: # Codes of `core.REASONS`; empty where enough was seen
+    "Why what was looked at is too little for a verdict on the film."
+    o = {name: 0 for name in film_record} | looked_at
+    long = lambda seconds, share: seconds > NEVER_LONG and seconds >= share*o["seconds_in_file"]
+    found = dict(FILM_DAMAGED=o["undecoded"] > UNDECODED_SHARE,
+                 STRETCH_NOT_SEEN=long(o["longest_gap"], GAP_SHARE),
+                 PICTURE_STOOD=long(o["longest_still"], STILL_SHARE))
+    return [code for code, so in found.items() if so]
 
 # %% ../../nbs/judge/10_verdict.ipynb #b270a9a3
 def _seconds(value:float)->str: # for people
@@ -88,7 +107,6 @@ def coverage_sentences(
         lines.append(f"{many} found and {o['people_judged']} of them judged; not judged: {', '.join(why)}.")
     return lines + [found["text"] for found in looked_at.get("contents", ()) if found["code"] in NOT_LOOKED_AT]
 
-film_record = ("frames", "frames_in_file", "seconds", "seconds_in_file", "longest_gap", "streams", "streams_in_file")
 people_record = ("people", "people_judged", *_why_not)
 _why_words = dict(people_too_many="beyond the number that is judged", people_too_small="with too small a face",
                   people_too_brief="seen in too few frames", people_unclear="too blurred, or made unrecognisable")

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from .detect import Face, FaceDetector
 from .files import Limits, Media, _set_looked_at, sniff_format, IMAGE_FORMATS
-from .decode import Pictures
-from .film import _Budget, _Film, _decoded, _finished, open_video
+from .film import _Budget, _Film, _decoded, _finished, _pictures, open_video
 from .media import read_media
 from .pipeline import film_detector
 
@@ -21,38 +20,62 @@ from .pipeline import film_detector
 __all__ = ['SECOND_LOOK', 'LONG_GAP', 'in_gaps', 'around', 'read_at', 'picture_at', 'Seen', 'with_frames', 'look_again']
 
 # %% ../../nbs/see/75_again.ipynb #7a1b0007
+def _step(times:np.ndarray)->float: # seconds from one frame to the next, as a rule
+    return float(np.median(np.diff(times))) if len(times) > 1 else 0.
+
+def _shown(times:np.ndarray, moment:float)->int: # the place that is shown at a moment
+    return int(np.clip(np.searchsorted(times[:-1], moment + 1e-6, side="right") - 1, 0, len(times) - 2))
+
+def _edges(seen:Sequence[int], times:np.ndarray)->list[tuple[int, float, float]]: # place, since when and until when it counts as seen
+    step, places = _step(times), sorted(set(seen))
+    known = [(o, float(times[o]), float(max(times[o], times[o + 1] - step))) for o in places]
+    return [(-1, -step, -step), *known, (len(times) - 1, float(times[-1]), float(times[-1]))]
+
 def in_gaps(
-    seen:Sequence[int], # Places that were looked at, rising
-    count:int, # Frames in the file
+    seen:Sequence[int], # Places that were looked at
+    times:np.ndarray, # Seconds of each place of the file, rising, and of its end
     wanted:int, # How many places at most
-    least:int=2, # Frames in a gap that is worth a look
+    least:float=0., # Seconds of a gap that is worth a look
 )->list[int]: # New places, rising
     "Halve the longest gap, again and again."
-    edges, found = [-1, *seen, count], []
-    gaps = [(a - b, a, b) for a, b in zip(edges, edges[1:])] # the longest first, the earliest among equals
+    edges, found = _edges(seen, times), []
+    gaps = [(a[2] - b[1], a, b) for a, b in zip(edges, edges[1:])] # the longest first, the earliest among equals
     heapq.heapify(gaps)
     while gaps and len(found) < wanted:
         length, a, b = heapq.heappop(gaps)
-        if -length < max(2, least): break
-        found.append(middle := (a + b)//2)
-        for o in ((a, middle), (middle, b)): heapq.heappush(gaps, (o[0] - o[1], *o))
+        if -length < least - 1e-6: break
+        if b[0] - a[0] < 2: continue # nothing lies between them
+        middle = min(max(_shown(times, (a[2] + b[1])/2), a[0] + 1), b[0] - 1)
+        found.append(middle)
+        between = _edges([middle], times)[1]
+        for first, last in ((a, between), (between, b)): heapq.heappush(gaps, (first[2] - last[1], first, last))
     return sorted(found)
 
 # %% ../../nbs/see/75_again.ipynb #7a1b0010
+def _halfway(place:int, edges:list[tuple], times:np.ndarray)->list[int]: # new places on both sides, ever closer
+    i = next(k for k, o in enumerate(edges) if o[0] == place)
+    sides = [(-1, edges[i][1], edges[i][1] - edges[i - 1][2]), (1, edges[i][2], edges[i + 1][1] - edges[i][2])]
+    step = max(_step(times), 1e-6)
+    found = []
+    for k in range(1, 24):
+        for side, start, gap in sides:
+            if gap/2**k < step*(1 - 1e-6): continue
+            moment = start + side*gap/2**k
+            found.append(_shown(times, moment) if side > 0 else int(np.searchsorted(times[:-1], moment - 1e-6)))
+    return found
+
 def around(
-    seen:Sequence[int], # Places that were looked at, rising
+    seen:Sequence[int], # Places that were looked at, rising; one that stands may come several times
     suspicion:Sequence[float], # Of each of them
-    count:int, # Frames in the file
+    times:np.ndarray, # Seconds of each place of the file, rising, and of its end
     wanted:int, # How many places at most
     least:float=0., # Suspicion from which on a frame is worth it
 )->list[int]: # New places, rising
     "Neighbours of the most suspicious frames, on both sides, ever closer."
-    edges, found, known = [-1, *seen, count], [], set(seen)
+    edges, found, known = _edges(seen, times), [], set(seen)
     for i in np.argsort(-np.asarray(suspicion, dtype=float), kind="stable"):
         if not suspicion[i] >= least: break
-        sides = [(-1, edges[i + 1] - edges[i]), (1, edges[i + 2] - edges[i + 1])]
-        steps = [side*(gap >> k) for k in range(1, 24) for side, gap in sides if gap >> k]
-        found += [o for o in dict.fromkeys(seen[i] + step for step in steps) if 0 <= o < count and o not in known]
+        found += [o for o in dict.fromkeys(_halfway(seen[i], edges, times)) if 0 <= o < len(times) - 1 and o not in known]
         known.update(found)
         if len(found) >= wanted: break
     return sorted(found[:wanted])
@@ -74,20 +97,29 @@ def read_at(
     return found
 
 def _of_track(film:_Film, track, wanted:list[int], limits:Limits, budget:_Budget):
-    pictures = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, film.notes)
+    pictures = _pictures(film, track, limits)
     before = waiting = None
     left, needed = set(wanted), set(wanted)
-    for place, frame in _decoded(film.path, track, limits, budget, needed) if left else ():
+    for place, frame, sound in _decoded(film.path, track, limits, budget, needed) if left else ():
         if waiting: yield from _finished(film, track, pictures, *waiting, frame, budget); waiting = None
-        if place in left and not frame.is_corrupt:
+        if place in left and sound:
             left.discard(place)
-            if frame.interlaced_frame: waiting = place, frame, before
-            else: yield from _finished(film, track, pictures, place, frame, None, None, budget)
+            own = [float(track.times[min(place, len(track.times) - 1)])]
+            if frame.interlaced_frame: waiting = place, own, frame, before
+            else: yield from _finished(film, track, pictures, place, own, frame, None, None, budget)
         before = frame
         if not left and not waiting: break
     if waiting: yield from _finished(film, track, pictures, *waiting, None, budget)
 
 # %% ../../nbs/see/75_again.ipynb #7a1b0023
+def _all_times(film:_Film)->np.ndarray: # seconds of each place of all tracks, one after the other, and of the end
+    starts = np.cumsum([0.] + [o.duration for o in film.tracks])
+    return np.append(np.concatenate([o.times + start for o, start in zip(film.tracks, starts)]), starts[-1])
+
+def _nearest(times:np.ndarray, moment:float)->int: # the place that is shown at a moment, or begins just after it
+    place = _shown(times, moment)
+    return place + 1 if place + 2 < len(times) and 0 < times[place + 1] - moment < min(moment - times[place], _step(times)) else place
+
 def picture_at(
     path:str|Path, # An image, an animation or a film
     time:float, # Seconds from the start
@@ -97,9 +129,7 @@ def picture_at(
     "The picture that is shown at a time."
     if sniff_format(path, limits) not in IMAGE_FORMATS:
         film = open_video(path, limits)
-        starts = np.cumsum([0.] + [o.duration for o in film.tracks])
-        times = np.concatenate([o.times + start for o, start in zip(film.tracks, starts)])
-        if found := read_at(film, [int(np.abs(times - time).argmin())], limits): return found[0][2]
+        if found := read_at(film, [_nearest(_all_times(film), time)], limits): return found[0][2]
     media = read_media(path, frames, limits)
     return media.frames[int(np.argmin([abs(o - time) for o in media.times]))]
 
@@ -131,7 +161,7 @@ def with_frames(
     for i in media.again: first[i] = True
     rows = [*zip(media.indices, media.times, media.frames, looked.found, first),
             *((*o, f, True) for o, f in zip(new, film.detect(faces)))]
-    rows.sort(key=lambda o: o[0])
+    rows.sort(key=lambda o: o[:2])
     indices, times, frames, found, later = map(list, zip(*rows))
     more = dataclasses.replace(media, indices=indices, times=times, frames=frames,
                                again=[i for i, o in enumerate(later) if o])
@@ -151,17 +181,16 @@ def look_again(
 )->tuple[Media, FaceDetector]: # As from `read_and_look`; the same where there is nothing to look at again
     "Look at the longest gaps of a film, and around what is suspicious in it."
     budget = min(budget, _room//max(1, media.frames[0].nbytes)) if media.frames else 0
-    if media.kind != "video" or budget < 1 or len(media.indices) >= media.frame_count: return media, looked
+    if media.kind != "video" or budget < 1 or len(set(media.indices)) >= media.frame_count: return media, looked
     if sniff_format(path, limits) in IMAGE_FORMATS: return media, looked
     film, media = open_video(path, limits), dataclasses.replace(media)
     looked = Seen(looked, looked.detect(media.frames))
-    count, before = sum(len(o.times) for o in film.tracks), len(media.frames)
+    times, before = _all_times(film), len(media.frames)
     left = lambda: budget - (len(media.frames) - before)
     def more(places): return with_frames(media, looked, read_at(film, places, limits, limits.max_seconds/6))
-    def moments(most): return around(media.indices, suspicion(media, looked), count, most) if most > 0 else []
-    least = round(LONG_GAP*count/max(media.duration, 1e-3))
+    def moments(most): return around(media.indices, suspicion(media, looked), times, most) if most > 0 else []
     media, looked = more(moments(budget//2))
     tried = left()
-    if gaps := in_gaps(media.indices, count, tried - budget//4, least): media, looked = more(gaps)
+    if gaps := in_gaps(media.indices, times, tried - budget//4, LONG_GAP): media, looked = more(gaps)
     if gaps or left() > budget//4: media, looked = more(moments(left()))
     return media, looked

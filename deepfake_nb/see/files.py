@@ -52,6 +52,8 @@ class Media:
     again: list[int] = field(default_factory=list)
     looked_at: dict = field(default_factory=dict) # how much of the file these frames are, as `_set_looked_at` puts it
     contents: Contents = field(default_factory=Contents) # what else is in the file
+    undecoded: float = 0. # share of its seconds that cannot be decoded as they were filmed, in [0, 1]
+    longest_still: float = 0. # seconds that one of its pictures stands, the longest time
 
     def find(self,
         code:str, # One of `contents.KINDS`
@@ -84,12 +86,13 @@ class Media:
 # sets `looked_at` from times, frame_count, duration and contents
 def _set_looked_at(media:Media, streams:int=1, streams_in_file:int=1):
     times, last = media.times, max([media.duration, *media.times])
-    edges = [0., *times, last]
-    gap = max(b - a for a, b in zip(edges, edges[1:])) if len(times) < media.frame_count else 0.
-    media.looked_at = dict(frames=len(times), frames_in_file=max(media.frame_count, len(times)),
+    edges, frames = [0., *times, last], len(set(media.indices)) or len(times) # one that stands may come several times
+    gap = max(b - a for a, b in zip(edges, edges[1:])) if frames < media.frame_count or media.undecoded else 0.
+    media.looked_at = dict(frames=frames, frames_in_file=max(media.frame_count, frames),
                            seconds=round(times[-1] - times[0], 3) if times else 0.,
-                           seconds_in_file=round(last, 3), longest_gap=round(gap, 3), streams=streams,
-                           streams_in_file=streams_in_file, contents=media.contents.to_list())
+                           seconds_in_file=round(last, 3), longest_gap=round(gap, 3),
+                           longest_still=round(media.longest_still, 3), undecoded=round(media.undecoded, 4),
+                           streams=streams, streams_in_file=streams_in_file, contents=media.contents.to_list())
 
 # %% ../../nbs/see/10_files.ipynb #72f6458c
 _magic = [(0, b"\xff\xd8\xff", "JPEG"), (0, b"\x89PNG\r\n\x1a\n", "PNG"), (0, b"GIF87a", "GIF"), (0, b"GIF89a", "GIF"),

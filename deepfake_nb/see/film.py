@@ -6,8 +6,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/film.html.md"""
 
 # %% ../../nbs/see/30_film.ipynb #0128e203
 from __future__ import annotations
-import dataclasses, mmap
+import dataclasses, mmap, re
 from array import array
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_a
                                    film_streams, open_container, sniff_format)
 
 # %% auto #0
-__all__ = ['open_video', 'iter_frames', 'read_video']
+__all__ = ['Damaged', 'open_video', 'iter_frames', 'read_video']
 
 # %% ../../nbs/see/30_film.ipynb #27619643
 _unknown = -1 << 63 # a time stamp that is not there
@@ -34,27 +35,38 @@ class _Track:
     ratio: float # width / height of a pixel
     announced: float = 0. # seconds; 0.0: nothing is
     stamped: bool = True # does its format say when a frame is shown? Otherwise FFmpeg only guesses
+    sequenced: bool = True # does its format say when a frame is decoded?
+    ends: float = 0. # seconds at which it ends by its own word; 0.0: it says nothing
     first: object = None # the first frame that decodes
     pts: array = field(default_factory=lambda: array("q"))
     dts: array = field(default_factory=lambda: array("q"))
     keys: array = field(default_factory=lambda: array("q")) # packets at which decoding can begin
     hidden: set = field(default_factory=set) # packets that are decoded but not shown
+    torn: set = field(default_factory=set) # packets that the container knows not to be whole, or after a lost one
     last: int = 0 # ticks that the last packet is shown
     places: np.ndarray|None = None # of each packet in the order of showing, -1 for a hidden one; None: they do not tell
     times: np.ndarray|None = None # seconds of each place, rising
     start: float = 0. # seconds, the first stamp as it is in the file
     duration: float = 0. # seconds
+    step: float = .04 # seconds from one frame to the next, as a rule
     shown: Collection = () # the places that can be decoded
+    undecoded: float = 0. # seconds of which no frame can be decoded as it was filmed
     judged: bool = False # was a frame of it looked at?
     missed: int = 0 # wanted frames that did not come
+    troubled: bool = False # did the decoder report damage?
     reached: float = 0. # seconds of the last frame that was looked at
 
     def add(self, packet):
         if packet.is_keyframe: self.keys.append(len(self.pts))
         if packet.is_discard: self.hidden.add(len(self.pts))
+        if packet.is_corrupt: self.torn |= {len(self.pts), len(self.pts) + 1} # whose mark it is depends on where the hole lies
         self.pts.append(_unknown if packet.pts is None else packet.pts)
         self.dts.append(_unknown if packet.dts is None else packet.dts)
         self.last = packet.duration or 0
+
+    @property
+    def lengths(self)->np.ndarray: # seconds that each place is shown
+        return np.maximum(np.diff(np.append(self.times, max(self.duration, self.times[-1]))), 0.)
 
 # %% ../../nbs/see/30_film.ipynb #4fa66be2
 def _packets(container, streams:list)->Iterator: # all packets that hold something; a damaged place is passed over
@@ -65,14 +77,19 @@ def _packets(container, streams:list)->Iterator: # all packets that hold somethi
             return
         except av.FFmpegError: continue
 
-def _decode(context, packet)->list: # frames; none where the packet is damaged
+def _decode(context, packet)->list: # frames; raises `Damaged`
     try: return context.decode(packet)
-    except (av.FFmpegError, ValueError): return []
+    except (av.FFmpegError, ValueError) as error: raise Damaged from error
+
+class Damaged(Exception): "A packet that cannot be decoded."
+
+_tacit = ("hevc",) # decoders that go over an error without a word unless they are told not to
 
 def _prepare(stream, limits:Limits, threads:int): # the decoder of a stream, with bounds
     context = stream.codec_context
     context.thread_type, context.thread_count = "AUTO", threads
     context.options = dict(max_pixels=str(limits.max_video_pixels))
+    if context.name in _tacit: context.options |= dict(err_detect="explode")
     return context
 
 def _tracks(container, limits:Limits)->dict[int, _Track]:
@@ -81,8 +98,13 @@ def _tracks(container, limits:Limits)->dict[int, _Track]:
         rate, ratio = (float(v) if v else 0. for v in (o.average_rate, o.sample_aspect_ratio))
         stamped = container.format.name not in ("avi", "h264", "hevc", "mpegvideo")
         found[o.index] = _Track(o.index, float(o.time_base), rate if 1 <= rate <= 1000 else 25., ratio,
-                                _announced(container, o), stamped)
+                                _announced(container, o), stamped, not container.format.name.startswith("matroska"), _ends(o))
     return found
+
+def _ends(stream)->float: # seconds at which the stream ends, by its own word; 0.0 where it says nothing
+    if stream.duration: return float((stream.duration + (stream.start_time or 0))*stream.time_base)
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(\.\d+)?)", stream.metadata.get("DURATION", "")) # as Matroska's tools write it
+    return 3600*int(found[1]) + 60*int(found[2]) + float(found[3]) if found else 0.
 
 def _announced(container, stream)->float: # seconds of the stream by the header; 0.0 where there is none that says so
     if container.format.name.split(",")[0] not in ("mov", "matroska", "avi", "flv", "asf"): return 0.
@@ -95,7 +117,9 @@ _look = 500 # packets within which a frame must come out
 def _count(container, limits:Limits)->tuple[list[_Track], bool]: # tracks that have packets; did the time suffice?
     tracks, stop = _tracks(container, limits), perf_counter() + limits.max_seconds
     contexts = {i: _prepare(container.streams[i], limits, 1) for i in tracks}
-    first = lambda track, packet: next(iter(_decode(contexts[track.index], packet)), None)
+    def first(track, packet):
+        try: return next(iter(_decode(contexts[track.index], packet)), None)
+        except Damaged: return None
     whole = True
     for number, packet in enumerate(_packets(container, [container.streams[i] for i in tracks])):
         track = tracks[packet.stream_index]
@@ -117,26 +141,39 @@ def _arrange(track:_Track, notes:list): # sets places, times and duration from t
     # not half of the one and half of the other
     stamps = np.where(missing, dts, pts) if (dts == _unknown).any() or not missing.any() else dts.copy()
     if (stamps == _unknown).any(): stamps = np.arange(len(kept))/track.rate/track.tick # none at all: a raw stream
-    ordered = (dts != _unknown).all() # in the order of decoding, which never goes back
+    ordered = track.sequenced and (dts != _unknown).all() # in the order of decoding, which never goes back
     steps = np.diff(dts if ordered else stamps)
-    cuts = [0, *(np.flatnonzero((steps < (0 if ordered else -1/track.tick)) | (steps > _jump/track.tick)) + 1),
-            len(kept)]
+    back = np.flatnonzero(steps < (0 if ordered else -1/track.tick)) + 1
+    if not ordered: back = [o for o in back if _goes_back(stamps, o)]
+    cuts = sorted({0, *back, *(np.flatnonzero(steps > _jump/track.tick) + 1), len(kept)})
     step = np.median(positive) if len(positive := [o for o in np.diff(np.unique(stamps)) if o > 0]) else track.last or 1/track.rate/track.tick
     track.start, end = max(0., stamps[:cuts[1]].min(initial=np.inf)*track.tick) if len(kept) else 0., 0.
     for a, b in zip(cuts, cuts[1:]):
         stamps[a:b] += end - stamps[a:b].min(initial=np.inf)
         end = stamps[a:b].max(initial=0.) + step
+    for o in cuts[1:-1]: track.torn -= set(kept[max(0, o - 2):o + 1].tolist()) # pieces that were joined are not torn there
     order = np.lexsort((kept, stamps))
     if not missing.any():
         track.places = np.full(len(track.pts), -1)
         track.places[kept[order]] = np.arange(len(kept))
     track.times, repeated = _rising(stamps[order]*track.tick, step*track.tick)
-    last = track.last if 0 < track.last < 10*step else step
-    track.duration, track.shown = float(track.times[-1] + last*track.tick) if len(kept) else 0., range(len(kept))
+    track.step = float(step*track.tick)
+    last = track.last*track.tick if 0 < track.last < 10*step else track.step
+    if len(kept): track.duration = float(track.times[-1]) + _stands(track, last)
+    track.shown = range(len(kept))
     if len(cuts) > 2:
         notes.append(f"Its time stamps jump{f' at {len(cuts) - 2} places' * (len(cuts) > 3)}; the pieces were put one "
                      "after the other.")
     if repeated: notes.append(f"{repeated} of its {len(kept)} time stamps repeat; they were moved apart.")
+
+def _goes_back(stamps:np.ndarray, at:int)->bool: # is it a cut, and not a frame that is shown before the one decoded before it?
+    following = stamps[at:at + 17] # no decoder holds back more than 16
+    return len(following) == 17 and following.max() < stamps[:at].max()
+
+def _stands(track:_Track, last:float)->float: # seconds that the last picture is shown; `last`: where nothing else is known
+    rest = track.ends - track.start - float(track.times[-1]) # by the word of the stream
+    said = track.last*track.tick if track.sequenced else rest # Matroska's packets do not know it
+    return said if last < said < _jump and abs(rest - said) < .05*said + .1 else last
 
 def _rising(times:np.ndarray, step:float)->tuple[np.ndarray, int]: # rising times, number of those that were moved
     moved = 0
@@ -258,14 +295,66 @@ def _wanted_piece(track:_Track, edges:np.ndarray, i:int, wanted:Collection)->boo
 # %% ../../nbs/see/30_film.ipynb #9e3dec8d
 _skipping = ("h264", "hevc", "mpeg2video", "mpeg1video") # decoders that can be told from packet to packet
 
+class _Trust:
+    "Which frames of a film were made from nothing but what arrived."
+    def __init__(self, track:_Track, edges:np.ndarray, threads:int):
+        self.track, self.edges, self.threads, self.first_bad, self.troubled = track, edges, threads, {}, False
+        for number in track.torn: self.spoil(min(number, len(track.pts) - 1))
+
+    def part(self, number:int)->tuple[int, bool]: # its piece; is it shown before the key frame of that piece?
+        piece, places = int(np.searchsorted(self.edges, number, side="right")) - 1, self.track.places
+        if places is None or piece < 1 or number >= len(places): return piece, False
+        return piece, bool(places[number] < places[self.edges[piece]])
+
+    def spoil(self, number:int): # what follows this packet in its part cannot be trusted
+        part = self.part(number)
+        self.first_bad[part] = min(number, self.first_bad.get(part, number))
+
+    def failed(self, context, number:int): # the decoder reported an error after it was given this packet
+        late = self.threads - 1
+        self.troubled = True
+        for o in ((number - late,) if context.name in _in_order else range(number - 2*late, number + 1)): self.spoil(max(0, o))
+
+    def came(self, frame, number:int):
+        if frame.is_corrupt: self.troubled = True; self.spoil(number)
+
+    def sound(self, number:int)->bool: # once all came that was decoded before it
+        piece, shown_before = self.part(number)
+        if number >= self.first_bad.get((piece, shown_before), number + 1): return False
+        return not shown_before or not {(piece - 1, False), (piece, False)} & self.first_bad.keys()
+
+    def awaits(self, number:int, place:int)->int: # the last place that must have come before one can tell
+        places = self.track.places
+        if places is None: return place + 4 # nothing is known of the order
+        before = places[self.edges[max(0, self.part(number)[0] - 1)]:number]
+        return int(max(before.max(initial=-1), places[number]))
+
+_in_order = ("h264", "hevc", "vp8", "vp9", "mpeg4") # decoders of which each thread's answer comes just one packet late
+
+
+# %% ../../nbs/see/30_film.ipynb #4ea0f687
 def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
-             wanted:Collection|None=None)->Iterator[tuple[int, object]]:
-    "Place and frame, in the order of showing; where places are `wanted`, only those and what they are made from."
+             wanted:Collection|None=None)->Iterator[tuple[int, object, bool]]:
+    "Place, frame, and whether it is as it was filmed, in the order of showing; where places are `wanted`, only those and what they are made from."
+    threads, edges = min(2, available_cores()), _pieces(track)
+    trust, waiting = _Trust(track, edges, threads), deque()
+    try:
+        for number, place, frame in _raw(path, track, limits, budget, wanted, edges, threads, trust):
+            if number is not None: trust.came(frame, number)
+            waiting.append((number, place, frame, place if number is None else trust.awaits(number, place)))
+            while waiting and waiting[0][3] <= place: yield _told(trust, *waiting.popleft()[:3])
+        while waiting: yield _told(trust, *waiting.popleft()[:3])
+    finally: track.troubled = track.troubled or trust.troubled
+
+def _told(trust:_Trust, number:int|None, place:int, frame)->tuple[int, object, bool]:
+    return place, frame, not frame.is_corrupt and not trust.troubled if number is None else trust.sound(number)
+
+def _raw(path, track:_Track, limits:Limits, budget:_Budget, wanted:Collection|None, edges:np.ndarray, threads:int,
+         trust:_Trust)->Iterator[tuple[int|None, int, object]]: # packet (None: not known), place, frame
     with open_container(path) as container:
         stream, number, shown = container.streams[track.index], 0, 0
-        context = _prepare(stream, limits, min(2, available_cores()))
+        context = _prepare(stream, limits, threads)
         source, told, left_out = _packets(container, [stream]), None, False # told: do frames know their packets?
-        edges = _pieces(track)
         while not budget.over():
             with budget:
                 packet = next(source, None)
@@ -280,47 +369,84 @@ def _decoded(path, track:_Track, limits:Limits, budget:_Budget,
                         if context.name in _skipping:
                             context.skip_frame = "DEFAULT" if track.places[number] in wanted else "NONREF"
                     number += 1
-                frames = _decode(context, None) if ended else [] if left_out and packet is not None else _decode(context, packet)
+                frames = []
+                if packet is None or ended or not left_out:
+                    try: frames = _decode(context, None if ended else packet)
+                    except Damaged: trust.failed(context, number - 1 - ended)
                 if ended: context.flush_buffers()
             for frame in frames:
-                known = track.places is not None and frame.pts is not None and 0 <= frame.pts < len(track.places)
-                if told is None: told = known and not frame.interlaced_frame
-                yield int(track.places[frame.pts]) if known else shown, frame
+                known = frame.pts is not None and 0 <= frame.pts < len(track.pts)
+                placed = known and track.places is not None
+                if told is None: told = placed and not frame.interlaced_frame
+                yield frame.pts if known else None, int(track.places[frame.pts]) if placed else shown, frame
                 shown += 1
             if packet is None: return
 
 # %% ../../nbs/see/30_film.ipynb #c036deb1
 _probe = 100 # frames after which the speed of decoding is known
 
+def _even(track:_Track, n:int, places:Collection)->list[tuple[int, float]]:
+    "`n` moments that are evenly spaced over the time that some places are shown: place and seconds of each."
+    places = np.asarray(places)
+    lengths = np.maximum(track.lengths[places], 1e-9)
+    ends, count = np.cumsum(lengths), len(places)
+    starts, total = ends - lengths, float(ends[-1])
+    if np.abs(starts - np.arange(count)*total/count).max() <= .5*total/count: # each frame as long as the others
+        chosen = places[evenly_spaced(count, n)]
+        return list(zip(chosen.tolist(), track.times[chosen].tolist()))
+    if count <= n: # all of them, and those that stand long more often
+        often = _often(lengths, n)
+        return [(int(place), float(track.times[place] + length*k/k_all)) for place, length, k_all in zip(places, lengths, often)
+                for k in range(k_all)]
+    middles = (2*np.arange(n) + 1)/(2*n)*total
+    index = np.minimum(np.searchsorted(ends, middles, side="right"), count - 1)
+    again = index[1:] == index[:-1]
+    several = np.r_[False, again] | np.r_[again, False] # of a picture that stands, what counts is when it was looked at
+    moments = track.times[places[index]] + np.where(several, middles - starts[index], 0.)
+    return list(zip(places[index].tolist(), moments.tolist()))
+
+def _often(lengths:np.ndarray, n:int)->list[int]: # how often each is looked at, once at least, `n` times in all
+    often = np.ones(len(lengths), int)
+    for _ in range(n - len(lengths)): often[np.argmax(lengths/often)] += 1 # the one that is longest for each look
+    return often.tolist()
+
 def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget,
             skip:bool)->Iterator[tuple[int, float, np.ndarray]]:
-    "Place, time and picture of `n` evenly spaced frames of a track; what was missed is left in `track.missed`."
-    targets = [track.shown[i] for i in evenly_spaced(len(track.shown), n)][::-1] # the next target stands last
-    wanted, track.missed, shortened = set(targets) if skip else None, len(targets), None
-    pictures = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, media.notes)
+    "Place, time and picture of `n` evenly spaced moments of a track; what was missed is left in `track.missed`."
+    targets = _even(track, n, track.shown)[::-1] # the next target stands last
+    wanted, track.missed, shortened = {o for o, _ in targets} if skip else None, len(targets), None
+    pictures = _pictures(media, track, limits)
     waiting = before = None
-    for place, frame in _decoded(media.path, track, limits, budget, wanted):
+    for place, frame, sound in _decoded(media.path, track, limits, budget, wanted):
         if waiting: yield from _finished(media, track, pictures, *waiting, frame, budget); waiting = None
         if shortened is None and place >= _probe:
             reach = int(.8*budget.seconds*place/max(budget.spent, 1e-9))
             if shortened := reach < track.shown[-1]:
-                targets = [o for o in evenly_spaced(max(reach, place + 1), n)[::-1] if o >= place]
-            if shortened and wanted is not None: wanted.update(targets)
-        if targets and place >= targets[-1] and not frame.is_corrupt:
-            while targets and targets[-1] <= place: track.missed -= targets.pop() == place
-            if frame.interlaced_frame: waiting = place, frame, before
-            else: yield from _finished(media, track, pictures, place, frame, None, None, budget)
+                there = np.asarray(track.shown)
+                targets = [o for o in _even(track, n, there[there < max(reach, place + 1)])[::-1] if o[0] >= place]
+            if shortened and wanted is not None: wanted.update(o for o, _ in targets)
+        if targets and place >= targets[-1][0] and sound:
+            due = []
+            while targets and targets[-1][0] <= place: due.append(targets.pop())
+            moments = [moment for o, moment in due if o == place]
+            track.missed -= len(moments)
+            own = float(track.times[min(place, len(track.times) - 1)])
+            if frame.interlaced_frame: waiting = place, moments or [own], frame, before
+            else: yield from _finished(media, track, pictures, place, moments or [own], frame, None, None, budget)
         before = frame
         if not targets and not waiting: break
     if waiting: yield from _finished(media, track, pictures, *waiting, None, budget)
     budget.stopped = budget.stopped or bool(shortened)
 
-def _finished(media, track, pictures:Pictures, place:int, frame, before, after,
-              budget:_Budget)->Iterator[tuple[int, float, np.ndarray]]:
+def _pictures(media:_Film, track:_Track, limits:Limits)->Pictures:
+    return Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, media.notes)
+
+def _finished(media, track, pictures:Pictures, place:int, moments:list[float], frame, before, after,
+              budget:_Budget)->Iterator[tuple[int, float, np.ndarray]]: # the picture of a place, once for each moment
     try:
         with budget: picture = pictures.picture(frame, before, after)
     except Unwritten as error:
-        track.missed += 1
+        track.missed += len(moments)
         pictures.say(f"{str(error)[:1].upper()}{str(error)[1:]}; such frames were left out.")
     else:
         (width, height), (first_width, first_height) = pictures.size(frame), pictures.size(track.first)
@@ -328,7 +454,8 @@ def _finished(media, track, pictures:Pictures, place:int, frame, before, after,
             pictures.say(f"The picture changes its size in the film, from {first_width} x {first_height} to {width} x "
                          f"{height} pixels.")
         track.judged = True
-        yield place, float(track.times[min(place, len(track.times) - 1)]), picture
+        for moment in moments: yield place, moment, picture
+
 
 # %% ../../nbs/see/30_film.ipynb #1def6a0f
 def _pass(media:_Film, n:int, limits:Limits, seconds:float, skip:bool=True)->Iterator[tuple[int, float, np.ndarray]]:
@@ -363,16 +490,26 @@ def iter_frames(
 # %% ../../nbs/see/30_film.ipynb #a1fc35eb
 def _see_what_decodes(media:_Film, track:_Track, limits:Limits, seconds:float)->float: # sets `shown`; seconds spent
     budget = _Budget(seconds)
-    places = sorted({place for place, frame in _decoded(media.path, track, limits, budget) if place >= 0
-                     and not frame.is_corrupt})
-    fields = 2*len(places) - len(track.shown) in (-1, 0, 1) # two packets a frame
-    if len(places) < .98*len(track.shown) - 2 and not fields:
-        media.notes.append(f"Only {len(places)} of its {len(track.shown)} frames can be decoded.")
+    came = {place: sound for place, _, sound in _decoded(media.path, track, limits, budget) if place >= 0}
+    places, count = sorted(o for o, sound in came.items() if sound), len(track.shown)
+    if not _by_fields(len(came), count): _tell_undecoded(media, track, places, max(came, default=0) if budget.stopped else count)
     if places and (more := places[-1] + 1 - len(track.times)) > 0:
         step = track.duration/len(track.times)
         track.times = np.append(track.times, track.times[-1] + step*np.arange(1, more + 1))
     track.shown = places
     return budget.spent
+
+def _by_fields(frames:int, packets:int)->bool: return 2*frames - packets in (-1, 0, 1) # two packets a frame
+
+def _tell_undecoded(media:_Film, track:_Track, places:list[int], until:int): # of all places before that one
+    lost = np.ones(len(track.times), bool)
+    lost[[o for o in places if o < len(lost)]] = False
+    lost[until:] = False
+    track.undecoded = float(track.lengths[lost].sum())
+    if lost.sum() <= .02*len(lost) + 2 and not track.troubled: return # packets that were never meant to be shown
+    if lost.any():
+        media.find("DAMAGE", f"Only {len(track.times) - lost.sum()} of its {len(track.times)} frames can be decoded: after "
+                             "damage, nothing was looked at until the next key frame.")
 
 def read_video(
     path:str|Path, # A video by its content, whatever its name
@@ -384,9 +521,10 @@ def read_video(
     if frames < 1: raise ValueError(f"{frames} frames wanted; accepted: 1 or more")
     media = open_video(path, limits)
     taken = list(through(_pass(media, frames, limits, limits.max_seconds)))
-    if not media.stopped and any(o.missed for o in media.tracks):
+    damaged = [o for o in media.tracks if o.missed or o.troubled or o.torn]
+    if damaged and not media.stopped:
         left = limits.max_seconds - media.spent
-        for track in media.tracks: left -= _see_what_decodes(media, track, limits, left) if track.missed else 0
+        for track in damaged: left -= _see_what_decodes(media, track, limits, left)
         taken = list(through(_pass(media, frames, limits, left, skip=False)))
     if not taken:
         why = f"no wanted frame was reached in {limits.max_seconds:g} s" if media.stopped else "no frame can be decoded"
@@ -394,5 +532,7 @@ def read_video(
                          "a complete video in a codec that FFmpeg decodes")
     media.indices, media.times, media.frames = map(list, zip(*taken))
     media.frame_count = sum(len(o.shown) for o in media.tracks)
+    media.undecoded = min(1., sum(o.undecoded for o in media.tracks)/max(media.duration, 1e-9))
+    media.longest_still = max(float(o.lengths.max()) for o in media.tracks)
     _set_looked_at(media, sum(o.judged for o in media.tracks), media.present)
     return Media(**{o.name: getattr(media, o.name) for o in dataclasses.fields(Media)})

@@ -94,7 +94,7 @@ def hint_sentences(
     return [o for o in (kind, " ".join(filter(None, (place, measured)))) if o]
 
 # %% ../../nbs/tell/05_wording.ipynb #cd0bcda6
-ONLY_PART = ("PEOPLE_NOT_JUDGED", "STREAM_NOT_JUDGED") # the figure holds, but not for the whole file
+ONLY_PART = ("PEOPLE_NOT_JUDGED", "STREAM_NOT_JUDGED", "STRETCH_NOT_SEEN", "PICTURE_STOOD") # the figure holds, but not for the whole file
 
 def _basis(prediction:Prediction, face:FaceVerdict)->str: # what the verdict rests on
     others, frames = len(prediction.faces) - 1, [o.probability for o in face.timeline]
