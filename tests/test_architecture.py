@@ -51,7 +51,9 @@ STANDS_ON = dict(
     selfblend="core filming augment",
     redraw="core augment selfblend",
     swaps="core",
+    warps="",
     demo="media faces selfblend",
+    prepare="core files faces image warps",
     # model
     weightsfile="core",
     pretrained="core weightsfile",

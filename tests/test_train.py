@@ -313,3 +313,23 @@ def test_without_anything_to_set_a_threshold_by_nothing_is_trained(teachers, tmp
     with pytest.raises(DeepfakeError, match="no face with split 'val'"):
         train(None, tmp_path/"w.safetensors", Recipe("test_efficientnet", "mean", 1, 64, epochs=1, batch_size=4), 0, labelled=teachers/"labelled.csv", validate_on=teachers/"chosen.csv", progress=False)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_prepared_forgeries_are_learnt_from_with_their_masks(teachers, tmp_path):
+    "A table of files that were made once: pairs, kinds and masks arrive at the training."
+    import torch
+    from deepfake_nb.data.splits import read_manifest
+    from deepfake_nb.forge.prepare import LANDMARKS, prepare_forgeries
+    from deepfake_nb.learn.batches import LABELLED, role_of
+    from deepfake_nb.learn.recipe import Recipe, gather_faces
+    faces = read_manifest(teachers/"real.csv").head(2)
+    for name, place in zip(LANDMARKS, (70, 80, 120, 80, 95, 100, 75, 130, 115, 130)): faces[name] = place
+    table = prepare_forgeries(faces.assign(split="train"), tmp_path/"made", progress=False)
+    recipe = Recipe("test_efficientnet", "mean", 1, 64, batch_size=12, from_real_only=True, labelled_share=.9)
+    manifest = gather_faces(teachers/"real.csv", table, teachers/"chosen.csv", tmp_path)
+    assert set(manifest.kind[manifest.table == str(table)]) == {"real", "reenacted", "lipsync", "restored"}
+    _, label, origin, mask = recipe.loaders(manifest, 0).one_batch()
+    told = role_of(origin) == LABELLED
+    assert told.sum() == 4 and mask[told & (label == 0)].max() < 1e-4
+    forged = mask[told & (label == 1)].flatten(1)
+    assert forged.min() >= 0 and (forged.amax(1) > .5).all()  # known everywhere, and somewhere changed

@@ -405,6 +405,10 @@ def manifest_from_faces(
     table = table.assign(dataset=table.source, **_people(table))
     paths = read_each(path, table.file, _placed(root, True), f"a file below {root}")
     splits = read_each(path, table.split.str.lower(), lambda o: SPLIT_WORDS[o], "a split: train, val or test")
+    if "mask" in table:
+        here = _placed(root, True)
+        table["mask"] = read_each(path, table["mask"].fillna(""), lambda o: here(o) if o else "",
+                                  "the path of a mask that exists, or nothing")
     table = table.assign(path=paths, label=labels, split=splits, video_id=table.source + "/" + table.file)
     if "method" not in table: table["method"] = [("real", "fake")[o] for o in table.label]
     _compare_labels(path, table.assign(path=table.file), told or "label")
