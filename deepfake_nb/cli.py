@@ -110,7 +110,7 @@ def deepfake_predict(
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
     # What deepfake-calibrate measured; by default what the weights say
     calibration:Annotated[str, dict(metavar="FILE")]=None,
-    demo:bool=False, # Judge a real and a forged portrait and a video of each, made on the spot
+    demo:bool=False, # Judge a real and a forged portrait, a real and a forged film, made on the spot
 )->int: # Exit code
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
     out = out or ("evidence" if demo else None)

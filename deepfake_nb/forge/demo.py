@@ -1,4 +1,4 @@
-"""Something to try the library on when there is no file at hand: a real and a forged portrait, and a film of each.
+"""Something to try the library on when there is no file at hand: a real and a forged portrait, a real and a forged film.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/forge/demo.html.md"""
 
@@ -8,10 +8,11 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/forge/demo.html.md"""
 from __future__ import annotations
 import math
 from pathlib import Path
+import deepfake_nb
 from ..core import atomic_write
 
 # %% auto #0
-__all__ = ['forge_portrait', 'pan', 'write_demo']
+__all__ = ['ASTRONAUT', 'forge_portrait', 'pan', 'write_demo']
 
 # %% ../../nbs/forge/25_demo.ipynb #4a87667a
 def _square_of_face(picture)->tuple: # (left, top, side) of a square around the face of a portrait, whole pixels
@@ -37,6 +38,8 @@ def forge_portrait(
     return pictures
 
 # %% ../../nbs/forge/25_demo.ipynb #e4c5ff34
+ASTRONAUT = Path(deepfake_nb.__file__).resolve().parent/"assets"/"demo"/"astronaut.jpg" # Eileen Collins, by NASA: public domain
+
 def pan(
     pictures:list, # (H, W, 3) uint8 RGB, one for each frame
     zoom:float=.12, # Share of the picture that the camera moves through
@@ -55,17 +58,18 @@ def pan(
 
 def write_demo(
     out:str|Path, # Where to write; the folder is made
-)->list[Path]: # A real and a forged portrait, a real and a forged video
+)->list[Path]: # A real and a forged portrait, a real and a forged film
     "Write the four files of the demonstration."
     import numpy as np
     from matplotlib.cbook import get_sample_data
     from PIL import Image
     from deepfake_nb.see.media import write_video
-    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as image:
-        real = np.array(image.convert("RGB"))
+    def still(path):
+        with Image.open(path) as image: return np.array(image.convert("RGB"))
+    real = still(get_sample_data("grace_hopper.jpg", asfileobj=False))
     paths = [Path(out)/f"demo_{o}" for o in ("real.jpg", "forged.jpg", "real.mp4", "forged.mp4")]
     for path, picture in zip(paths, (real, *forge_portrait(real))):
         with atomic_write(path) as temporary: Image.fromarray(picture).save(temporary, quality=95)
-    for path, pictures in zip(paths[2:], ([real] * 32, forge_portrait(real, 32))):
+    for path, pictures in zip(paths[2:], ([still(ASTRONAUT)] * 32, forge_portrait(real, 32))):
         write_video(path, pan(pictures), fps=12)
     return paths

@@ -24,8 +24,9 @@ from .people import Evidence
 from .predict import Detector
 
 # %% auto #0
-__all__ = ['DIFFUSE', 'COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 'Faithfulness', 'faithfulness', 'Heat',
-           'Explanation', 'heat_place', 'explain', 'paste_heat', 'overlay', 'draw_box', 'frame_place', 'map_change']
+__all__ = ['DIFFUSE', 'VISIBLE', 'COLOURS', 'borrowed', 'clip_heat', 'removal_order', 'smooth_noise', 'Faithfulness',
+           'faithfulness', 'Heat', 'Explanation', 'heat_place', 'explain', 'paste_heat', 'overlay', 'draw_box',
+           'frame_place', 'map_change']
 
 # %% ../../nbs/judge/25_explain.ipynb #cddf3fb0
 _one_by_one = threading.Lock() # cuDNN has one switch for all threads
@@ -159,6 +160,11 @@ class Heat:
     random = property(lambda self: self.faithfulness and self.faithfulness.random,
                       doc="The same of random orders; None: not measured.")
 
+    @property
+    def drawn(self)->np.ndarray: # of the shape of `maps`, in [0, 1]
+        "The maps as they are drawn, on one scale for all faces: the hottest place is as strong as its frame was rated."
+        return self.maps * np.float32([self.face.timeline[i].probability for i in self.positions])[:, None, None]
+
 @dataclass
 class Explanation:
     "Where the model looked in one file."
@@ -167,7 +173,7 @@ class Explanation:
     margin: float # side of the crops over the longer side of the face
 
     def __repr__(self):
-        return f"Explanation({self.prediction.path!r}: {', '.join(f'person {o.face.person + 1} in {len(o.positions)} frames' for o in self.people)})"
+        return f"Explanation({self.prediction.path!r}: {', '.join(f'person {o.face.person} in {len(o.positions)} frames' for o in self.people)})"
 
 # %% ../../nbs/judge/25_explain.ipynb #2a599b7b
 DIFFUSE = .25 # share of the crop that is at least half as hot as the hottest place, from which on nothing stands out
@@ -242,6 +248,8 @@ def paste_heat(
     matrix = np.array([[scale, 0, x - side/2 + scale/2 - .5], [0, scale, y - side/2 + scale/2 - .5]])
     return cv2.warpAffine(heat.astype(np.float32), matrix, shape[::-1], flags=cv2.INTER_LINEAR, borderValue=0)
 
+VISIBLE = .1 # heat in [0, 1] below which its colour cannot be seen
+
 def overlay(
     picture:np.ndarray, # (H, W, 3) uint8 RGB
     heat:np.ndarray, # (H, W) in [0, 1]
@@ -258,7 +266,7 @@ COLOURS = dict(REAL=(26, 127, 55), FAKE=(180, 35, 24), INCONCLUSIVE=(107, 89, 0)
 def _label(face:FaceVerdict)->str:
     reasons = ", ".join(o.replace("_", " ").lower() for o in face.reasons)
     what = reasons if face.probability is None else percent(face.probability)
-    return f"{face.person + 1}: {face.decision} {what}"
+    return f"{face.person}: {face.decision} {what}"
 
 def draw_box(
     picture:np.ndarray, # (H, W, 3) uint8 RGB
@@ -304,7 +312,7 @@ def whole_picture(self:Explanation)->np.ndarray: # (H, W, 3) uint8 RGB
         i = indices.index(number)
         if i in person.positions:
             square = crop_square(person.clip.faces[i], self.margin)
-            heat = np.maximum(heat, paste_heat(person.maps[person.positions.index(i)], square, heat.shape))
+            heat = np.maximum(heat, paste_heat(person.drawn[person.positions.index(i)], square, heat.shape))
         boxes.append((person.clip.faces[i].box, person.face))
     explained = {o.face.person for o in self.people}
     if self.prediction.kind == "image":
@@ -332,12 +340,12 @@ def strip(self:Explanation,
 )->np.ndarray: # (side, n * side, 3) uint8 RGB
     "The explained frames of one person side by side, with their times."
     tiles = []
-    for i, heat in zip(person.positions, person.maps):
+    for i, heat in zip(person.positions, person.drawn):
         x, y, width = crop_square(person.clip.faces[i], self.margin)
         picture, frame = person.clip.key_frames[i], person.face.timeline[i]
         hot = overlay(picture, paste_heat(heat, (x, y, width), picture.shape[:2]))
         tile = _around(hot, (x, y, width * context), side)
-        text = f"{person.face.person + 1} at {frame.time:.2f} s: {percent(frame.probability)}"
+        text = f"{person.face.person} at {frame.time:.2f} s: {percent(frame.probability)}"
         tiles.append(draw_box(tile, (0, 0, side - 1, side - 1), text, COLOURS[person.face.decision],
                               max(9, side // 16)))
     return np.concatenate(tiles, 1)
@@ -356,7 +364,7 @@ def picture(self:Explanation,
     whole = self.whole_picture()
     if self.prediction.kind == "image": return whole if width is None else _fit(whole, width)
     width = width or int(np.clip(whole.shape[1], 640, 1280))
-    strips = [self.strip(o, width // 4) for o in self.people]
+    strips = [self.strip(o, width // 4) for o in sorted(self.people, key=lambda o: o.face.person)]
     full = lambda o: np.pad(o, ((0, 0), (0, width - o.shape[1]), (0, 0))) # fewer than four frames: black at the right
     return np.concatenate([_fit(whole, width), *map(full, strips)])
 
@@ -384,8 +392,8 @@ def _repr_html_(self:Explanation)->str: # how a notebook shows it
     buffer = io.BytesIO()
     Image.fromarray(self.picture(384)).save(buffer, "JPEG", quality=75)
     picture = f'<img alt="Where the model looked" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">'
-    rows = [f"<tr><td>{o.face.person + 1}</td><td>{o.deletion:.3f}</td><td>{o.insertion:.3f}</td><td>{o.random:.3f}</td><td>{_verdict_on_heat(o)}</td></tr>"
-            for o in self.people if o.faithfulness]
+    rows = [f"<tr><td>{o.face.person}</td><td>{o.deletion:.3f}</td><td>{o.insertion:.3f}</td><td>{o.random:.3f}</td><td>{_verdict_on_heat(o)}</td></tr>"
+            for o in sorted(self.people, key=lambda o: o.face.person) if o.faithfulness]
     if not rows: return picture
     return f"{picture}<table><tr><th>person</th><th>deletion (low is good)</th><th>insertion (high is good)</th><th>random</th><th></th></tr>{''.join(rows)}</table>"
 

@@ -52,6 +52,7 @@ def segments_of(
 )->list[Segment]: # In order of time; a film that is forged throughout has one from end to end
     "The stretches in which somebody stands out."
     def of(face):
+        if not face.timeline: return [] # not seen well enough
         p, times = np.array([o.probability for o in face.timeline]), [o.time for o in face.timeline]
         return [Segment(face.person, times[o.start], times[o.stop - 1], sigmoid(logit(p[o]).mean()), o.stop - o.start)
                 for o in rule.segments(p, threshold, times, (even or {}).get(face.person))]

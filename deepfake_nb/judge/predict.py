@@ -20,7 +20,7 @@ import deepfake_nb
 from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, Prediction, Segment, Unreadable,
                               WeightsError, available_cores)
 from ..see.media import Limits, Media, evenly_spaced
-from ..see.faces import FaceClip, FaceDetector, extract_clips, load_face_detector
+from ..see.faces import FaceClip, FaceDetector, extract_clips, load_face_detector, number_people
 from ..see.pipeline import film_detector, read_and_look
 from ..see.again import SECOND_LOOK, look_again
 from ..model.foreign import ForeignScorer, load_foreign
@@ -236,9 +236,9 @@ SURE = dict(yunet=.75, haar=.6) # confidence that a face reaches in at least one
 # pixels: a smaller face is not even cut out, unless the abstention rule asks for less or there is no other
 SMALLEST = 32
 
-def _dropped_person(number:int, dropped:dict)->FaceVerdict: # from what `extract_clips` says about a face it left out
+def _dropped_person(dropped:dict)->FaceVerdict: # from what `extract_clips` says about a face it left out
     box = tuple(map(float, dropped["box"]))
-    return FaceVerdict(number, INCONCLUSIVE, None, box, reasons=[dropped["reason"]],
+    return FaceVerdict(dropped["person"], INCONCLUSIVE, None, box, reasons=[dropped["reason"]],
                        face_size=float(dropped["face_size"]))
 
 # the record that `verdict` describes; what the reader knows counts
@@ -293,7 +293,7 @@ def _people(self:Detector, media:Media, looked)->tuple[list[FaceClip], list[dict
     times = len(clips) + len(dropped) - len(sure) - len(named)
     what, whom = ("Something", "a person") if times == 1 else (f"Things, {times} of them,", "people")
     note = f"{what} in a few frames looked a little like a face to the face detector; not counted as {whom}."
-    return [dataclasses.replace(o, person=i) for i, o in enumerate(sure)], named, note if times else ""
+    return *number_people(sure, named), note if times else ""
 
 # (N,) log odds of the most suspicious person of each frame, from 0 on suspicious
 def _suspicion(self:Detector, media:Media, looked)->np.ndarray:
@@ -330,7 +330,7 @@ def predict_media(self:Detector,
     again = getattr(media, "again", [])
     faces = self.predict_clips(clips, len(media.frames), media.frames, again, getattr(looked, "known", None))
     evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
-    faces += [_dropped_person(len(clips) + i, o) for i, o in enumerate(o for o in dropped if not o["clip"])]
+    faces += [_dropped_person(o) for o in dropped if not o["clip"]]
     looked_at = _looked_at(media, faces)
     even = {o.person: _even(self, o, again) for o in clips}
     segments = segments_of(faces, rule, self.threshold, even) if media.kind == "video" else []

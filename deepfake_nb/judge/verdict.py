@@ -117,7 +117,7 @@ def segment_sentences(
     people:int, # In the whole file
 )->list[str]: # Plain text, one for each
     "Where to look."
-    who = lambda o: f"person {o.person + 1}" if people > 1 else "the face"
+    who = lambda o: f"person {o.person}" if people > 1 else "the face"
     return [f"Between {o.start:.1f} and {o.end:.1f} seconds {who(o)} stands out: these {o.frames} frames together are "
             f"rated {percent(o.probability)}." for o in segments]
 

@@ -75,6 +75,8 @@ def read_failures(
         raise ManifestError(path, "no list of failures", accepted)
     try: labels = [parse_label(o["label"]) for o in rows]
     except ValueError as e: raise ManifestError(path, str(e), accepted) from None
+    if any(o.get("person") == 0 for o in rows): # of an older version, whose numbers say something else
+        rows = [o | dict(person=None) for o in rows]
     table = pd.DataFrame([dict(dataset="failures", method=LABELS[l].lower(), split="")
                           | {k: v for k, v in o.items() if v is not None} for o, l in zip(rows, labels)])
     table = table.assign(label=labels, failed=True).rename(columns=dict(person="failed_person"))
@@ -111,7 +113,7 @@ def _write_clip(clip:torch.Tensor, points:torch.Tensor, record:dict, stem:Path, 
         path = stem.with_name(f"{stem.name}_{t}.png")
         pixels = (frame.permute(1, 2, 0)*255).round().byte().numpy()
         with atomic_write(path) as temporary: temporary.write_bytes(_png(pixels, path))
-        clip_columns = dict(source_path=spell_name(stem), person=0, time=float(t)) if len(clip) > 1 else {}
+        clip_columns = dict(source_path=spell_name(stem), person=1, time=float(t)) if len(clip) > 1 else {}
         rows.append(record | places | dict(path=spell_name(path)) | clip_columns)
     return rows
 

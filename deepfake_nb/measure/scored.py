@@ -50,7 +50,7 @@ def _made_by(detector)->dict:
     of = lambda name, what: getattr(getattr(detector, name, None), what, None)
     settings = detector.settings() if hasattr(detector, "settings") else None
     made = dict(detector=repr(detector), threshold=getattr(detector, "threshold", None), weights=of("scorer", "sha256"),
-                faces=of("face_detector", "sha256"), settings=settings)
+                faces=of("face_detector", "sha256"), settings=settings, people="from 1, left to right")
     return json.loads(json.dumps(made | dict(version=deepfake_nb.__version__), default=str))
 
 def _kept(resume:Path|None, made_by:dict)->tuple[dict[str, dict], list[str]]:

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/detect.html.md"""
 
 # %% ../../nbs/see/50_detect.ipynb #b7a21211
 from __future__ import annotations
-import hashlib, importlib, importlib.util, os, threading
+import hashlib, importlib, importlib.util, logging, os, threading
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -15,8 +15,9 @@ import cv2, numpy as np
 from ..core import DeepfakeError, FileError, atomic_write, cache_folder
 
 # %% auto #0
-__all__ = ['HAAR_TO_YUNET', 'SLIM_TO_YUNET', 'YUNET_REPO', 'YUNET_FILE', 'YUNET_SHA256', 'Face', 'FaceDetector', 'YuNetDetector',
-           'canonical_box', 'HaarDetector', 'SlimDetector', 'yunet_cache', 'load_face_detector', 'turned_hint']
+__all__ = ['HAAR_TO_YUNET', 'SLIM_TO_YUNET', 'YUNET_REPO', 'YUNET_FILE', 'YUNET_SHA256', 'logger', 'Face', 'FaceDetector',
+           'YuNetDetector', 'canonical_box', 'HaarDetector', 'SlimDetector', 'yunet_cache', 'load_face_detector',
+           'turned_hint']
 
 # %% ../../nbs/see/50_detect.ipynb #1d85a524
 @dataclass
@@ -183,9 +184,11 @@ YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4
 def yunet_cache()->Path: # A path in the user's cache folder; need not exist
     "Where YuNet is kept once it has been fetched."
     return cache_folder()/YUNET_FILE
+class _OtherFile(OSError): "A file that is not the published one."
+
 def _pinned(model:bytes)->bytes: # the model itself, if it is the published one
     if hashlib.sha256(model).hexdigest() != YUNET_SHA256:
-        raise OSError(f"{YUNET_FILE} has another SHA-256 than the published file")
+        raise _OtherFile(f"{YUNET_FILE} has another SHA-256 than the published file")
     return model
 def _download_yunet(timeout:float=4.)->bytes: # raises whatever goes wrong
     from huggingface_hub import hf_hub_url, try_to_load_from_cache
@@ -197,12 +200,26 @@ def _download_yunet(timeout:float=4.)->bytes: # raises whatever goes wrong
     return answer.content
 
 # %% ../../nbs/see/50_detect.ipynb #a91980a8
+logger = logging.getLogger(__name__)
+_no_network = {"ConnectionError", "TimeoutError", "gaierror", "TransportError", "Timeout"} # of Python, httpx and requests
+
+def _why_not_fetched(error:Exception)->str: # for people; what the libraries said is for the log
+    logger.log(logging.WARNING if os.environ.get("DEEPFAKE_NB_DEBUG") else logging.DEBUG, "YuNet: %s: %s",
+               type(error).__name__, error)
+    kinds = {o.__name__ for o in type(error).__mro__}
+    if "OfflineModeIsEnabled" in kinds: return "no network may be used (HF_HUB_OFFLINE is set)"
+    if isinstance(error, _OtherFile): return str(error)
+    if kinds & _no_network: return "there is no network, or the Hugging Face hub cannot be reached from here"
+    if status := getattr(getattr(error, "response", None), "status_code", None):
+        return f"the Hugging Face hub did not give it out (status {status})"
+    return "what came from the Hugging Face hub could not be used"
+
 @cache
 def _fetch_yunet(seconds:float=8.)->tuple[bytes|None, str]: # the model or None, and why not; remembered for the process
     result = []
     def fetch():
         try: result.append((_pinned(_download_yunet()), ""))
-        except Exception as e: result.append((None, f"{type(e).__name__}: {e}".split("\n")[0]))
+        except Exception as e: result.append((None, _why_not_fetched(e)))
     thread = threading.Thread(target=fetch, daemon=True) # a name server that does not answer obeys no timeout
     thread.start(); thread.join(seconds)
     model, why = result[0] if result else (None, f"no answer in {seconds:g} seconds")
@@ -231,12 +248,12 @@ def load_face_detector(
     with suppress(OSError): return YuNetDetector(_pinned(yunet_cache().read_bytes()), threshold)
     model, why = _fetch_yunet()
     if model: return YuNetDetector(model, threshold)
-    why = f"The better one (YuNet) was neither given nor in the cache and could not be fetched ({why})."
+    why = f"The best face detector (YuNet) is not at hand and was not fetched: {why}."
     if _has_slim():
-        try: return SlimDetector(note=f"Faces were found by the second best of three methods (libfacedetection). {why}")
+        try: return SlimDetector(note=f"{why} So faces were found by the second best of three (libfacedetection).")
         except DeepfakeError as error: why += f" The second best: {error}." # installed, and it does not work here
-    return HaarDetector(note="Faces were found by the simplest of three methods (OpenCV's Haar cascade), "
-                             "which misses more of them, above all turned and small ones. " + why)
+    return HaarDetector(note=f"{why} So faces were found by the simplest of three (OpenCV's Haar cascade), which misses "
+                             "more of them, above all turned and small ones.")
 
 # %% ../../nbs/see/50_detect.ipynb #1f6569d2
 # quarters, as `np.rot90` counts them

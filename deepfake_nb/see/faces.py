@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/faces.html.md"""
 
 # %% ../../nbs/see/55_faces.ipynb #f9cbbabe
 from __future__ import annotations
-import base64
+import base64, dataclasses
 from dataclasses import dataclass, field
 import cv2, numpy as np
 from ..core import REASONS
@@ -15,7 +15,7 @@ from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetect
 
 # %% auto #0
 __all__ = ['SHARPNESS_SIDE', 'crop_square', 'crop_face', 'sharpness', 'split_shots', 'Track', 'track_faces', 'FaceClip',
-           'extract_clips', 'draw_faces']
+           'number_people', 'extract_clips', 'draw_faces']
 
 # %% ../../nbs/see/55_faces.ipynb #53ad6834
 def crop_square(
@@ -188,7 +188,7 @@ def track_faces(
 @dataclass
 class FaceClip:
     "The crops of one person, in the order of time."
-    person: int # 0 for the largest face
+    person: int # its number, from 1 on, as `number_people` gives it
     crops: np.ndarray = field(repr=False) # uint8 (T, S, S, 3) RGB
     times: np.ndarray = field(repr=False) # float (T,), seconds from the start of the file
     faces: list[Face] = field(repr=False) # the face in each of these frames, boxes in pixels of the frame
@@ -203,6 +203,20 @@ class FaceClip:
         return (f"<p>person {self.person}: {len(self)} frames, {self.times[0]:.1f} to {self.times[-1]:.1f} s, "
                 f"face of {self.face_size:.0f} pixels, "
                 f"sharpness {self.sharpness:.0f}</p><img src='data:image/jpeg;base64,{data}'>")
+
+# %% ../../nbs/see/55_faces.ipynb #73f5e4fc
+def number_people(
+    clips:list[FaceClip], # The people who are judged, in any order; their numbers do not count
+    dropped:list[dict], # The others, as `track_faces` says
+)->tuple[list[FaceClip], list[dict]]: # The same in the same order, with their numbers in `person`
+    "Number everybody from 1 on, from left to right by where they were seen first."
+    others = [o for o in dropped if not o["clip"]] # those that are a clip as well are counted once
+    first = [(float(o.faces[0].centre[0]), float(o.times[0])) for o in clips]
+    first += [(o["box"][0] + o["box"][2]/2, o["time"]) for o in others]
+    numbers = {i: number for number, i in enumerate(sorted(range(len(first)), key=lambda i: first[i]), 1)}
+    numbered = [dataclasses.replace(o, person=numbers[i]) for i, o in enumerate(clips)]
+    left = iter(range(len(clips), len(first)))
+    return numbered, [o | dict(person=numbered[0].person if o["clip"] else numbers[next(left)]) for o in dropped]
 
 # %% ../../nbs/see/55_faces.ipynb #35263d3d
 def _make_clip(person:int, track:Track, frames, times, size:int, margin:float)->FaceClip:
@@ -219,7 +233,7 @@ def extract_clips(
     max_people:int=5, # At most so many clips, largest faces first
     min_frames:int=3, # A person seen in fewer frames is dropped; of shorter films, in fewer than all
     min_face:float=32, # A smaller face is dropped: pixels, longer side
-)->tuple[list[FaceClip], list[dict]]: # Clips, largest faces first; and what was dropped, as `track_faces` says
+)->tuple[list[FaceClip], list[dict]]: # Clips, largest faces first; and what was dropped, as `track_faces` says; both with their numbers in `person`
     "Find, follow and cut out everybody in an image or a video."
     frames, times = media.frames, media.times
     detections = detector.detect(frames)
@@ -234,7 +248,7 @@ def extract_clips(
         best = max(range(len(everyone)), key=rank)
         tracks = [everyone[best]]
         dropped[best]["clip"] = True # both lists have the same order: largest first
-    return [_make_clip(i, o, frames, times, size, margin) for i, o in enumerate(tracks)], dropped
+    return number_people([_make_clip(0, o, frames, times, size, margin) for o in tracks], dropped)
 
 # %% ../../nbs/see/55_faces.ipynb #72acff67
 def draw_faces(

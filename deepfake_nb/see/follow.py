@@ -121,7 +121,10 @@ def _link(self:Follower, frame, time:float, cut:bool): # what the detector finds
             self.people.append(LivePerson())
         person = linked.setdefault(j, self.people[-1])
         person.see(self._frames, face, time, True)
-        if person.hits >= 2 and person.number is None: self._number += 1; person.number = self._number
+    newcomers = [o for o in linked.values() if o.hits >= 2 and o.number is None]
+    for person in sorted(newcomers, key=lambda o: o.face.centre[0]): # who come together, from left to right
+        self._number += 1
+        person.number = self._number
 
 # whose face goes on in the same place after a cut
 def _still_there(self:Follower, faces:list[Face], frame)->list[LivePerson]:

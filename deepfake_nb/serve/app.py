@@ -324,7 +324,7 @@ def _show_result(self)->None:
     self.verdict.value = verdict_html(prediction)
     pictures = "".join(picture_html(o.data, o.mime, o.caption, wide=o.name.startswith("person-"))
                        for o in self.result.pictures if not o.name.startswith("timeline-"))
-    hint = "<p class=\"dn-soft\">Red marks the places that spoke most for a forgery in the eyes of the network. That is where it looked; it is not a map of what was altered. Where nothing spoke for a forgery, there is no colour.</p>"
+    hint = "<p class=\"dn-soft\">Red marks the places that spoke most for a forgery in the eyes of the network, as strongly as the face was rated. That is where it looked; it is not a map of what was altered. Where nothing spoke for a forgery, there is no colour.</p>"
     if not any(o.name == "heatmap" for o in self.result.pictures): hint = ""
     page = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint}"
     self.pictures.value = page if pictures else ""

@@ -81,10 +81,10 @@ def _frame_views(prediction:Prediction, media)->list[FrameView]:
         for number, score in zip(clip.frame_indices, face.timeline): seen.setdefault(number, []).append((face, score))
     def view(number, people):
         picture = media.frames[number]
-        names = [f"Person {o.person + 1}: {percent(score.probability)}" for o, score in people]
-        for (face, score), name in zip(people[::-1], names[::-1]):
-            picture = draw_box(picture, score.box, name, COLOURS[face.decision])
-        return FrameView(float(media.times[number]), ", ".join(names), _jpeg(picture))
+        names = {o.person: f"Person {o.person}: {percent(score.probability)}" for o, score in people}
+        for face, score in people[::-1]:
+            picture = draw_box(picture, score.box, names[face.person], COLOURS[face.decision])
+        return FrameView(float(media.times[number]), ", ".join(names[o] for o in sorted(names)), _jpeg(picture))
     return [view(*o) for o in sorted(seen.items())]
 
 # %% ../../nbs/serve/10_engine.ipynb #7007a028

@@ -256,7 +256,8 @@ def live_to_dict(
     return _rounded(d | dict(people=people, events=[dataclasses.asdict(o) for o in result.events]))
 
 def _live_html(result:LiveResult)->str:
-    rows = "".join(f"<tr><td>{o.person}</td><td>{o.decision}</td><td>{percent(o.probability)}</td><td>{', '.join(o.reasons)}</td></tr>" for o in result.people)
+    rows = "".join(f"<tr><td>{o.person}</td><td>{o.decision}</td><td>{percent(o.probability)}</td><td>{', '.join(o.reasons)}</td></tr>"
+                   for o in sorted(result.people, key=lambda o: o.person))
     events = "".join(f"<li>{html.escape(o.text)}</li>" for o in result.events)
     return (f"<p>{result.time:.1f} s, {result.state}; {result.received} frames, {result.dropped} of them dropped</p>"
             f"<table><tr><th>person</th><th>decision</th><th>P(fake)</th><th>reasons</th></tr>{rows}</table><ul>{events}</ul>")

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from ..core import FaceVerdict, Prediction, Segment
 from ..see.again import picture_at
-from ..judge.explain import COLOURS, Explanation, draw_box, frame_place
+from ..judge.explain import COLOURS, VISIBLE, Explanation, draw_box, frame_place
 from .wording import percent
 from .page import Picture
 
@@ -58,10 +58,10 @@ def timeline_picture(
         axes.set(xlabel="seconds", ylabel="forgery, %", ylim=(-4, 104), yticks=range(0, 101, 25))
         axes.spines[["top", "right"]].set_visible(False)
         figure.savefig(buffer := io.BytesIO(), format="svg", metadata=dict(Date=None, Creator=None))
-    who = f"Person {face.person + 1} (called {face.decision})" if several else "The face"
+    who = f"Person {face.person} (called {face.decision})" if several else "The face"
     low, high = percent(min(scores) / 100), percent(max(scores) / 100)
     caption = f"{who}: estimate for each of {len(times)} frames, from {low} to {high}."
-    return Picture(f"timeline-{face.person + 1}", caption, buffer.getvalue(), "image/svg+xml")
+    return Picture(f"timeline-{face.person}", caption, buffer.getvalue(), "image/svg+xml")
 
 # %% ../../nbs/tell/17_pictures.ipynb #a4d68d9d
 MOST = 8 # people with pictures of their own
@@ -72,15 +72,15 @@ def _explained_pictures(explanation:Explanation)->list[Picture]:
     prediction, first = explanation.prediction, explanation.people[0]
     when = _when(prediction, first.face.timeline[first.positions[0]].time)
     plain = first.clip.key_frames[first.positions[0]]
-    colour = any(o.maps[0].max() > .05 for o in explanation.people if len(o.maps))
+    colour = any(o.drawn[0].max() > VISIBLE for o in explanation.people if len(o.maps))
     caption = "Where the network looked."
-    if not colour: caption = "What the network looked at. Nothing spoke for a forgery, so nothing is coloured."
+    if not colour: caption = "What the network looked at. Hardly anything spoke for a forgery, so no colour is to be seen."
     pictures = [jpeg_picture("picture", f"The picture {when}".strip() + " as it is.", plain),
                 jpeg_picture("heatmap", caption, explanation.whole_picture())]
     if prediction.kind == "image": return pictures
-    strips = {o.face.person + 1: explanation.strip(o) for o in explanation.people[:MOST]}
+    strips = {o.face.person: explanation.strip(o) for o in explanation.people[:MOST]}
     about = "the frames rated highest, with the estimate for each alone."
-    return pictures + [jpeg_picture(f"person-{k}", f"Person {k}: {about}", o) for k, o in strips.items()]
+    return pictures + [jpeg_picture(f"person-{k}", f"Person {k}: {about}", o) for k, o in sorted(strips.items())]
 
 def _plain_pictures(prediction:Prediction, file:Path)->list[Picture]: # read again from the file: boxes, no heat
     face = max((o for o in prediction.faces if o.timeline), key=lambda o: o.probability, default=None)
@@ -89,7 +89,7 @@ def _plain_pictures(prediction:Prediction, file:Path)->list[Picture]: # read aga
     if face and face.decision == "FAKE" and face.where.get("box") and face.where["time"] == time:
         pixels = frame_place(pixels, face.where["box"])
     for o in prediction.faces if prediction.kind == "image" else filter(None, [face]):
-        pixels = draw_box(pixels, o.box, f"{o.person + 1}: {o.decision}", COLOURS[o.decision])
+        pixels = draw_box(pixels, o.box, f"{o.person}: {o.decision}", COLOURS[o.decision])
     return [jpeg_picture("picture", f"The picture {_when(prediction, time)}".strip() + ".", pixels)]
 
 def _saved_heatmap(path:Path)->list[Picture]:

@@ -159,8 +159,8 @@ def timelines(self:Report)->Html:
 def people(self:Report)->Html:
     "A table of all people."
     why = lambda o: f": {' '.join(REASONS[code] for code in o.reasons)}" if o.reasons else ""
-    rows = [[f"{o.person + 1}", o.decision + why(o), percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} px"]
-            for o in self.prediction.faces]
+    rows = [[f"{o.person}", o.decision + why(o), percent(o.probability), f"{len(o.timeline) or '-'}", f"{o.face_size:.0f} px"]
+            for o in sorted(self.prediction.faces, key=lambda o: o.person)]
     head = _lines(["Person", "Verdict", "Estimate", "Frames", "Face"], "th")
     return Html(f"<table class=\"people\"><tr>{head}</tr>{_rows(rows)}</table>")
 

@@ -98,7 +98,7 @@ ONLY_PART = ("PEOPLE_NOT_JUDGED", "STREAM_NOT_JUDGED", "STRETCH_NOT_SEEN", "PICT
 
 def _basis(prediction:Prediction, face:FaceVerdict)->str: # what the verdict rests on
     others, frames = len(prediction.faces) - 1, [o.probability for o in face.timeline]
-    who = f"person {face.person + 1} of {others + 1}" if others else "one face"
+    who = f"person {face.person} of {others + 1}" if others else "one face"
     seen = f", {face.face_size:.0f} pixels large"
     if prediction.kind == "video":
         seen += f", seen in {len(frames)} frames between {face.timeline[0].time:.1f} and {face.timeline[-1].time:.1f} seconds"
