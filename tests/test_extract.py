@@ -90,7 +90,7 @@ def test_crops_without_a_record_are_made_again(data, whole, tmp_path):
     next(o for o in (tmp_path / "records").iterdir() if json.loads(o.read_text())["path"] == table.source_path[0]).unlink()
     again = module.extract(manifest, tmp_path, workers=0, **OPTIONS)
     pd.testing.assert_frame_equal(again, table)
-    assert [o.name for o in place.iterdir()] == ["p0_000.jpg"]
+    assert [o.name for o in place.iterdir()] == ["p1_000.jpg"]
 
 
 def deadly_work(job):
@@ -247,7 +247,7 @@ def test_a_crop_is_written_completely_or_not_at_all(tmp_path, data, monkeypatch)
     "A disk that takes half of what it is given and says nothing."
     whole = Path.write_bytes
     monkeypatch.setattr(Path, "write_bytes", lambda self, data: whole(self, data[:len(data) // 2]))
-    with pytest.raises(DeepfakeError, match="p0_000.jpg: what was written is not what is there"): module.extract(one(data), tmp_path, workers=0, **OPTIONS)
+    with pytest.raises(DeepfakeError, match="p1_000.jpg: what was written is not what is there"): module.extract(one(data), tmp_path, workers=0, **OPTIONS)
     assert not list(tmp_path.rglob("*.jpg"))
 
 

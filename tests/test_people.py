@@ -145,3 +145,53 @@ def test_two_faces_of_one_picture_are_on_one_scale(scorer):
         x, y, w, h = (round(v) for v in o.face.box)
         levels.append(abs(whole - cold)[y + h//3:y + 2*h//3, x + w//3:x + 2*w//3].max())
     assert levels[0] > 80 and max(levels[1:]) <= 2
+
+
+def test_the_picture_of_the_readme_is_what_the_library_draws_today(tmp_path):
+    "The program that made it makes it again, but for the few pixels by which detectors of faces differ."
+    import subprocess, sys
+    from project import ROOT
+    subprocess.run([sys.executable, str(ROOT/".ci"/"example.py"), str(tmp_path/"again.jpg")], check=True, cwd=tmp_path, timeout=300)
+    kept, again = (np.array(Image.open(o)).astype(int) for o in (ROOT/"nbs"/"images"/"example.jpg", tmp_path/"again.jpg"))
+    assert kept.shape == again.shape and abs(kept - again).mean() < 3
+
+
+# ---- reports on paper
+
+def pages_of(pdf):
+    "The text of each page, its lines without the page number."
+    pypdf = pytest.importorskip("pypdf")
+    return [[o.strip() for o in page.extract_text().splitlines() if o.strip() and not re.fullmatch(r"\d+ / \d+", o.strip())] for page in pypdf.PdfReader(pdf).pages]
+
+
+HEADINGS = ("What the tool looked at", "Each person", "How far to trust this", "Where the file says it comes from", "Technical annex", "The file",
+            "Pictures in this report", "The network and its measured figures", "To repeat it", "To check this report", "Settings and software")
+
+
+@pytest.fixture(scope="module")
+def paper(scorer):
+    "A report of a picture with pictures beside each other, made longer step by step so that every heading meets the end of a page once."
+    detector, found = judged(scorer, [BOXES])
+    return make_report(found, explain(detector, found))
+
+
+@pytest.mark.parametrize("printer", ["weasyprint", "browser"])
+def test_no_heading_stands_alone_at_the_end_of_a_page(paper, printer, tmp_path):
+    from deepfake_nb.tell.page import find_browser, print_with_browser, print_with_weasyprint
+    if printer == "browser" and not find_browser(): pytest.skip("no browser is installed")
+    page = paper.to_html()
+    for lines in range(0, 30, 6):
+        longer = page.replace("</h1>", "</h1>" + "<p>one line more</p>"*lines)
+        if printer == "browser": print_with_browser(longer, tmp_path/"a.pdf", find_browser())
+        else: print_with_weasyprint(longer, tmp_path/"a.pdf")
+        for page_lines in pages_of(tmp_path/"a.pdf")[:-1]: assert page_lines[-1].rstrip("\N{PILCROW SIGN}") not in HEADINGS, (lines, page_lines[-3:])
+
+
+def test_settings_come_last_and_are_short(paper):
+    from html import unescape
+    page = paper.to_html()
+    headings = [unescape(re.sub("<[^>]+>", "", o)).rstrip("\N{PILCROW SIGN}") for o in re.findall(r"<h[23][^>]*>(.*?)</h[23]>", page)]
+    assert headings[-1] == "Settings and software" and set(headings) >= set(HEADINGS) - {"Each person"}
+    table = page[page.rindex("Settings and software"):]
+    assert table.count("<tr>") <= 10
+    for name in paper.prediction.settings: assert name in table.lower() or name.capitalize() in table

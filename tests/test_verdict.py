@@ -129,9 +129,9 @@ def test_a_piece_of_a_film_that_stands_out_is_not_drowned_by_the_rest(scorer, mo
     prediction = scored(scorer, monkeypatch, logits)
     assert (prediction.decision, prediction.reasons) == (INCONCLUSIVE, ["PIECES_STAND_OUT"])
     piece, = prediction.segments
-    assert (piece.person, piece.frames) == (0, 5) and 10 < piece.start < piece.end < 15 and piece.probability > .99
+    assert (piece.person, piece.frames) == (1, 5) and 10 < piece.start < piece.end < 15 and piece.probability > .99
     record = json.loads(prediction.to_json())
-    assert record["segments"] == [dict(person=0, start=piece.start, end=piece.end, probability=piece.probability, frames=5)]
+    assert record["segments"] == [dict(person=1, start=piece.start, end=piece.end, probability=piece.probability, frames=5)]
     assert prediction_from_dict(record) == prediction
     from deepfake_nb.tell.wording import verdict_sentences
     assert any("stands out" in o and "over 99%" in o for o in verdict_sentences(prediction))

@@ -245,16 +245,23 @@ def model_table(self:Report)->Html:
     if "Metrics" in known: # they are told elsewhere, or are numbers for programs
         known["Metrics"] = {k: v for k, v in known["Metrics"].items()
                             if k not in ("tests", "kinds", "pointing", "detectors")}
+        known["Metrics"] = _in_a_row(known["Metrics"])
     known = flatten(known)
     if not self.model: known = known or {"Model card": "The weights file was not at hand when this report was made."}
     return html_rows({"Weights": o.get("name", ""), "sha256": _hash(o.get("sha256", ""))} | known)
 
+def _in_a_row(table:dict)->str: # 'frames 32, device cpu': a few lines in place of a page
+    return ", ".join(f"{k} {v}" for k, v in flatten(table).items())
+
 @patch
 def settings_table(self:Report)->Html:
-    "Settings and versions."
+    "Settings and versions, all of them and in few lines."
     o, finder = self.prediction, self.prediction.face_detector
     faces = {"Face detector": finder.get("name", ""), "Face detector sha256": _hash(finder.get("sha256", ""))}
-    return html_rows({"Threshold": f"{o.threshold:g}"} | flatten(o.settings) | faces | self.software)
+    single = {k: v for k, v in o.settings.items() if not isinstance(v, dict)}
+    groups = {k.capitalize(): _in_a_row(v) for k, v in o.settings.items() if isinstance(v, dict)}
+    return html_rows({"Threshold": f"{o.threshold:g}", "Settings": _in_a_row(single)} | groups | faces
+                     | {"Software": _in_a_row(self.software)})
 
 @patch
 def repeat(self:Report)->Html:
