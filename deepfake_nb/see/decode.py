@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from .files import _resize
 
 # %% auto #0
-__all__ = ['deinterlace', 'Unwritten', 'orientation', 'Pictures', 'picture']
+__all__ = ['TRANSPARENT', 'deinterlace', 'Unwritten', 'orientation', 'Pictures', 'picture']
 
 # %% ../../nbs/see/15_decode.ipynb #a54cee35
 def deinterlace(
@@ -84,9 +84,9 @@ def _rgb(frame, reformatter:VideoReformatter, say)->tuple[np.ndarray, int, int]:
     gamut, transfer = frame.color_primaries, frame.color_trc
     special = gamut in _wide or transfer in _hdr
     frame.color_primaries = frame.color_trc = 2 # not said: they are undone here, and some of them FFmpeg refuses
+    kind = ("rgba64le" if special else "rgba") if _has_alpha(frame) else "rgb48le" if special else "rgb24"
     try:
-        picture = reformatter.reformat(frame, format="rgb48le" if special else "rgb24",
-                                       interpolation="BICUBIC", threads=1)
+        picture = reformatter.reformat(frame, format=kind, interpolation="BICUBIC", threads=1)
     except (av.FFmpegError, ValueError, MemoryError) as error:
         raise Unwritten(f"its pictures of the kind {frame.format.name} cannot be converted ({_short(error)})") from error
     finally: frame.color_primaries, frame.color_trc = gamut, transfer
@@ -94,7 +94,21 @@ def _rgb(frame, reformatter:VideoReformatter, say)->tuple[np.ndarray, int, int]:
         light = f"HDR ({_hdr[transfer]})" if transfer in _hdr else "Wide colours"
         say(f"{light}{f', {_gamuts[gamut]}' if gamut in _wide else ''}: brought to the range of ordinary video, so "
             "that its light is not exactly that of the film.")
-    return picture.to_ndarray(), gamut if special else 1, transfer if special else 1
+    pixels = picture.to_ndarray()
+    if kind.startswith("rgba"): pixels = _over_white(pixels, say)
+    return pixels, gamut if special else 1, transfer if special else 1
+
+TRANSPARENT = "Transparent parts were laid over white." # as of pictures
+
+def _has_alpha(frame)->bool: # a palette is none: its fourth byte is seldom meant
+    return not frame.format.has_palette and any(o.is_alpha for o in frame.format.components)
+
+def _over_white(pixels:np.ndarray, say)->np.ndarray: # (H, W, 4) to (H, W, 3)
+    opacity, most = pixels[..., 3:], np.iinfo(pixels.dtype).max
+    if opacity.min() > .97*most: return np.ascontiguousarray(pixels[..., :3]) # a codec with losses blurs the transparency too
+    say(TRANSPARENT)
+    share = opacity.astype(np.float32)/most
+    return np.round(pixels[..., :3]*share + most*(1 - share)).astype(pixels.dtype)
 
 def _short(error)->str: return (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:120]
 

@@ -121,9 +121,13 @@ def _find_format(head:bytes)->str|None: # from the first bytes of a file; None: 
         return "MPEG-TS"
     return next((name for at, magic, name in _magic if head[at:at+len(magic)] == magic), None)
 
+_pieces = (b"styp", b"moof", b"sidx", b"emsg", b"prft") # boxes that only pieces begin with
+
 def _describe(head:bytes)->str: # what a file of no use is, in words
     found = next((words for at, magic, words in _others if head[at:at+len(magic)] == magic), None)
     if found: return found
+    if head[4:8] in _pieces or head[:4] == b"\x1f\x43\xb6\x75": # a cluster of Matroska
+        return "a piece of a stream (DASH or HLS) without its beginning, in which it is written how to decode it"
     try: text = head.decode("utf-8", errors="strict" if len(head) < 512 else "ignore").lstrip().lower()
     except UnicodeDecodeError: text = "\0"
     if text.startswith(("<!doctype html", "<html")): return "a web page, not a picture or video"
@@ -189,7 +193,9 @@ def sniff_format(
         raise MediaError(path, f"a file of {info.st_size:,} bytes", f"at most {limits.max_bytes:,} bytes")
     found = _find_format(head)
     what = _describe(head)
-    if found is None and what.startswith("binary"): found = _ask_reader(path)
+    if found is None and what.startswith(("binary", "a piece")): found = _ask_reader(path)
+    if found is None and what.startswith("a piece"):
+        raise MediaError(path, what, "the whole film, or its beginning (the init segment) and its pieces joined in one file")
     if found is None: raise MediaError(path, what, ACCEPTED)
     return found
 

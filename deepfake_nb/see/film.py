@@ -15,7 +15,8 @@ from pathlib import Path
 from time import perf_counter
 import av, numpy as np
 from ..core import MediaError, available_cores
-from .decode import Pictures, Unwritten
+from .boxes import TrackBoxes, read_tracks
+from .decode import TRANSPARENT, Pictures, Unwritten
 from .encode import write_video
 from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale, evenly_spaced,
                                    film_streams, open_container, sniff_format)
@@ -37,6 +38,7 @@ class _Track:
     stamped: bool = True # does its format say when a frame is shown? Otherwise FFmpeg only guesses
     sequenced: bool = True # does its format say when a frame is decoded?
     ends: float = 0. # seconds at which it ends by its own word; 0.0: it says nothing
+    alpha: bool = False # is it read by a decoder that tells what is transparent?
     first: object = None # the first frame that decodes
     pts: array = field(default_factory=lambda: array("q"))
     dts: array = field(default_factory=lambda: array("q"))
@@ -85,8 +87,13 @@ class Damaged(Exception): "A packet that cannot be decoded."
 
 _tacit = ("hevc",) # decoders that go over an error without a word unless they are told not to
 
-def _prepare(stream, limits:Limits, threads:int): # the decoder of a stream, with bounds
-    context = stream.codec_context
+def _with_alpha(stream): # a decoder that reads the second picture, which says what is transparent; None: there is none
+    name = dict(vp8="libvpx", vp9="libvpx-vp9").get(stream.codec_context.name)
+    try: return av.CodecContext.create(name, "r") if name else None
+    except av.codec.codec.UnknownCodecError: return None
+
+def _prepare(stream, limits:Limits, threads:int, alpha:bool=False): # the decoder of a stream, with bounds
+    context = _with_alpha(stream) if alpha else stream.codec_context
     context.thread_type, context.thread_count = "AUTO", threads
     context.options = dict(max_pixels=str(limits.max_video_pixels))
     if context.name in _tacit: context.options |= dict(err_detect="explode")
@@ -114,9 +121,11 @@ def _announced(container, stream)->float: # seconds of the stream by the header;
 # %% ../../nbs/see/30_film.ipynb #a10d6e68
 _look = 500 # packets within which a frame must come out
 
-def _count(container, limits:Limits)->tuple[list[_Track], bool]: # tracks that have packets; did the time suffice?
+def _count(container, limits:Limits, about:dict)->tuple[list[_Track], bool]: # tracks that have packets; did the time suffice?
     tracks, stop = _tracks(container, limits), perf_counter() + limits.max_seconds
-    contexts = {i: _prepare(container.streams[i], limits, 1) for i in tracks}
+    tracks = {i: o for i, o in tracks.items() if not (i in about and about[i].encrypted)}
+    for i, o in tracks.items(): o.alpha = i in about and about[i].alpha and _with_alpha(container.streams[i]) is not None
+    contexts = {i: _prepare(container.streams[i], limits, 1, o.alpha) for i, o in tracks.items()}
     def first(track, packet):
         try: return next(iter(_decode(contexts[track.index], packet)), None)
         except Damaged: return None
@@ -216,6 +225,9 @@ def open_video(
     "What can be known of a video without decoding more than its first frame."
     found = sniff_format(path, limits)
     if found in IMAGE_FORMATS: raise MediaError(path, f"an image ({found})", "a video here; `read_media` takes both")
+    said = read_tracks(path, found)
+    if said and all(o.encrypted for o in said):
+        raise MediaError(path, f"{_a(found)} file whose pictures are encrypted ({said[0].encrypted})", "a film that is not encrypted")
     try:
         with open_container(path, limits.max_seconds) as container:
             covers = [o for o in container.streams.video if o.codec_context is not None
@@ -223,7 +235,8 @@ def open_video(
             streams = film_streams(container)
             if not streams: raise MediaError(path, _why_empty(path, found, container), "a complete video")
             for o in streams: _check_size(path, o.width, o.height, limits)
-            tracks, whole = _count(container, limits)
+            about = dict(zip((o.index for o in container.streams.video if o not in covers), said))
+            tracks, whole = _count(container, limits, about)
             present = len(container.streams.video) - len(covers)
     except (av.FFmpegError, OSError) as error:
         if isinstance(error, av.FFmpegError):
@@ -231,8 +244,24 @@ def open_video(
         raise MediaError(path, f"cannot be read ({error.strerror or error})", "a complete video") from error
     media = _Film(str(path), "video", [], [], 0, 0, 0., 0, found, _name_notes(path, "video", found),
                   tracks=tracks[:_most_tracks], present=present, whole=whole)
+    if not tracks:
+        raise MediaError(path, f"{_a(found)} file that says how to decode a film, and holds none of its pictures (the beginning "
+                               "of a stream without its pieces?)", "a complete video")
     _measure(media, limits)
+    for o in about.values(): _find_said(media, o)
     return media
+
+def _find_said(media:_Film, said:TrackBoxes): # what the container says of a track becomes findings
+    if said.encrypted:
+        media.find("ENCRYPTED", f"A picture track is encrypted ({said.encrypted}); nothing is known of what it shows.", "STREAM_NOT_JUDGED")
+    if said.dolby is not None:
+        media.find("COLOUR", f"Its colours are those of Dolby Vision profile {said.dolby}, which cannot be converted here: what "
+                             "was looked at is not what a screen shows.", "COLOURS_UNKNOWN")
+    if said.crop and said.crop != (media.width, media.height):
+        media.find("CROP", f"The container asks to show only {said.crop[0]} x {said.crop[1]} pixels of each picture; all "
+                           "of it was looked at.")
+    if said.alpha and not any(o.alpha for o in media.tracks):
+        media.find("ALPHA", "It has transparent parts, and the decoder at hand does not say where.", "TRANSPARENCY_UNREAD")
 
 def _check_size(path, width:int, height:int, limits:Limits):
     if width*height > limits.max_video_pixels:
@@ -353,7 +382,7 @@ def _raw(path, track:_Track, limits:Limits, budget:_Budget, wanted:Collection|No
          trust:_Trust)->Iterator[tuple[int|None, int, object]]: # packet (None: not known), place, frame
     with open_container(path) as container:
         stream, number, shown = container.streams[track.index], 0, 0
-        context = _prepare(stream, limits, threads)
+        context = _prepare(stream, limits, threads, track.alpha)
         source, told, left_out = _packets(container, [stream]), None, False # told: do frames know their packets?
         while not budget.over():
             with budget:
@@ -511,6 +540,10 @@ def _tell_undecoded(media:_Film, track:_Track, places:list[int], until:int): # o
         media.find("DAMAGE", f"Only {len(track.times) - lost.sum()} of its {len(track.times)} frames can be decoded: after "
                              "damage, nothing was looked at until the next key frame.")
 
+def _grey(frames:list[np.ndarray])->bool: # has a film of many shades no colour?
+    few = [o[::8, ::8].astype(int) for o in frames[::max(1, len(frames)//8)]]
+    return all(np.percentile(np.ptp(o, axis=2), 99.5) <= 6 for o in few) and max(len(np.unique(o[..., 1])) for o in few) > 64
+
 def read_video(
     path:str|Path, # A video by its content, whatever its name
     frames:int=32, # How many evenly spaced frames are wanted; fewer come where the video has fewer
@@ -531,6 +564,8 @@ def read_video(
         raise MediaError(path, f"{_a(media.format)} video of which {why}",
                          "a complete video in a codec that FFmpeg decodes")
     media.indices, media.times, media.frames = map(list, zip(*taken))
+    if TRANSPARENT in media.notes: media.contents.add("ALPHA", TRANSPARENT)
+    if _grey(media.frames): media.find("GREY", "Greyscale: there is no colour to judge by.")
     media.frame_count = sum(len(o.shown) for o in media.tracks)
     media.undecoded = min(1., sum(o.undecoded for o in media.tracks)/max(media.duration, 1e-9))
     media.longest_still = max(float(o.lengths.max()) for o in media.tracks)
