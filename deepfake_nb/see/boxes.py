@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['TrackBoxes', 'read_tracks']
+__all__ = ['TrackBoxes', 'is_whole', 'read_tracks']
 
 # %% ../../nbs/see/12_boxes.ipynb #f0a9519f
 @dataclass
@@ -114,6 +114,18 @@ def _mkv_tracks(data, start:int, end:int)->Iterator[TrackBoxes|None]:
         if name == _tracks: yield from (_mkv_track(data, c, d) for o, c, d in _elements(data, a, b) if o == _entry)
 
 # %% ../../nbs/see/12_boxes.ipynb #8e0d0dd7
+def is_whole(
+    path:str|Path, # A Matroska file
+)->bool: # False too where its length is not said, as of a live recording
+    "Does a file hold as much as it says?"
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for name, at, _ in _elements(data, 0, len(data)):
+            if name != _segment: continue
+            size_at = data.find(_segment.to_bytes(4, "big")) + 4
+            size, begins = _number(data, size_at, len(data))
+            return begins == at and data[size_at:at] != b"\x01" + bytes([255])*7 and at + size <= len(data)
+    return False
+
 def read_tracks(
     path:str|Path, # An MP4 or a Matroska file
     found:str, # Its format, as `sniff_format` says it

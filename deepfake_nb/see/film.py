@@ -15,7 +15,7 @@ from pathlib import Path
 from time import perf_counter
 import av, numpy as np
 from ..core import MediaError, available_cores
-from .boxes import TrackBoxes, read_tracks
+from .boxes import TrackBoxes, is_whole, read_tracks
 from .decode import TRANSPARENT, Pictures, Unwritten
 from .encode import write_video
 from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale, evenly_spaced,
@@ -247,6 +247,8 @@ def open_video(
     if not tracks:
         raise MediaError(path, f"{_a(found)} file that says how to decode a film, and holds none of its pictures (the beginning "
                                "of a stream without its pieces?)", "a complete video")
+    if found == "Matroska/WebM" and not is_whole(path): # how long a track is was written when there was more of it
+        for o in tracks: o.ends = 0.
     _measure(media, limits)
     for o in about.values(): _find_said(media, o)
     return media
