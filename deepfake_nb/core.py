@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/core.html.md"""
 
 # %% ../nbs/00_core.ipynb #affbc357
 from __future__ import annotations
-import atexit, dataclasses, errno, functools, hashlib, html, json, math, os, re, shutil, tempfile, threading
+import atexit, dataclasses, errno, functools, hashlib, html, json, math, os, re, shutil, stat, tempfile, threading
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +16,8 @@ from typing import Iterator
 __all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'SPOILING', 'parse_label', 'explain_reasons',
            'clean_text', 'DeepfakeError', 'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'WriteError',
            'FrameScore', 'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict',
-           'percent', 'confidence_sentence', 'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'atomic_write',
-           'cache_folder', 'available_cores', 'available_memory']
+           'percent', 'confidence_sentence', 'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'check_regular',
+           'read_regular', 'atomic_write', 'cache_folder', 'available_cores', 'available_memory']
 
 # %% ../nbs/00_core.ipynb #2b302fa8
 REAL, FAKE = 0, 1
@@ -287,6 +287,35 @@ def _digest(f)->str: # Python 3.10
     h = hashlib.sha256()
     while chunk := f.read(1 << 20): h.update(chunk)
     return h.hexdigest()
+
+# %% ../nbs/00_core.ipynb #055d430b
+def check_regular(
+    path:str|Path, # Any path
+    most:int, # Bytes
+    error:type=FileError, # What to raise: a `FileError`
+    accepted:str="a regular file", # What the sentence says would have been accepted
+)->Path: # The same; raises `error`
+    "Make sure that a file can be read: a regular one, not empty, and not too large."
+    try: info = os.stat(path)
+    except FileNotFoundError: raise error(path, "no such file", accepted) from None
+    except (OSError, ValueError) as e: raise error(path, f"cannot be opened ({getattr(e, 'strerror', e)})", accepted) from None
+    if stat.S_ISDIR(info.st_mode): raise error(path, "a folder", accepted)
+    if not stat.S_ISREG(info.st_mode): raise error(path, "not a regular file", accepted)
+    if not info.st_size: raise error(path, "an empty file", accepted) # reading one of the kernel's may never end
+    if info.st_size > most: raise error(path, f"a file of {info.st_size:,} bytes", f"{accepted}, of at most {most:,} bytes")
+    return Path(path)
+
+def read_regular(
+    path:str|Path, # Any path
+    most:int, # Bytes
+    error:type=FileError, # What to raise: a `FileError`
+    accepted:str="a regular file", # What the sentence says would have been accepted
+)->bytes: # All of them; raises `error`
+    "Read a file whole that may come from a stranger."
+    check_regular(path, most, error, accepted)
+    try:
+        with open(path, "rb") as file: return file.read(most)
+    except OSError as e: raise error(path, f"cannot be read ({e.strerror or e})", accepted) from None
 
 # %% ../nbs/00_core.ipynb #c7a9a19b
 _umask_lock = threading.Lock()

@@ -10,9 +10,9 @@ import json, re
 from collections import defaultdict
 from pathlib import Path
 import pandas as pd
-from ..core import FAKE, REAL, ManifestError, parse_label
+from ..core import FAKE, REAL, ManifestError, parse_label, read_regular
 from .manifest import SPLIT_WORDS, SPLITS, adapter, drop_missing, family_of, finish_manifest, identities_in, item_record, media_files
-from .tables import read_each, read_table, spell_name
+from .tables import LARGEST_TABLE, read_each, read_table, spell_name
 
 # %% auto #0
 __all__ = ['manifest_from_faceforensics', 'manifest_from_deepfakedetection', 'manifest_from_celeb_df', 'manifest_from_dfdc',
@@ -30,7 +30,7 @@ def _pair_splits(root:Path)->dict[str, str]: # identity -> split, from the lists
     return out
 
 def _json(path:Path, kind:type, accepted:str): # parsed JSON of the expected kind
-    try: data = json.loads(path.read_text(encoding="utf-8"))
+    try: data = json.loads(read_regular(path, LARGEST_TABLE, ManifestError, "a JSON file").decode())
     except (OSError, ValueError) as e: raise ManifestError(path, f"no readable JSON ({e})", accepted) from None
     if not isinstance(data, kind): raise ManifestError(path, f"a JSON {type(data).__name__}", accepted)
     return data

@@ -20,6 +20,7 @@ import numpy as np, pandas as pd
 from PIL import Image
 from ..core import FAKE, REASONS, SPOILING, DeepfakeError, ManifestError, WriteError, atomic_write, available_cores, clean_text
 from .splits import BOX_COLUMNS, LANDMARK_COLUMNS, REQUIRED, check_manifest, drop_doubles, write_manifest
+from .manifest import write_labelled
 from ..see.faces import Face, FaceDetector, crop_face, crop_square, extract_clips, load_face_detector, sharpness
 from ..see.media import read_media
 from .tables import unspell_name
@@ -388,7 +389,7 @@ def _write_mark(out:Path, settings:ExtractSettings, detector:FaceDetector):
 
 def _write_tables(manifest, records, out:Path, detector:FaceDetector, notes:list[str])->pd.DataFrame:
     failures, table = _failure_table(manifest, records), _crop_table(manifest, records, out)
-    with atomic_write(out/"failures.csv") as temporary: failures.to_csv(temporary, index=False, encoding="utf-8")
+    write_labelled(failures, out/"failures.csv")
     if not len(table):
         raise DeepfakeError(f"{out}: not one face came out of {len(manifest)} items; "
                             f"the reasons are in failures.csv, the first: {failures.detail.iloc[0]}")

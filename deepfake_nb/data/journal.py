@@ -7,11 +7,12 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/data/journal.html.md"""
 # %% ../../nbs/data/20_journal.ipynb #e1a00004
 from __future__ import annotations
 import json, os
+from contextlib import suppress
 from pathlib import Path
-from ..core import WriteError, sha256_file
+from ..core import WriteError, check_regular, sha256_file
 
 # %% auto #0
-__all__ = ['file_state', 'is_unchanged', 'json_line', 'append_line', 'read_lines']
+__all__ = ['LARGEST_JOURNAL', 'LONGEST_LINE', 'file_state', 'is_unchanged', 'json_line', 'append_line', 'read_lines']
 
 # %% ../../nbs/data/20_journal.ipynb #e1a00007
 def file_state(
@@ -52,12 +53,17 @@ def append_line(
         file.truncate(start)
         raise WriteError(path, f"cannot be written ({e.strerror or e})", errno=e.errno) from e
 
+LARGEST_JOURNAL, LONGEST_LINE = 8 << 30, 64 << 20 # bytes
+
 def read_lines(
     path:str|Path, # A journal; there may be none
 )->list: # What stands in its whole lines
     "Read a journal."
-    values, lines = [], Path(path).read_bytes().split(b"\n")[:-1] if Path(path).exists() else []
-    for line in lines:
-        try: values.append(json.loads(line))
-        except ValueError: continue # torn: as if it had not been written
+    values = []
+    if not Path(path).exists() or Path(path).is_file() and not Path(path).stat().st_size: return values
+    check_regular(path, LARGEST_JOURNAL, accepted="a journal")
+    with open(path, "rb") as file:
+        while line := file.readline(LONGEST_LINE):
+            if not line.endswith(b"\n"): continue # torn, or no line of ours: as if it had not been written
+            with suppress(ValueError, RecursionError): values.append(json.loads(line))
     return values

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs, functools, json, os, shutil, sys, tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from ..core import ManifestError
+from ..core import ManifestError, read_regular
 from .folders import find_media
 
 # %% auto #0
@@ -56,7 +56,7 @@ def _listed(path:str)->Iterator[str]:
             yield from (beside(_cell(o, "a row")) for part in table.iter_batches(columns=["path"])
                         for o in part["path"].to_pylist())
     elif suffix == ".json":
-        items = json.loads(Path(path).read_bytes()) # UTF-8 or UTF-16, with a mark at its beginning or without
+        items = json.loads(read_regular(path, 1 << 30, ManifestError, "a list of at most 1 GB")) # UTF-8 or UTF-16, with a mark at its beginning or without
         if not isinstance(items, list): raise ValueError(f"JSON that is no list but {type(items).__name__}")
         yield from (beside(_cell(o["path"] if isinstance(o, dict) else o, f"item {i}")) for i, o in enumerate(items, 1))
     elif suffix == ".csv":

@@ -14,13 +14,13 @@ from typing import Callable, Iterable
 import numpy as np, pandas as pd
 from ..core import FAKE, LABELS, REAL, ManifestError, atomic_write
 from .folders import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Found, find_media, is_picture
-from .tables import fake_means, label_column, read_each, read_labels, read_table, spell_name, table_columns, unspell_name, yes_means
+from .tables import fake_means, label_column, read_each, read_labels, read_table, spell_name, table_columns, table_text, unspell_name, yes_means
 
 # %% auto #0
 __all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'BOX_COLUMNS', 'LANDMARK_COLUMNS', 'ADAPTERS', 'MARKS', 'check_manifest',
            'connect_groups', 'item_record', 'drop_missing', 'finish_manifest', 'media_files', 'adapter',
            'manifest_from_folder', 'drop_doubles', 'manifest_from_csv', 'identities_in', 'family_of', 'write_manifest',
-           'true_pairs', 'check_pairs', 'check_labels', 'manifest_from_faces']
+           'write_labelled', 'true_pairs', 'check_pairs', 'check_labels', 'manifest_from_faces']
 
 # %% ../../nbs/data/25_manifest.ipynb #26752a97
 REQUIRED = ("path", "label", "split", "group", "dataset", "method")
@@ -336,10 +336,17 @@ def write_manifest(
     relative = lambda o: Path(o).relative_to(path.parent).as_posix() if Path(o).is_relative_to(path.parent) else str(o)
     names = lambda column: [spell_name(relative(unspell_name(o))) if isinstance(o, str) and o else ""
                             for o in manifest[column]]
+    spelled = manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest})
+    return write_labelled(spelled, path)
+
+def write_labelled(
+    table:pd.DataFrame, # With the column `label`
+    path:str|Path, # The CSV to write
+)->Path: # The same path
+    "Write a table whose labels are words, and whose fields no spreadsheet takes for formulas."
     with atomic_write(path) as temporary:
-        manifest.assign(**{o: names(o) for o in ("path", "mask") if o in manifest},
-                        label=[LABELS[o] for o in manifest.label]).to_csv(temporary, index=False, encoding="utf-8")
-    return path
+        temporary.write_text(table_text(table.assign(label=[LABELS[o] for o in table.label])), encoding="utf-8")
+    return Path(path)
 
 # %% ../../nbs/data/25_manifest.ipynb #0557eff2
 def true_pairs(

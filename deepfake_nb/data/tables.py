@@ -15,8 +15,9 @@ import pandas as pd
 from ..core import FAKE, REAL, ManifestError, parse_label
 
 # %% auto #0
-__all__ = ['LARGEST_TABLE', 'TEXT', 'LABEL_NAMES', 'spell_name', 'unspell_name', 'table_columns', 'read_table', 'read_each',
-           'label_word', 'yes_means', 'label_column', 'fake_means', 'read_labels']
+__all__ = ['LARGEST_TABLE', 'TEXT', 'LABEL_NAMES', 'spell_name', 'unspell_name', 'spell_cell', 'unspell_cell', 'table_text',
+           'table_columns', 'read_table', 'read_each', 'label_word', 'yes_means', 'label_column', 'fake_means',
+           'read_labels']
 
 # %% ../../nbs/data/05_tables.ipynb #c65bf416
 def spell_name(
@@ -40,6 +41,26 @@ def unspell_name(
         byte = int(match[1], 16)
         return chr(byte if byte < 128 else 0xdc00 + byte)
     return re.sub(r"\\x([0-9a-f]{2})", character, text)
+
+# %% ../../nbs/data/05_tables.ipynb #133eb4fe
+def spell_cell(
+    value, # Of a table
+): # Text that no spreadsheet takes for a formula; anything that is no text as it is
+    "Spell the first character of what looks like a formula."
+    if not isinstance(value, str) or not re.match(r"\s*[=+\-@\t\r]", value): return value
+    return re.sub(r"^(\s*)([=+\-@])", lambda m: f"{m[1]}\\x{ord(m[2]):02x}", value)
+
+def unspell_cell(
+    value:str, # From `spell_cell`
+)->str: # As it was
+    "The text that was spelled."
+    return re.sub(r"^(\s*)\\x(3d|2b|2d|40)", lambda m: m[1] + chr(int(m[2], 16)), value)
+
+def table_text(
+    table:pd.DataFrame, # Any
+)->str: # A CSV that spreadsheets show as it is
+    "A table as text, without formulas."
+    return table.map(spell_cell).rename(columns=spell_cell).to_csv(index=False)
 
 # %% ../../nbs/data/05_tables.ipynb #1f33700a
 LARGEST_TABLE = 1 << 30 # bytes
@@ -122,7 +143,11 @@ def read_table(
             raise ManifestError(path, f"line {line} has {len(fields)} fields and the header {len(names)}",
                                 "as many fields as columns; a name with a separator in it in quotes")
     index = pd.Index([line for line, _ in rows], name="line")
-    columns = {name: [fields[i] if i < len(fields) else "" for _, fields in rows] for i, name in enumerate(names) if name} # without a name: pandas' own index
+    # without a name: pandas' own index
+    columns = {unspell_cell(name): [fields[i] if i < len(fields) else "" for _, fields in rows]
+               for i, name in enumerate(names) if name}
+    columns = {name: values if name in ("path", "mask") else [unspell_cell(o) for o in values]
+               for name, values in columns.items()} # names of files are unspelled by whoever opens them
     return pd.DataFrame({name: _typed(name, values, index) for name, values in columns.items()}, index=index)
 
 # %% ../../nbs/data/05_tables.ipynb #0102cfee

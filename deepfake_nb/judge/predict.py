@@ -78,7 +78,7 @@ def _figures(self)->tuple:
 # %% ../../nbs/judge/20_predict.ipynb #b5d06156
 def _get_scorer(weights, scorer, calibration)->Scorer|ForeignScorer: # raises `WeightsError`, `ScorerError`
     if isinstance(weights, (Scorer, ForeignScorer)): found = weights
-    else: found = load_scorer(weights) if scorer is None else load_foreign(scorer, weights)
+    else: found = load_scorer(weights, mask_head=True) if scorer is None else load_foreign(scorer, weights)
     return found if calibration is None else calibrated(found, calibration)
 
 MAX_PEOPLE = 64 # judged in one file: a school class on its photo

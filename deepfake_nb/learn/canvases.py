@@ -6,12 +6,12 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/canvases.html.md"""
 
 # %% ../../nbs/learn/04_canvases.ipynb #6e0a5378
 from __future__ import annotations
-import math, os
+import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 import numpy as np, torch
 from torch import Tensor
+from ..core import available_cores, available_memory
 from .crops import BOX, CropJitter, Faces, mask_name
 from ..forge.augment import onto
 from ..forge.selfblend import warp
@@ -114,7 +114,7 @@ class Canvases:
             canvas, points = faces.cut_to(one, image, (self.room, 0., 0., 0., False), self.size)
             kept[number] = torch.from_numpy(canvas).permute(2, 0, 1)
             return faces.fits(one, image), points
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool: found = list(pool.map(draw, frames.values()))
+        with ThreadPoolExecutor(min(16, available_cores())) as pool: found = list(pool.map(draw, frames.values()))
         fits = torch.tensor([o[0] for o in found], dtype=torch.float32)
         points = torch.from_numpy(np.stack([o[1] for o in found])).float()
         self.fits, self.points = fits[self.rows].amin(1), points[self.rows].mean(1).to(self.device)
@@ -154,21 +154,13 @@ def cut(self:Canvases, x:Tensor, points:Tensor, fits:Tensor)->tuple[Tensor, Tens
 Canvases.cut = cut
 
 # %% ../../nbs/learn/04_canvases.ipynb #3ea6de14
-# the first number of a file of the system, or of its line that begins with a word; infinite where there is none
-def _number(path:str, word:str="")->float:
-    try: lines = [o for o in Path(path).read_text().splitlines() if o.startswith(word)]
-    except OSError: return math.inf
-    found = [o for line in lines[:1] for o in line.removeprefix(word).split() if o.isdigit()]
-    return float(found[0]) if found else math.inf
-
 def spare_memory(
     device:torch.device|str="cpu", # A processor or a graphics card
 )->float: # In bytes; infinite where the system does not say
     "How much memory nobody uses."
     if torch.device(device).type == "cuda": return float(torch.cuda.mem_get_info(device)[0])
-    group = "/sys/fs/cgroup/memory."
-    return min(_number("/proc/meminfo", "MemAvailable:")*1024,
-               _number(f"{group}max") - min(_number(f"{group}current"), 1e18))
+    found = available_memory()
+    return math.inf if found is None else float(found)
 
 SMALLEST = .7 # canvases, as a share of the side that crops ask for
 

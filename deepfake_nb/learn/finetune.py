@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, torch
 from .batches import Faces
 from ..core import LABELS, DeepfakeError, atomic_write
+from ..data.tables import table_text
 from .learner import Checkpoint, KeepBest, face_learner, fit, labelled_loaders
 from ..measure.figures import FIGURES, html_table, measure
 from ..measure.metrics import accuracy, auc, balanced_accuracy, false_positive_rate, paired_bootstrap, recall_of_fakes
@@ -235,7 +236,7 @@ def _train(scorer:Scorer, table:pd.DataFrame, settings:FineTuneSettings, run:Pat
         by = "validation set, and the part of the pool that decides when to stop"
         calibrate_weights(best, dls.valid, rate, by, dls.train)
         (run/"done").touch()
-    return load_scorer(best), float(auc(labels, logits))
+    return load_scorer(best, mask_head=True), float(auc(labels, logits))
 
 # items of every set with both probabilities
 def _measured(before:Scorer, after:Scorer, parts:dict[str, pd.DataFrame], progress:bool)->pd.DataFrame:
@@ -300,7 +301,7 @@ def finetune(
     told = dict(finetuning=asdict(settings), data={k: int(parts[k]["item"].nunique()) for k in parts},
                 failures={ROLES[k]: int(o["item"].nunique()) for k, o in failed.groupby("split")},
                 parent=dict(name=parent.config.name, sha256=parent.sha256, training=parent.config.training))
-    student = load_scorer(weights)
+    student = load_scorer(weights, mask_head=True)
     student.config.parent_sha256, student.config.name = parent.sha256, out.stem
     run = _run_folder(work, table, settings, parent.sha256)
     student, auc_before = _train(student, table, settings, run, told, workers, progress)
@@ -320,5 +321,5 @@ def _keep(scorer:Scorer, result:FineTuning, rejected:Path, auc_before:float)->Fi
     save_scorer(scorer, result.path)
     with atomic_write(result.path.with_suffix("")/"finetune.json") as path:
         path.write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
-    with atomic_write(result.path.with_suffix("")/"items.csv") as path: result.items.to_csv(path, index=False)
+    with atomic_write(result.path.with_suffix("")/"items.csv") as path: path.write_text(table_text(result.items), encoding="utf-8")
     return result

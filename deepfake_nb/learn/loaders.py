@@ -18,7 +18,7 @@ from ..forge.filming import Camera
 from .canvases import Canvases, Items, room_for, stack_items
 from .batches import CHOSEN, CLIP_COLUMNS, LABELLED, ROLES, CropJitter, Faces, ForgedBatch, LabelledBatch, TeacherBatch, Teachers, balance_weights, kind_of, role_of, source_of
 from .sources import draw_couples
-from ..core import LABELS, REAL, DeepfakeError
+from ..core import LABELS, REAL, DeepfakeError, available_cores
 from ..forge.selfblend import SelfBlend
 
 # %% auto #0
@@ -219,7 +219,7 @@ def _keep(datasets:list, device:torch.device|None, say:Callable)->bool:
 # where batches are made, None for in the workers; and how many workers
 def _place(device, workers:int|None)->tuple[torch.device|None, int]:
     if device is None and torch.cuda.is_available(): device = torch.device("cuda", torch.cuda.current_device())
-    if workers is None: workers = 1 if device is None else max(1, (os.cpu_count() or 2) - 2)
+    if workers is None: workers = 1 if device is None else max(1, available_cores() - 2)
     return None if device is None else torch.device(device), workers
 
 # %% ../../nbs/learn/10_loaders.ipynb #7dbcfccd

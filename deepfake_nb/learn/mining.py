@@ -15,7 +15,7 @@ import cv2, numpy as np, pandas as pd, torch
 from tqdm.auto import tqdm
 from .batches import BOX, LANDMARKS, Faces
 from ..measure.calibrate import calibration_from_config
-from ..core import FAKE, LABELS, REAL, DeepfakeError, FileError, ManifestError, atomic_write, parse_label, sha256_file
+from ..core import FAKE, LABELS, REAL, DeepfakeError, FileError, ManifestError, atomic_write, parse_label, read_regular, sha256_file
 from ..data.splits import read_manifest, split_by_group
 from ..data.extract import extract
 from ..data.manifest import REQUIRED, check_manifest
@@ -68,7 +68,7 @@ def read_failures(
 )->pd.DataFrame: # A manifest with the columns `failed` (True) and `failed_person`; raises `ManifestError`
     "The wrong items of an evaluation as a manifest."
     accepted = "the failures.json of deepfake-evaluate, with at least one item"
-    try: rows = json.loads(Path(path).read_text(encoding="utf-8"))
+    try: rows = json.loads(read_regular(path, 1 << 30, ManifestError, accepted).decode())
     except (OSError, ValueError) as e: raise ManifestError(path, f"no readable list ({e})", accepted) from None
     told = lambda o: isinstance(o, dict) and {"path", "label", "group"} <= set(o)
     if not rows or not isinstance(rows, list) or not all(map(told, rows)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy, dataclasses, hashlib, json
 from dataclasses import dataclass, field
 from pathlib import Path
-from ..core import WeightsError, atomic_write
+from ..core import WeightsError, atomic_write, read_regular
 from ..model.weightsfile import ScorerConfig, ScorerError, short
 from .calibrate import AbstentionRule, Calibration
 
@@ -68,10 +68,7 @@ def read_calibration(
 )->CalibrationFile: # With `sha256`; raises `WeightsError`
     "A calibration from its file."
     path = Path(path)
-    if not path.is_file(): raise WeightsError(path, "no such file", _accepted)
-    if (size := path.stat().st_size) > _largest:
-        raise WeightsError(path, f"{size} bytes", f"{_accepted}, at most {_largest} bytes")
-    data = path.read_bytes()
+    data = read_regular(path, _largest, WeightsError, _accepted)
     try: table = json.loads(data)
     except (ValueError, RecursionError) as e:
         raise WeightsError(path, f"no JSON ({short(str(e))})", _accepted) from None

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 import numpy as np, pandas as pd
-from ..core import FAKE, INCONCLUSIVE, LABELS, REAL, DeepfakeError, FileError, ManifestError, atomic_write, clean_text
+from ..core import FAKE, INCONCLUSIVE, LABELS, REAL, DeepfakeError, FileError, ManifestError, atomic_write, clean_text, read_regular
 from .calibrate import plot_reliability
 from ..data.splits import join_manifests, read_manifest
+from ..data.tables import table_text, unspell_cell
 from ..figure import figure_html
 from .figures import Metrics, MetricsTable, html_table, measure, measure_by
 from .metrics import auc, mcnemar, paired_bootstrap, video_id, wilson_interval
@@ -311,7 +312,7 @@ def save_evaluation(
     out, items = Path(out), evaluation.items
     first = ["path", "label", "probability", "decision", "reasons"]
     as_json = lambda o: json.dumps(o, indent=1, allow_nan=False, ensure_ascii=False, default=str)
-    files = {"predictions.csv": items[first + [o for o in items if o not in first]].to_csv(index=False),
+    files = {"predictions.csv": table_text(items[first + [o for o in items if o not in first]]),
              "failures.json": as_json(failures(evaluation)),
              "evaluation.json": as_json(evaluation_dict(evaluation, robustness)),
              "evaluation.html": page_html(title, evaluation_sections(evaluation, robustness))}
@@ -326,8 +327,9 @@ def read_evaluation(
     folder, text = Path(folder), ("path", "decision", "reasons", "sha256", "error", "split", "group", "dataset",
                                   "method", "video_id")
     try:
-        items = pd.read_csv(folder/"predictions.csv", dtype={o: str for o in text})
-        setup = json.loads((folder/"evaluation.json").read_text(encoding="utf-8"))
+        items = pd.read_csv(folder/"predictions.csv", dtype={o: str for o in text}).rename(columns=unspell_cell)
+        items = items.map(lambda o: unspell_cell(o) if isinstance(o, str) else o)
+        setup = json.loads(read_regular(folder/"evaluation.json", 1 << 30, ManifestError, "an evaluation").decode())
     except (OSError, ValueError) as e:
         raise FileError(folder, f"no evaluation ({e})", "a folder that deepfake-evaluate wrote") from None
     items = items.assign(**{o: items[o].fillna("") for o in text if o in items})

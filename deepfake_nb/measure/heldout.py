@@ -94,7 +94,7 @@ def stamp_weights(
 )->Path: # The same file
     "Write into a weights file by which protocol it was trained."
     from deepfake_nb.model.scorer import load_scorer, save_scorer
-    scorer = load_scorer(weights)
+    scorer = load_scorer(weights, mask_head=True)
     stamp = dict(name=protocol.name, sha256=protocol.sha256, held_out=hold_out)
     scorer.config.training = scorer.config.training | dict(protocol=stamp)
     return save_scorer(scorer, weights)

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 import deepfake_nb
-from ..core import DeepfakeError, WeightsError, atomic_write, cache_folder
+from ..core import DeepfakeError, WeightsError, atomic_write, cache_folder, read_regular
 from ..extras import MissingExtra, need
-from .weightsfile import ScorerConfig, ScorerError, check_file, config_from_dict, header_text, short
+from .weightsfile import ScorerConfig, ScorerError, config_from_dict, header_text, short
 from .scorer import Scorer
 
 # %% auto #0
@@ -206,6 +206,8 @@ class OpenVinoEngine(InferenceEngine):
             return {o: np.array(out[o]) for o in _names}
 
 # %% ../../nbs/model/20_export.ipynb #d5f0dea3
+_largest = 16 << 30 # bytes of an exported scorer
+
 def load_engine(
     path:str|Path, # A file that `export_scorer` wrote
     engine:str="onnx", # 'onnx' (ONNX Runtime) or 'openvino'
@@ -217,7 +219,7 @@ def load_engine(
         raise ExportError("engine 'torch' runs weights files, see load_scorer. Accepted: onnx, openvino.")
     if precision not in ("float32", "bfloat16"):
         raise ExportError(f"precision {precision!r} is unknown. Accepted: float32, bfloat16.")
-    data = check_file(path).read_bytes()
+    data = read_regular(path, _largest, WeightsError, "an .onnx file written by export_scorer or deepfake-export")
     if data[:1] in (b"\x80", b"P", b"{", b"<"):
         raise WeightsError(path, "not an ONNX file", "an .onnx file written by export_scorer or deepfake-export")
     try:

@@ -20,7 +20,7 @@ from ..core import WeightsError, atomic_write
 from .base import base_file, check_base, tuned_names
 from .heads import HEADS
 from .pretrained import PACKAGES, missing_package, packaged_weights, read_packaged
-from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, check_file, default_weights, feature_count, header_text, parse_header, short
+from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, default_weights, feature_count, header_text, parse_header, read_weights, short
 # for those who look for them here
 from .weightsfile import DEFAULT_WEIGHTS, FORMAT_VERSION, TEMPORAL, weights_info
 
@@ -203,7 +203,8 @@ def _mismatch(found:dict[str, Tensor], expected:dict[str, Tensor])->str|None:
 
 # %% ../../nbs/model/15_scorer.ipynb #bd670480
 def _load_backbone(backbone:nn.Module, path:Path, arch:str)->None: # fills `backbone`; raises `WeightsError`
-    tensors, expected = _tensors(check_file(path), path.read_bytes()), backbone.state_dict()
+    kind = "pickled" if path.suffix.lower() in _pickled else "safetensors"
+    tensors, expected = _tensors(path, read_weights(path, kind)), backbone.state_dict()
     classifier = backbone.pretrained_cfg.get("classifier") or ()
     classifier = (classifier,) if isinstance(classifier, str) else classifier
     left_out = tuple(f"{o}." for o in classifier)
@@ -310,9 +311,10 @@ def load_scorer(
     **config, # Further fields of `ScorerConfig`, for a .pth only: temporal, image_size, mean, std, ...
 )->Scorer: # In evaluation mode, float32, with `.sha256` of the file; raises `WeightsError`, `ScorerError`
     "A scorer rebuilt from its weights file."
-    path = check_file(default_weights() if path is None else path)
-    data = path.read_bytes()
-    if path.suffix.lower() in _pickled: settings = _told_config(path, arch, config)
+    path = Path(default_weights() if path is None else path)
+    pickled = path.suffix.lower() in _pickled
+    data = read_weights(path, "pickled" if pickled else "ours")
+    if pickled: settings = _told_config(path, arch, config)
     else:
         settings, _ = parse_header(path, data, len(data))
         if config:

@@ -6,15 +6,15 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/model/weightsfile.html.md"""
 
 # %% auto #0
 __all__ = ['TEMPORAL', 'FAMILIAR_LIMIT', 'FORMAT_VERSION', 'ACCEPTED', 'DEFAULT_WEIGHTS', 'ScorerError', 'ScorerConfig', 'short',
-           'feature_count', 'config_from_dict', 'header_text', 'parse_header', 'check_file', 'weights_info',
-           'default_weights']
+           'feature_count', 'config_from_dict', 'header_text', 'parse_header', 'check_file', 'read_weights',
+           'weights_info', 'default_weights']
 
 # %% ../../nbs/model/05_weightsfile.ipynb #95c1e67d
 import base64, dataclasses, json, math, os, struct
 from dataclasses import dataclass, field
 from pathlib import Path
 import deepfake_nb
-from ..core import FAKE, LABELS, REAL, DeepfakeError, WeightsError
+from ..core import FAKE, LABELS, REAL, DeepfakeError, WeightsError, available_memory, check_regular, read_regular
 
 # %% ../../nbs/model/05_weightsfile.ipynb #7e75f780
 class ScorerError(DeepfakeError, ValueError): "A scorer that cannot be built, or was given input of the wrong shape."
@@ -236,24 +236,41 @@ def check_file(
     path:str|Path, # Any path
 )->Path: # The same; raises `WeightsError`
     "Is there a file that is not empty?"
-    path = Path(path)
-    if path.is_dir(): raise WeightsError(path, "a folder", ACCEPTED)
-    if not path.exists(): raise WeightsError(path, "no such file", ACCEPTED)
-    if not path.is_file(): raise WeightsError(path, "not a regular file", ACCEPTED)
-    if not path.stat().st_size: raise WeightsError(path, "an empty file", ACCEPTED)
-    return path
+    return check_regular(path, 1 << 62, WeightsError, ACCEPTED)
+
+_pickles = (b"PK", b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5") # how a state dict begins
+_largest = 16 << 30 # bytes of a weights file
+
+def read_weights(
+    path:str|Path, # A weights file
+    kind:str="ours", # 'ours': with our header; 'safetensors': with any; 'pickled': a .pth, which has none
+)->bytes: # All of them; raises `WeightsError`
+    "Read a weights file, once its beginning says that it is one and it fits into memory."
+    path = check_file(path)
+    with path.open("rb") as f:
+        start = f.read(9)
+        length = min(int.from_bytes(start[:8], "little"), _header_limit)
+        if kind == "safetensors": _header_json(path, start + f.read(length), path.stat().st_size)
+    if kind == "ours": _header(path)
+    if kind == "pickled" and start[:2] not in _pickles:
+        raise WeightsError(path, "no state dict, its tensors cannot be read", ACCEPTED)
+    room = available_memory()
+    return read_regular(path, _largest if room is None else min(_largest, room), WeightsError, ACCEPTED)
 
 _statistics = "running_mean", "running_var", "num_batches_tracked" # measured, not learned
+
+def _header(path:Path)->tuple[ScorerConfig, dict]: # as from `parse_header`; reads the header only
+    with path.open("rb") as f:
+        start = f.read(8)
+        start += f.read(min(int.from_bytes(start, "little"), _header_limit))
+    return parse_header(path, start, path.stat().st_size)
 
 def weights_info(
     path:str|Path, # A file that `save_scorer` wrote
 )->dict: # path, bytes, format_version, parameters (number), dtypes, config (a table); raises `WeightsError`
     "What a weights file says about itself; reads the header only."
     path = check_file(path)
-    with path.open("rb") as f:
-        start = f.read(8)
-        start += f.read(min(int.from_bytes(start, "little"), _header_limit))
-    config, table = parse_header(path, start, size := path.stat().st_size)
+    (config, table), size = _header(path), path.stat().st_size
     return dict(path=str(path), bytes=size, format_version=FORMAT_VERSION,
                 dtypes=sorted({o["dtype"] for o in table.values()}),
                 parameters=sum(math.prod(o["shape"]) for k, o in table.items() if not k.endswith(_statistics)),

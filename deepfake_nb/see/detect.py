@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 import cv2, numpy as np
-from ..core import DeepfakeError, FileError, atomic_write, cache_folder
+from ..core import DeepfakeError, FileError, atomic_write, cache_folder, check_regular
 
 # %% auto #0
 __all__ = ['HAAR_TO_YUNET', 'SLIM_TO_YUNET', 'YUNET_REPO', 'YUNET_FILE', 'YUNET_SHA256', 'logger', 'Face', 'FaceDetector',
@@ -229,8 +229,11 @@ def _fetch_yunet(seconds:float=8.)->tuple[bytes|None, str]: # the model or None,
     return model, why
 
 # %% ../../nbs/see/50_detect.ipynb #625e0bbf
+_largest = 1 << 30 # bytes of a face detector
+
 def _given_yunet(path:Path, threshold:float)->YuNetDetector:
     found = "a folder" if path.is_dir() else "not a YuNet face detector that OpenCV can load" if path.exists() else "no such file"
+    check_regular(path, _largest, FileError, f"YuNet as an ONNX file, for instance {YUNET_FILE}")
     try: return YuNetDetector(path.read_bytes(), threshold)
     except Exception as e:
         if isinstance(e, PermissionError): found = "cannot be read: permission denied"

@@ -10,7 +10,7 @@ import hashlib, json, os, re
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 from pathlib import Path
-from ..core import DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, sha256_file
+from ..core import DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, read_regular, sha256_file
 from ..data.journal import append_line, file_state, json_line, read_lines
 
 # %% auto #0
@@ -96,8 +96,8 @@ def differences(
     return [f"{k} {b.get(k)} instead of {a.get(k)}" for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
 
 def _record(folder)->dict: # of `scan.json`; raises `FileError`
-    try: record = json.loads((Path(folder)/"scan.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError): record = None
+    try: record = json.loads(read_regular(Path(folder)/"scan.json", 1 << 28).decode())
+    except (FileError, ValueError, RecursionError): record = None
     if not (isinstance(record, dict) and isinstance(record.get("setup"), dict)):
         raise FileError(folder, "no readable scan.json in it", "a folder that deepfake-scan wrote")
     return record

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from fastcore.basics import patch
-from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FileError, Prediction, atomic_write,
+from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FileError, Prediction, atomic_write, read_regular,
                               prediction_from_dict, prediction_to_dict, sha256_file)
 from ..judge.verdict import coverage_sentences
 from ..model.weightsfile import default_weights, weights_info
@@ -348,12 +348,9 @@ def read_json(
     accepted:str, # What should be there, for the sentence
 )->object: # Raises `ReportError`: a pipe would never end, and a device is no record
     "Read a file that should be JSON."
-    if not Path(path).is_file():
-        raise ReportError(path, "not a regular file" if Path(path).exists() else "no such file", accepted)
-    if (size := Path(path).stat().st_size) > LARGEST_RECORD:
-        raise ReportError(path, f"a file of {size:,} bytes", f"{accepted}, of at most {LARGEST_RECORD:,} bytes")
-    try: return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as e:
+    data = read_regular(path, LARGEST_RECORD, ReportError, accepted)
+    try: return json.loads(data.decode())
+    except (ValueError, RecursionError) as e:
         raise ReportError(path, f"cannot be read as JSON ({e})", accepted) from None
 
 def load_prediction(
