@@ -16,6 +16,9 @@ readme:  ## nbs/index.ipynb -> README.md
 test:  ## all tests; one notebook: make test only=faces
 	$(bin)pytest $(if $(only),-k $(only))
 
+outputs:  ## run the notebooks whose visible cells lack an output, and save it; again for one: .ci/outputs.py --again NAME
+	$(bin)python .ci/outputs.py
+
 check: export readme test  ## what to run before a commit
 
 ci:  ## what runs after a push, in an environment of its own
@@ -33,5 +36,5 @@ constraints:  ## pin what is installed in .venv
 help:
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):[^#]*## */\1\t/'
 
-.PHONY: install export readme test check ci docs site constraints help
+.PHONY: install export readme outputs test check ci docs site constraints help
 .DEFAULT_GOAL = help

@@ -102,6 +102,46 @@ def code(notebook):
     return "\n".join(python(o) for o in cells(notebook) if o.kind == "code")
 
 
+QUIET = "exports export exporti hide hide_output default_exp gpu".split()  # directives of cells that nobody sees, or that run elsewhere
+
+
+def _always(body):
+    "The statements that run whenever a cell does and whose print is seen: not those of functions, conditions and redirections."
+    for o in body:
+        if isinstance(o, (ast.For, ast.While)): yield from _always(o.body)
+        elif isinstance(o, ast.With):
+            if not any(re.search(r"redirect|capture|suppress|mocked", ast.unparse(i.context_expr)) for i in o.items): yield from _always(o.body)
+        elif isinstance(o, ast.Try): yield from _always([*o.body, *o.orelse])
+        elif not isinstance(o, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.If)): yield o
+
+
+def _called(o):
+    "The name of what a call calls, 'print' for print(...)."
+    return o.func.id if isinstance(o.func, ast.Name) else o.func.attr if isinstance(o.func, ast.Attribute) else ""
+
+
+def shows_something(source):
+    "Whether a cell prints, plots or ends with something to see, as far as its text tells."
+    body = ast.parse(source).body
+    for statement in _always(body):
+        value = statement.value if isinstance(statement, ast.Expr) else None
+        if isinstance(value, ast.Call) and _called(value) in ("print", "display"): return True
+    last = body[-1].value if body and isinstance(body[-1], ast.Expr) else None
+    if isinstance(last, ast.Call):  # a call of a class, or of something that draws; of others nobody knows
+        return _called(last)[:1].isupper() or bool(re.match(r"(show|plot|draw)_|fromarray$|to_html$|resize$", _called(last)))
+    return isinstance(last, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.Dict, ast.List, ast.ListComp, ast.JoinedStr))
+
+
+def lacking_output(notebook):
+    "The visible cells that show something and were saved without it."
+    for cell in cells(notebook):
+        if cell.kind != "code" or cell.directives & set(QUIET) or cell.raw.get("outputs"): continue
+        if re.search(r"^#\|\s*eval:\s*false", "".join(cell.raw["source"]), re.M): continue
+        try:
+            if shows_something(python(cell)): yield cell
+        except SyntaxError: continue  # await at the top of a cell, and other things that only IPython reads
+
+
 def tracked():
     "The files of the project, as git or a source archive would give them."
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
