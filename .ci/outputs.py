@@ -34,7 +34,7 @@ def run(notebook):
     beside = notebook.with_name(f".outputs-{notebook.name}")
     try:
         shutil.copyfile(notebook, beside)
-        passed, _ = nbdev.test.test_nb(beside, skip_flags=["gpu"], basepath=ROOT, save=True)
+        passed, _ = nbdev.test.test_nb(beside, skip_flags=["slow", "gpu"], basepath=ROOT, save=True)
         if not passed: raise SystemExit(f"{notebook.relative_to(ROOT)} failed")
         return {o["id"]: o.get("outputs", []) for o in json.loads(beside.read_text(encoding="utf-8"))["cells"]}
     finally: beside.unlink(missing_ok=True)
