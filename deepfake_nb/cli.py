@@ -205,8 +205,8 @@ def deepfake_train(
     validate_on:str="", # Labelled faces to choose the best epoch by, likewise; never trained on
     out:str="models/best_model.safetensors", # Weights file
     arch:str="tf_efficientnet_lite0", # Any timm architecture
-    temporal:str="lstm", # lstm, mean or cnn_lstm
-    clip_length:int=8, # Frames of a clip; 1 for single faces
+    temporal:str=None, # lstm, mean or cnn_lstm; by default mean where all data are single pictures, else lstm, with --weights theirs
+    clip_length:int=None, # Frames of a clip; by default 1 where all data are single pictures, else 8, with --weights theirs
     image_size:int=None, # Side of the face crops in pixels; by default 224, with --tune that of the architecture
     margin:float=1.25, # Side of the face crops, in longer sides of the face
     severity:float=1., # Of the degradations that faces meet, 0 (none) to 1
@@ -295,8 +295,8 @@ def deepfake_evaluate(
         print(result := report_protocol(protocol, dict(o.split("=", 1) for o in data), out,
                                         lambda: make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration, base=base), hold_out, scores, threshold, fake_is))
         return int(not (result.complete and result.sound))
-    from deepfake_nb.measure.evaluate import compare, evaluate, read_evaluation, save_evaluation, unreadable
-    earlier, manifest = read_evaluation(before) if before else None, evaluation_source(sources, split, fake_is)
+    from deepfake_nb.measure.evaluate import compare, evaluate, failures, read_evaluation, save_evaluation, unreadable
+    earlier, manifest = read_evaluation(before) if before else None, evaluation_source(sources, split, fake_is, weights)
     if scores: return _evaluate_scores(scores, manifest, threshold, out, earlier, before)
     detector, resume = make_detector(weights, device, frames=frames, threshold=threshold, scorer=scorer, calibration=calibration, base=base), Path(out)/".scored.jsonl"
     evaluation, grid = evaluate(detector, manifest, resume=resume), None
@@ -307,6 +307,9 @@ def deepfake_evaluate(
     resume.unlink(missing_ok=True)
     print(evaluation, *([f"\nrobustness\n{grid}"] if grid else []),
           *([f"\nagainst {before}\n{compare(earlier, evaluation)}"] if earlier else []), sep="\n")
+    if not len(failures(evaluation)):
+        say(f"{Path(out)/'failures.json'} is empty: no item that was decided was decided wrongly, so there is nothing "
+            "in it for deepfake-finetune to learn from.")
     for item in unreadable(evaluation): say(item["error"])
     return 1 if len(unreadable(evaluation)) else 0
 

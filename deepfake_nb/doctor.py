@@ -15,6 +15,7 @@ from pathlib import Path
 import deepfake_nb
 from .core import DeepfakeError, Unreadable, atomic_write, available_cores, available_memory, cache_folder, clean_text, percent
 from .extras import how_to_install, module_of
+from .origin import software_origin
 
 # %% auto #0
 __all__ = ['OK', 'NOTE', 'BROKEN', 'Finding', 'probe', 'examine_each', 'Examination', 'examine', 'tell']
@@ -53,8 +54,9 @@ def _short(path)->str: # without the name of the user, for reports that go to ot
 def _library()->Finding:
     place = Path(deepfake_nb.__file__).resolve().parent
     facts = dict(version=deepfake_nb.__version__, python=platform.python_version(), system=platform.platform(),
-                 place=_short(place))
-    text = f"deepfake_nb {facts['version']}, Python {facts['python']}, {facts['system']}, in {facts['place']}."
+                 place=_short(place), **software_origin())
+    text = f"deepfake_nb {facts['version']}, Python {facts['python']}, {facts['system']}, in {facts['place']}; sha256 of its code {facts['code_sha256']}."
+    if "commit" in facts: text += f" Commit {facts['commit']}."
     return Finding("library", OK, text, facts)
 
 def _requirements(extra:str="")->list: # what pip installs for the package (''), or what an extra adds to it

@@ -49,7 +49,9 @@ def how_to_install(
         extras = known.get(module.split(".")[0])
         if extras is None: return ""
         if extras: chosen[task if task in extras else extras[0]] = True
-    return f"pip install 'deepfake_nb[{','.join(chosen)}]'" if chosen else "pip install deepfake_nb"
+    if chosen: return f"pip install 'deepfake_nb[{','.join(chosen)}]'"
+    wanted = {module_of(re.match(r"[\w.-]+", o)[0]): o.split(";")[0].strip() for o in requires("deepfake_nb") if "extra ==" not in o}
+    return "pip install " + " ".join(f"'{wanted[o.split('.')[0]]}'" for o in modules)
 
 class MissingExtra(DeepfakeError, ImportError):
     "Packages that are not installed; says how to install them."

@@ -284,15 +284,20 @@ def evaluation_source(
     sources:tuple, # As given
     split:str|None, # As given
     fake_is:str|None=None, # As given
+    weights:str|Path|None=None, # As given: their training may have dealt the split
 ): # One manifest of all sources; says what a reader of the figures should know
     "The material to measure by."
+    from deepfake_nb.data.dealt import hand_on
     from deepfake_nb.data.splits import join_manifests, read_manifest
-    manifests = [read_manifest(o, fake_is=fake_is) for o in sources]
+    manifests, lines = zip(*(hand_on(read_manifest(o, fake_is=fake_is), weights) for o in sources))
+    for line in dict.fromkeys(filter(None, lines)): say(line)
     manifest = manifests[0] if len(manifests) == 1 else join_manifests(*manifests)
     for line in manifest.attrs.get("notes", ()): say(line)
     if split is not None and split not in set(manifest.split):
         known = ", ".join(sorted(set(manifest.split) - {""}))
-        raise UsageError(f"--split {split}: no such items. Accepted: {known or 'no --split'}")
+        dealt = "" if known else (", or as the data a split.csv, which deepfake-train writes into the folder beside its "
+                                  "weights (with --weights it is found there)")
+        raise UsageError(f"--split {split}: no such items. Accepted: {known or 'no --split'}{dealt}")
     chosen = manifest if split is None else manifest[manifest.split == split].reset_index(drop=True)
     if trained := int((chosen.split == "train").sum()):
         say(f"{trained} of {len(chosen)} items are in the training split: figures on items that were trained on say "

@@ -58,7 +58,7 @@ def deepfake_calibrate(
     need("pandas", "sklearn", task="evaluate")
     from deepfake_nb.measure.calibrate import AbstentionRule
     from deepfake_nb.measure.recalibrate import calibrate_detector, raw_scorer
-    manifest, whole = evaluation_source(sources, split, fake_is), make_detector(weights, device, scorer=scorer)
+    manifest, whole = evaluation_source(sources, split, fake_is, weights), make_detector(weights, device, scorer=scorer)
     resume = Path(out).with_suffix(".scored.jsonl")
     made = calibrate_detector(make_detector(raw_scorer(whole.scorer), device, frames=frames), manifest, rate, undecided,
                               pooling, dataset, resume, rule=AbstentionRule.from_dict(whole.scorer.config.abstention))

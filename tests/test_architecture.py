@@ -6,7 +6,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
-GROUND = "core extras figure memory".split()  # beside the rooms: everybody stands on these
+GROUND = "core extras figure memory schema origin".split()  # beside the rooms: everybody stands on these
 ROOF = "doctor shell cli service workbench".split()  # and nobody on these
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
@@ -15,6 +15,8 @@ STANDS_ON = dict(
     extras="core",
     figure="",
     memory="core",
+    schema="core",
+    origin="",
     # see
     contents="core",
     colour="",
@@ -45,6 +47,7 @@ STANDS_ON = dict(
     datasets="core manifest",
     newsets="core folders tables manifest datasets",
     splits="core figure media manifest datasets newsets",
+    dealt="core tables manifest",
     extract="media faces splits",
     # forge
     filming="core",
@@ -56,7 +59,7 @@ STANDS_ON = dict(
     demo="media faces selfblend",
     prepare="core files faces image warps",
     # model
-    weightsfile="core",
+    weightsfile="schema core",
     pretrained="core weightsfile",
     base="core weightsfile",
     heads="",
@@ -68,11 +71,11 @@ STANDS_ON = dict(
     figures="core metrics",
     plots="core metrics figure",
     pooling="metrics",
-    calibrate="core metrics pooling figure",
-    scored="core journal tables",
+    calibrate="schema core metrics pooling figure",
+    scored="schema core journal tables",
     evaluate="splits metrics figures plots scored calibrate",
     scores="evaluate tables",
-    calibrationfile="core weightsfile calibrate",
+    calibrationfile="schema core weightsfile calibrate",
     recalibrate="core calibrationfile metrics pooling scored",
     kinds="",
     protocol="core manifest splits figures",
@@ -96,10 +99,10 @@ STANDS_ON = dict(
     learner="batches loaders pace scorer metrics",
     tune="core base scorer learner",
     thresholds="batches calibrate scorer",
-    recipe="figure splits extract redraw loaders learner tune thresholds pretrained",
-    training="core pretrained sources recipe tune",
+    recipe="figure splits dealt extract redraw loaders learner tune thresholds pretrained",
+    training="core folders splits weightsfile pretrained sources recipe tune",
     head="crops canvases pace calibrate metrics heads scorer",
-    mining="batches extract predict",
+    mining="batches dealt extract predict",
     finetune="mining learner thresholds figures",
     bound="recipe training heldout",
     # tell
@@ -107,8 +110,8 @@ STANDS_ON = dict(
     provenance="files wording",
     page="core",
     pictures="again explain wording page",
-    report="provenance pictures",
-    verify="report",
+    report="schema origin provenance pictures",
+    verify="schema report",
     # serve
     owned="",
     upload="core",
@@ -122,12 +125,12 @@ STANDS_ON = dict(
     client="core",
     stream="capture follow predict",
     live="encode stream explain",
-    ledger="core tables journal",
-    summary="core wording ledger",
-    scan="summary lists predict",
+    ledger="schema core tables journal",
+    summary="schema core wording ledger",
+    scan="summary lists predict memory",
     # the commands
-    doctor="core extras detect weightsfile scorer scoring predict demo page",
-    shell="core extras memory splits predict report",
+    doctor="core extras origin detect weightsfile scorer scoring predict demo page",
+    shell="core extras memory splits dealt predict report",
     cli="*",
     workbench="*",
     service="extras shell api hosting",

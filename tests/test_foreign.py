@@ -113,7 +113,7 @@ def test_a_wrong_network_is_one_sentence_for_each_file(place):
     said = dict(fake="high", image_size=32, mean=(0, 0, 0), std=(1, 1, 1), name="five numbers")
     detector = Detector(ForeignScorer(lambda x: torch.zeros(len(x), 5), said), "cpu", face_detector="haar")
     result, = detector.predict_many([place / "data/real/person0.png"], progress=False)
-    assert "scorer five numbers gave a tensor (1, 5); accepted: (1, 1)" in result.error
+    assert "scorer five numbers gave a tensor (1, 5); accepted: (1,) or (1, 1)" in result.error
 
 
 def test_commands_judge_evaluate_and_scan(place, name, monkeypatch):
@@ -210,3 +210,81 @@ def test_files_of_data_name_no_code(place, name, tmp_path, monkeypatch):
     path = made.save(tmp_path / "a.json")
     before = set(sys.modules)
     assert read_calibration(path).scorer["name"] == "os:system" and set(sys.modules) == before
+
+
+# ---- numbers, labels and shapes as they come
+
+SAID = dict(image_size=32, mean=(0, 0, 0), std=(1, 1, 1), name="theirs")
+
+
+@pytest.mark.parametrize("beyond", [1e-7, 1.2e-6, 9e-6])
+def test_probabilities_may_be_rounded(place, beyond):
+    "Softmax in half precision and sums of it lie a little beside [0, 1]."
+    from deepfake_nb.model.foreign import About, about_from_dict, checked_output
+    about = about_from_dict(SAID | dict(fake="high", gives="probabilities"), "theirs")
+    found = checked_output(torch.tensor([1 + beyond, -beyond, .5], dtype=torch.float64), [(3,)], about, "theirs")
+    assert found[0] > 10 and found[1] < -10 and found[2] == 0
+    two = about_from_dict(SAID | dict(fake=1, gives="probabilities"), "theirs")
+    found = checked_output(torch.tensor([[-beyond, 1 + beyond]], dtype=torch.float64), [(1,)], two, "theirs")
+    assert bool(found.isfinite().all()) and found[0] > 10
+    with pytest.raises(ScorerError, match=r"from 0 to 1\.0001; accepted: probabilities in \[0, 1\]"):
+        checked_output(torch.tensor([0., 1.0001], dtype=torch.float64), [(2,)], about, "theirs")
+
+
+@pytest.mark.parametrize("fake, plain", [(np.int64(1), 1), (np.array(1), 1), (torch.tensor(1), 1), ([np.int32(0), np.int64(2)], (0, 2)), (np.array([1, 2]), (1, 2)), (np.str_("low"), "low")])
+def test_labels_and_numbers_of_arrays_are_numbers(fake, plain):
+    from deepfake_nb.model.foreign import about_from_dict
+    about = about_from_dict(SAID | dict(fake=fake, image_size=np.int64(32), mean=np.zeros(3), std=torch.ones(3), margin=np.float32(1.5)), "theirs")
+    assert (about.fake, about.image_size, about.mean, about.std, about.margin) == (plain, 32, (0., 0., 0.), (1., 1., 1.), 1.5)
+    assert type(about.image_size) is int and json.dumps(about.fake)
+
+
+@pytest.mark.parametrize("fake", [np.int64(-1), np.bool_(True), 1.5, True, "fake", []])
+def test_what_is_no_label_is_refused(fake):
+    from deepfake_nb.model.foreign import about_from_dict
+    with pytest.raises(ScorerError, match="fake is .*accepted: 'high', 'low', or the numbers of its classes"): about_from_dict(SAID | dict(fake=fake), "theirs")
+
+
+def test_the_message_names_every_shape_that_is_taken_and_no_other():
+    from deepfake_nb.model.foreign import about_from_dict, checked_output
+    about = about_from_dict(SAID | dict(fake="high"), "theirs")
+    with pytest.raises(ScorerError) as caught: checked_output(torch.zeros(2, 2, 2), [(2,), (2, 5)], about, "theirs")
+    named = [tuple(map(int, filter(None, o.split(",")))) for o in str(caught.value).split("accepted: ")[1].replace("(", "").split(")") for o in [o.replace(" or ", "")] if o]
+    assert named == [(2,), (2, 1), (2, 5), (2, 5, 1)]
+    for shape in named: assert checked_output(torch.zeros(shape), [(2,), (2, 5)], about, "theirs").shape in ((2,), (2, 5))
+    for shape in ((1,), (3,), (5,), (2, 3), (1, 2), (2, 5, 2), ()):
+        with pytest.raises(ScorerError, match="accepted"): checked_output(torch.zeros(shape), [(2,), (2, 5)], about, "theirs")
+
+
+def test_the_record_has_the_hash_of_the_weights_file(place, name, tmp_path):
+    torch.save(load_foreign(name).network.state_dict(), tmp_path / "theirs.pth")
+    scorer = load_foreign(name, tmp_path / "theirs.pth")
+    assert scorer.origin["weights_sha256"] == sha256_file(tmp_path / "theirs.pth")
+    found = Detector(tmp_path / "theirs.pth", "cpu", scorer=name, face_detector="haar").predict(place / "data/real/person0.png")
+    assert found.settings["scorer"]["weights_sha256"] == sha256_file(tmp_path / "theirs.pth")
+
+
+FUNCTIONS = """
+from deepfake_nb.model.foreign import ForeignScorer
+SAID = dict(fake="high", image_size=32, mean=(0, 0, 0), std=(1, 1, 1), name="twin")
+def one(): return ForeignScorer(lambda x: x.mean((1, 2, 3)), SAID)
+def other(): return ForeignScorer(lambda x: 1 - x.mean((1, 2, 3)), SAID)
+"""
+
+
+def test_a_calibration_without_a_hash_fits_only_what_it_names(tmp_path):
+    from deepfake_nb.measure.calibrationfile import calibrated, identity
+    (tmp_path / "a.py").write_text(FUNCTIONS)
+    (tmp_path / "b.py").write_text(FUNCTIONS + "\n# another file\n")
+    one, same = load_foreign(f"{tmp_path}/a.py:one"), load_foreign(f"{tmp_path}/a.py:one")
+    assert one.sha256 == ""
+    made = CalibrationFile(identity(one), 2., .7, dict(rate=.05))
+    path = made.save(tmp_path / "c.json")
+    assert calibrated(same, path).config.threshold == .7
+    in_memory = ForeignScorer(lambda x: x.mean((1, 2, 3)), dict(SAID, fake="high", name="twin"))
+    weights = ForeignScorer(torch.nn.Conv2d(3, 1, 1), dict(SAID, fake="high", name="twin"))
+    for wrong in (load_foreign(f"{tmp_path}/a.py:other"), load_foreign(f"{tmp_path}/b.py:one"), in_memory, weights):
+        with pytest.raises(WeightsError, match="a calibration of 'twin'"): calibrated(wrong, path)
+    with pytest.raises(WeightsError, match="neither weights nor a file of code"): calibrated(in_memory, CalibrationFile(identity(in_memory), 2., .7, dict(rate=.05)))
+    old = CalibrationFile(dict(name="twin", sha256=""), 2., .7, dict(rate=.05))  # as it was written before
+    with pytest.raises(WeightsError, match="a calibration of 'twin'"): calibrated(one, old)

@@ -136,3 +136,27 @@ def test_verify_finds_any_change(engine, tmp_path, capsys):
             if i == place: assert "DIFFERENT  heatmap in report.html" in capsys.readouterr().out
         (tmp_path / name).write_bytes(parts[name])
     assert fits()
+
+
+@pytest.mark.parametrize("name", ["report.html", "report.pdf", "heatmap.png"])
+@pytest.mark.parametrize("instead", ["nothing", "folder", "fifo", "link to nothing"])
+def test_what_was_recorded_and_cannot_be_read_is_different(name, instead, tmp_path):
+    "A page that somebody removed or replaced is no page that fits."
+    import os
+    from deepfake_nb.core import Prediction, sha256_file
+    from deepfake_nb.tell.report import Report, written
+    from deepfake_nb.tell.verify import verify_report
+    file = tmp_path / "a.jpg"
+    file.write_bytes(b"a picture")
+    record = Report(Prediction("a.jpg", "REAL", .1, sha256=sha256_file(file))).to_dict()
+    (tmp_path / name).write_bytes(b"a page")
+    (tmp_path / "report.json").write_text(written(record | dict(files={name: sha256_file(tmp_path / name)})))
+    assert verify_report(tmp_path / "report.json", file).ok
+    (tmp_path / name).unlink()
+    if instead == "folder": (tmp_path / name).mkdir()
+    if instead == "fifo":
+        if not hasattr(os, "mkfifo"): pytest.skip("no pipes with names here")
+        os.mkfifo(tmp_path / name)
+    if instead == "link to nothing": (tmp_path / name).symlink_to(tmp_path / "gone")
+    found = verify_report(tmp_path / "report.json", file)
+    assert not found.ok and f"DIFFERENT  {name}" in str(found)

@@ -26,7 +26,7 @@ from ..see.media import read_media
 from .tables import unspell_name
 
 # %% auto #0
-__all__ = ['FORMATS', 'CROPS', 'ExtractSettings', 'faces_in_crop', 'extract']
+__all__ = ['FORMATS', 'CROPS', 'ExtractSettings', 'faces_in_crop', 'extract', 'face_detector_of']
 
 # %% ../../nbs/data/40_extract.ipynb #7dcc70f9
 FORMATS = dict(jpg=dict(format="JPEG", quality=95, subsampling=0), png=dict(format="PNG"),
@@ -400,3 +400,12 @@ def _write_tables(manifest, records, out:Path, detector:FaceDetector, notes:list
     told = f"{done}; {len(failures)} items gave none{by}, see failures.csv."
     table.attrs.update(root=str(out), notes=[*notes, told, *([detector.note] if detector.note else [])])
     return check_manifest(table, str(out))
+
+def face_detector_of(
+    manifest:pd.DataFrame, # Of faces, as from `extract`, or read from the table that it wrote
+)->str: # Name of the face detector that found them; '' where that is not recorded
+    "Who found the faces of a table."
+    if "face_detector" in manifest.attrs: return manifest.attrs["face_detector"]
+    mark = Path(manifest.attrs.get("root", "."))/"extraction.json"
+    try: return str(json.loads(mark.read_text(encoding="utf-8"))["face_detector"]["name"])
+    except (OSError, ValueError, TypeError, KeyError): return ""

@@ -65,10 +65,11 @@ def _figures(self)->tuple:
         power |= dict(pointing=metrics["pointing"])
     if self.threshold != self.calibration.threshold:
         return None, {}, f"No false-positive rate is known for the threshold {self.threshold:g}."
-    tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector", "yunet")
+    tests, finder = (dict(tests=tests) if tests else {}) | power, (rate or {}).get("face_detector")
     if rate and finder != name: # measured for this one, too?
         if _numbers(others.get(name), "achieved low high n_real"): return others[name], tests, ""
-        return None, tests, f"No false-positive rate is known with the face detector {name}: it was measured with {finder}."
+        known = f"it was measured with {finder}" if finder else "with which one it was measured is not recorded"
+        return None, tests, f"No false-positive rate is known with the face detector {name}: {known}."
     if self.foreign and not rate:
         return rate, tests, (f"The scorer {self.scorer.config.name} is not calibrated: its threshold "
                              f"{self.threshold:g} was not chosen on real faces, and its probabilities are no "

@@ -12,7 +12,7 @@ from typing import Callable
 from ..core import REAL
 from ..data.manifest import write_manifest
 from ..data.tables import fake_means
-from .training import SettingsError, plan_training
+from .training import SettingsError, fit_to_data, plan_training
 from ..measure.protocol import Protocol, read_protocol, training_manifest
 
 # %% auto #0
@@ -47,9 +47,11 @@ def train_as_told(
     plan_training(settings) # what is wrong with the settings is said before data are looked at
     with fake_means(settings["fake_is"]):
         protocol, table = protocol_table(settings, say) if settings["protocol"] else (None, None)
-        own, told, chosen, recipe, notes = plan_training(settings | (dict(data=(str(table),)) if protocol else {}))
+        settings = settings | (dict(data=(str(table),)) if protocol else {})
+        settings, fitting = fit_to_data(settings, sum(plan_training(settings)[:3], []))
+        own, told, chosen, recipe, notes = plan_training(settings)
         from deepfake_nb.learn.recipe import train
-        for line in notes: say(line)
+        for line in notes + fitting: say(line)
         weights = train(own or told, settings["out"], recipe, settings["workers"], say=say,
                         labelled=told if own else None, validate_on=chosen)
     if protocol and os.environ.get("RANK", "0") == "0": # of several processes the first

@@ -126,15 +126,25 @@ def before_after(
     return pd.DataFrame(rows)
 
 # %% ../../nbs/learn/35_finetune.ipynb #8a0de5d8
+def _fell(o, words:str)->str:
+    "One figure of the untouched set that fell."
+    return f"The {FIGURES[o.figure][0]} of the untouched set fell from {o.before:.3f} to {o.after:.3f}, {words}."
+
+def _worse(o)->str:
+    "In a sentence, if a figure of the untouched set fell by more than chance explains; else nothing."
+    below = not o.after >= o.before_low and not (o.before_low == o.before_high and o.high >= 0)
+    if below: return _fell(o, f"below its interval ({o.before_low:.3f} to {o.before_high:.3f})")
+    if o.figure == "recall_of_fakes" and o.after <= o.before/2 and o.before > 0:
+        return _fell(o, "so that at the threshold half or more of the forgeries that were found are missed")
+    return ""
+
 def what_got_worse(
     table:pd.DataFrame, # From `before_after`
-)->list[str]: # One sentence for each figure of the untouched set that fell out of its interval; none: the new weights may be kept
+)->list[str]: # One sentence for each figure of the untouched set that fell out of its interval, or for a recall that collapsed; none: the new weights may be kept
     "Is the untouched set worse than chance explains?"
-    untouched = table[(table.set == "untouched") & table.figure.isin(("auc", "balanced_accuracy"))]
-    worse = lambda o: not o.after >= o.before_low and not (o.before_low == o.before_high and o.high >= 0)
-    return [f"The {FIGURES[o.figure][0]} of the untouched set fell from {o.before:.3f} to {o.after:.3f}, "
-            f"below its interval ({o.before_low:.3f} to {o.before_high:.3f})."
-            for o in untouched.itertuples() if worse(o)]
+    figures = ("auc", "balanced_accuracy", "recall_of_fakes")
+    untouched = table[(table.set == "untouched") & table.figure.isin(figures)]
+    return [o for o in map(_worse, untouched.itertuples()) if o]
 
 # %% ../../nbs/learn/35_finetune.ipynb #eb8bb642
 @dataclass(repr=False)
@@ -232,9 +242,9 @@ def _train(scorer:Scorer, table:pd.DataFrame, settings:FineTuneSettings, run:Pat
         learn = face_learner(dls, scorer=scorer, patience=settings.patience, frozen_epochs=settings.frozen_epochs,
                              log=run/"log.csv", cbs=[KeepBest(best, told), Checkpoint(run/"state.pth")])
         fit(learn, settings.epochs, settings.learning_rate, progress)
-        rate = settings.false_positive_rate or (config.false_positive_rate or {}).get("rate", .05)
+        rate = settings.false_positive_rate or (config.false_positive_rate or {}).get("rate") or .05
         by = "validation set, and the part of the pool that decides when to stop"
-        calibrate_weights(best, dls.valid, rate, by, dls.train)
+        calibrate_weights(best, dls.valid, rate, by, dls.train, face_detector=told["face_detector"])
         (run/"done").touch()
     return load_scorer(best, mask_head=True), float(auc(labels, logits))
 
@@ -248,11 +258,13 @@ def _measured(before:Scorer, after:Scorer, parts:dict[str, pd.DataFrame], progre
     return pd.concat(rows, ignore_index=True)
 
 # %% ../../nbs/learn/35_finetune.ipynb #98029bf9
-def _prepare(parent:Scorer, data:dict, work:Path, settings:FineTuneSettings, workers:int, progress:bool)->tuple[dict, list[str]]: # tables of faces, notes
-    parts = {k: read_part(o, dict(replay="train", validation="val", test="test").get(k, "")) for k, o in data.items()}
+def _prepare(weights:Path, parent:Scorer, data:dict, work:Path, settings:FineTuneSettings, workers:int, progress:bool)->tuple[dict, list[str]]: # tables of faces, notes
+    roles = dict(replay="train", validation="val", test="test")
+    parts = {k: read_part(o, roles.get(k, ""), weights) for k, o in data.items()}
+    told = list(dict.fromkeys(o.attrs["told"] for o in parts.values() if o.attrs["told"]))
     refuse_overlap(**parts)
     parts = {k: as_faces(o, work/k, parent.config, k != "pool", workers, progress) for k, o in parts.items()}
-    notes = [o for part in parts.values() for o in part.attrs["notes"]]
+    notes = told + [o for part in parts.values() for o in part.attrs["notes"]]
     test = parts["test"]
     if test.label.nunique() < 2 or test.group.nunique() < 2:
         raise DeepfakeError(f"The test set has {test.label.nunique()} classes and {test.group.nunique()} groups. "
@@ -294,11 +306,12 @@ def finetune(
     rejected, work = _check_out(weights, out), out.with_suffix("")
     parent, notes = load_scorer(weights), []
     given = dict(pool=pool, replay=replay, validation=validation, test=test)
-    parts, notes = _prepare(parent, given, work, settings, workers, progress)
+    parts, notes = _prepare(weights, parent, given, work, settings, workers, progress)
     mined = parts["pool"]
     table = _training_table(parts["replay"], parts["validation"], mined, parent.config.clip_length)
     failed = mined[mined.failed]
-    told = dict(finetuning=asdict(settings), data={k: int(parts[k]["item"].nunique()) for k in parts},
+    finders = {parts[k].attrs.get("face_detector", "") for k in ("validation", "pool")}
+    told = dict(face_detector=finders.pop() if len(finders) == 1 else "", finetuning=asdict(settings), data={k: int(parts[k]["item"].nunique()) for k in parts},
                 failures={ROLES[k]: int(o["item"].nunique()) for k, o in failed.groupby("split")},
                 parent=dict(name=parent.config.name, sha256=parent.sha256, training=parent.config.training))
     student = load_scorer(weights, mask_head=True)

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/learner.html.md"""
 
 # %% ../../nbs/learn/15_learner.ipynb #a6534a2a
 from __future__ import annotations
-import copy, functools, math, os
+import copy, functools, math, os, sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Callable
 import fastai.callback.progress, fastai.callback.schedule # give `Learner` its bars and `fit_one_cycle`
 import numpy as np, pandas as pd, torch
 import torch.nn.functional as F
-from fastai.basics import Callback, DataLoaders, Learner, Metric
+from fastai.basics import Callback, CancelEpochException, DataLoaders, Learner, Metric
 from fastai.callback.tracker import EarlyStoppingCallback
 from fastai.distributed import DistributedTrainer
 from fastcore.foundation import L
@@ -428,6 +428,14 @@ def _plainly(): # a sentence of this library stays one: fastai puts the name of 
 def _tuned(): # a context: kernels are tried out where all batches are alike
     return torch.backends.cudnn.flags(enabled=True, benchmark=True, benchmark_limit=4) if torch.cuda.is_available() else nullcontext()
 
+def _from_epoch(learn:Learner, first:int, last:int, show:bool)->None:
+    "Begin with a later epoch. (fastai's own way walks through those that are done and shows an empty row for each.)"
+    def do_fit():
+        for learn.epoch in range(first, last):
+            learn._with_events(learn._do_epoch, "epoch", CancelEpochException)
+    learn._do_fit = do_fit
+    if show: print(f"The training goes on with epoch {first + 1} of {last}; {first} are done.", file=sys.stderr)
+
 def fit(
     learn:Learner, # From `face_learner`, with a `Checkpoint` if it shall be possible to continue
     epochs:int, # Length of the schedule
@@ -442,4 +450,7 @@ def fit(
     with _plainly(), nullcontext() if show else learn.no_bar(), nullcontext() if show else learn.no_logging():
         if done < epochs:
             rates = np.array([early_rate, math.sqrt(early_rate), 1.])*learning_rate
-            with memory_told(learn), _tuned(): learn.fit_one_cycle(epochs, rates, start_epoch=done)
+            if done: _from_epoch(learn, done, epochs, show)
+            with memory_told(learn), _tuned():
+                try: learn.fit_one_cycle(epochs, rates)
+                finally: vars(learn).pop("_do_fit", None)

@@ -17,7 +17,8 @@ from .batches import BOX, LANDMARKS, Faces
 from ..measure.calibrate import calibration_from_config
 from ..core import FAKE, LABELS, REAL, DeepfakeError, FileError, ManifestError, atomic_write, parse_label, read_regular, sha256_file
 from ..data.splits import read_manifest, split_by_group
-from ..data.extract import extract
+from ..data.dealt import hand_on
+from ..data.extract import extract, face_detector_of
 from ..data.manifest import REQUIRED, check_manifest
 from ..model.scorer import Scorer, load_scorer
 from ..judge.predict import score_clips
@@ -63,6 +64,14 @@ def refuse_overlap(
                                         "Accepted: sets that share no path, no content (sha256) and no group.")
 
 # %% ../../nbs/learn/30_mining.ipynb #5e286850
+def _why_no_failures(path:Path)->str:
+    "Why an evaluation wrote an empty list, from what lies beside it."
+    try: counts = json.loads(path.with_name("evaluation.json").read_text(encoding="utf-8"))["overall"]["counts"]
+    except (OSError, ValueError, TypeError, KeyError): return "the evaluation found nothing that was decided wrongly"
+    items, scored, decided = (counts.get(o, 0) for o in ("items", "scored", "decided"))
+    return (f"of {items} items {decided} were decided, all of them rightly; {scored - decided} were left undecided, and "
+            f"in {items - scored} nobody could be judged")
+
 def read_failures(
     path:str|Path, # The `failures.json` that an evaluation wrote
 )->pd.DataFrame: # A manifest with the columns `failed` (True) and `failed_person`; raises `ManifestError`
@@ -71,6 +80,9 @@ def read_failures(
     try: rows = json.loads(read_regular(path, 1 << 30, ManifestError, accepted).decode())
     except (OSError, ValueError) as e: raise ManifestError(path, f"no readable list ({e})", accepted) from None
     told = lambda o: isinstance(o, dict) and {"path", "label", "group"} <= set(o)
+    if rows == []:
+        raise ManifestError(path, f"an empty list: {_why_no_failures(Path(path))}",
+                            "material on which the detector fails, or a folder or table of other material to look in")
     if not rows or not isinstance(rows, list) or not all(map(told, rows)):
         raise ManifestError(path, "no list of failures", accepted)
     try: labels = [parse_label(o["label"]) for o in rows]
@@ -86,14 +98,16 @@ def read_failures(
 def read_part(
     data:pd.DataFrame|str|Path, # A manifest, or what `read_manifest` or `read_failures` reads
     split:str="", # The rows to take where there are any of this split; '' for all
-)->pd.DataFrame: # A manifest with absolute paths; raises `ManifestError`
+    weights:str|Path|None=None, # Whose training dealt the split of data that have none; None: that is not looked at
+)->pd.DataFrame: # A manifest with absolute paths; `attrs['told']` says where the split comes from; raises `ManifestError`
     "Read one of the sets."
     if not isinstance(data, pd.DataFrame):
         data = read_failures(data) if Path(data).name == "failures.json" else read_manifest(data)
-    part = check_manifest(data)
+    part, told = hand_on(check_manifest(data), weights if split else None)
     if split in set(part.split): part = part[part.split == split]
     root, part = os.path.abspath(data.attrs.get("root", ".")), part.reset_index(drop=True)
     part["path"] = [os.path.join(root, o) for o in part.path]
+    part.attrs["told"] = told
     return part
 
 # %% ../../nbs/learn/30_mining.ipynb #23db7af6
@@ -194,8 +208,9 @@ def as_faces(
         length = config.clip_length if "source_path" in part else 1
         part = forge_faces(part, folder/"forged", size=size, clip_length=length)
         notes.append(f"The {folder.name} set has real faces alone, so each was forged once by self-blending.")
+    finder = face_detector_of(part)
     part = name_items(part.reset_index(drop=True))
-    part.attrs["notes"] = notes
+    part.attrs.update(notes=notes, face_detector=finder)
     return part
 
 # %% ../../nbs/learn/30_mining.ipynb #b1a719ee

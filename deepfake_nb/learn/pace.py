@@ -43,6 +43,11 @@ class SmoothLoss(AvgSmoothLoss):
 class SparingProgress(ProgressCallback):
     "fastai's bar, which asks for the loss twice a second and not after each batch."
     name = "progress" # as fastai's, for `no_bar`
+    def before_epoch(self): # the bar tells the epoch that runs, also where a training begins with a later one
+        if not getattr(self, "mbar", None): return
+        if self.mbar.main_bar.last_v is None: self.mbar.update(0)
+        self.mbar.update(self.epoch)
+        self.mbar.main_bar.last_v = self.epoch
     def before_train(self):
         super().before_train()
         self.looked = 0.

@@ -15,7 +15,8 @@ from .batches import Faces, check_pictures
 from ..core import REAL, DeepfakeError, atomic_write
 from ..figure import new_figure
 from ..data.splits import read_manifest, split_by_group
-from ..data.extract import extract
+from ..data.dealt import keep_split, kept_splits
+from ..data.extract import extract, face_detector_of
 from .learner import Checkpoint, KeepBest, face_learner, fit, has_fast_bfloat16, join_processes, leave_processes
 from .tune import tuned_learner
 from .loaders import forged_loaders, labelled_loaders, world
@@ -24,7 +25,7 @@ from ..model.weightsfile import ScorerConfig, weights_info
 from ..model.pretrained import PACKAGES
 from ..forge.redraw import FaceAutoencoder, LatentRedraw, Redraw, face_windows, fit_autoencoder, load_autoencoder, load_redraw, save_redraw
 from ..forge.selfblend import SelfBlend
-from .thresholds import calibrate_weights
+from .thresholds import calibrate_weights, chance_sentence
 
 # %% auto #0
 __all__ = ['DRAWERS', 'Recipe', 'loaders', 'learner', 'prepare_crops', 'gather_faces', 'make_redraw', 'train', 'plot_log',
@@ -127,14 +128,18 @@ def prepare_crops(
 )->pd.DataFrame: # Manifest of faces with splits; its own paths where there are face boxes already
     "Read any data set, split it by group where it has no split, and cut out its faces."
     manifest = read_manifest(data)
+    finder = face_detector_of(manifest)
     if split: manifest["split"] = split
     elif not divide: manifest["split"] = manifest.split.replace("", "train")
     elif (manifest.split == "").any() or not {"train", "val"} <= set(manifest.split):
         rest = manifest[manifest.split.isin(("", "train"))]
         parts = split_by_group(rest.assign(split=""), dict(train=.85, val=.15))
         manifest = pd.concat([parts, manifest[~manifest.split.isin(("", "train"))]], ignore_index=True)
+    if not world()[0]: keep_split(manifest, Path(folder).with_name(Path(folder).name.replace("crops", "split", 1) + ".csv"))
     manifest = manifest[manifest.split != "test"].reset_index(drop=True)
-    if "face_x" in manifest: return manifest
+    if "face_x" in manifest:
+        manifest.attrs["face_detector"] = finder
+        return manifest
     return extract(manifest, folder, frames=max(8, 2*clip_length), workers=workers, **cut)
 
 # %% ../../nbs/learn/20_recipe.ipynb #d94df941
@@ -151,9 +156,9 @@ def gather_faces(
     clip_length:int=1, # Frames wanted of each video
     workers:int|None=None, # Processes
     **cut, # For `prepare_crops`: size and margin of the crops
-)->pd.DataFrame: # Manifest with the columns `role` (forge, labelled or chosen) and `table`, what people should know in `attrs["notes"]`; raises `DeepfakeError`
+)->pd.DataFrame: # Manifest with the columns `role` (forge, labelled or chosen) and `table`, what people should know in `attrs["notes"]`, who found the faces in `attrs["face_detector"]` ('' where that is not known, or not one); raises `DeepfakeError`
     "Make one table of all that a training learns from and is judged by."
-    parts, notes = [], []
+    parts, notes, finders = [], [], dict(forge=set(), labelled=set(), chosen=set())
     for role, data in dict(forge=own, labelled=labelled, chosen=chosen).items():
         for one in _listed(data):
             divide = role == "forge" or role == "labelled" and not _listed(chosen)
@@ -163,6 +168,7 @@ def gather_faces(
                 divide, "val" if role == "chosen" else "", **cut)
             root = Path(part.attrs.get("root", "."))
             notes += [f"{table}: {o}" for o in part.attrs.get("notes", ())]
+            finders[role].add(face_detector_of(part))
             parts.append(part.assign(path=[str(root/o) for o in part.path], role=role, table=table,
                                      **(dict(split="val") if role == "chosen" else {})))
     if not parts: raise DeepfakeError("nothing to train on. Accepted: real faces, labelled faces, or both")
@@ -172,6 +178,8 @@ def gather_faces(
     if both := sorted(trained & set(table.path[table.role == "chosen"])):
         raise DeepfakeError(f"{both[0]}: to be trained on and to be chosen by ({len(both)} pictures). Accepted: one or "
                             "the other")
+    judged = finders["forge"] | finders["labelled"] # thresholds come from these
+    table.attrs["face_detector"] = judged.pop() if len(judged) == 1 else ""
     return table
 
 # %% ../../nbs/learn/20_recipe.ipynb #d5600198
@@ -244,6 +252,7 @@ def train(
     own, told = (data, labelled) if recipe.from_real_only else (None, [*_listed(data), *_listed(labelled)])
     manifest = gather_faces(own, told, validate_on, work, recipe.clip_length, workers, **_cut(recipe))
     for line in manifest.attrs.get("notes", ()): say(line)
+    finder = manifest.attrs["face_detector"]
     manifest = manifest[manifest.split.isin(("train", "val"))]
     if not ((manifest.role != "chosen") & (manifest.split == "val")).any():
         raise DeepfakeError("no face with split 'val' to set the threshold by; those to choose by are not for that. "
@@ -259,8 +268,11 @@ def train(
     fit(learn, recipe.epochs, recipe.learning_rate, progress, recipe.early_rate)
     if not leave_processes():
         judged = manifest[manifest.role != "chosen"] # thresholds do not come from what was chosen by
-        calibrate_weights(keep.result(), dls.valid, recipe.false_positive_rate,
-                          "validation split of " + ", ".join(sorted(judged.dataset.unique())), dls.train, out)
+        _, labels = calibrate_weights(keep.result(), dls.valid, recipe.false_positive_rate,
+                                      "validation split of " + ", ".join(sorted(judged.dataset.unique())), dls.train,
+                                      out, finder)
+        for line in [chance_sentence(keep.best, labels), *_handed_on(work)]:
+            if line: say(line)
         try: plot_log(work/"log.csv").savefig(work/"curves.png")
         except Exception as error: # the weights are there
             say(f"{work/'curves.png'}: the curves could not be drawn ({type(error).__name__}: {error}).")
@@ -271,6 +283,11 @@ def _counted(manifest:pd.DataFrame)->dict: # how many faces of which data set, a
     count = lambda rows: {f"{d} {s}": int(n) for (d, s), n in rows.groupby(["dataset", "split"]).size().items()}
     chosen = manifest.role == "chosen"
     return dict(data=count(manifest[~chosen])) | (dict(chosen_by=count(manifest[chosen])) if chosen.any() else {})
+
+def _handed_on(work:Path)->list[str]:
+    "Where the split lies, for those who measure or fine-tune these weights."
+    return [f"{o}: who was trained on and who validated; deepfake-evaluate and deepfake-finetune take it as a table, "
+            "and by themselves where these weights meet the same data." for o in kept_splits(work.with_suffix(".safetensors"))]
 
 def _tell(recipe:Recipe, manifest:pd.DataFrame, clips:int, say:Callable): # what is trained, and on what
     words = dict(forge="real faces to forge from", labelled="labelled faces",

@@ -7,6 +7,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/thresholds.html.md"""
 # %% ../../nbs/learn/18_thresholds.ipynb #d41a0004
 from __future__ import annotations
 from pathlib import Path
+import math
 import numpy as np, torch
 from ..core import REAL
 from .batches import CHOSEN, role_of
@@ -16,7 +17,7 @@ from ..model.scorer import Scorer, load_scorer, save_scorer
 from ..model.weightsfile import FAMILIAR_LIMIT
 
 # %% auto #0
-__all__ = ['FEWEST', 'clip_features', 'validation_logits', 'fit_familiar', 'calibrate_weights']
+__all__ = ['FEWEST', 'clip_features', 'validation_logits', 'fit_familiar', 'calibrate_weights', 'chance_sentence']
 
 # %% ../../nbs/learn/18_thresholds.ipynb #e44cf985
 @torch.inference_mode()
@@ -77,7 +78,8 @@ def calibrate_weights(
     dataset:str, # Name of the validation split, for the record
     training=None, # Loader of training clips and labels; None: nothing will be unfamiliar
     out:str|Path|None=None, # Weights file to write; None: the same one again
-)->None:
+    face_detector:str="", # That found the validation faces; '': not known
+)->tuple[list[float], list[int]]: # Logits and labels of the validation clips
     "Put temperature, threshold and what it stands for, and what is familiar, into a weights file; one class alone leaves the former as they are."
     scorer = load_scorer(path, mask_head=True)
     features, logits, labels = clip_features(scorer, batches)
@@ -85,6 +87,7 @@ def calibrate_weights(
     if len(set(labels)) == 2:
         fitted = fit_calibration(logits, labels, rate, dataset)
         config.temperature, config.threshold, config.false_positive_rate, config.calibration = fitted.temperature, fitted.threshold, fitted.false_positive_rate, {}
+        config.false_positive_rate = config.false_positive_rate | dict(face_detector=face_detector)
     config.familiar, limit = {}, None # what an earlier network found familiar says nothing about this one
     fresh = features[np.array(labels) == REAL]
     known = _real_features(scorer, training, 512) if training is not None and len(fresh) >= FEWEST else ()
@@ -93,3 +96,19 @@ def calibrate_weights(
     config.abstention = {k: v for k, v in config.abstention.items() if k != "max_distance"} | (dict(max_distance=limit)
         if limit else {})
     save_scorer(scorer, out or path)
+    return logits, labels
+
+# %% ../../nbs/learn/18_thresholds.ipynb #5887844d
+def chance_sentence(
+    best:float, # The best validation AUC of a training
+    labels:list[int], # Of the validation clips that it was measured on
+)->str: # '' where it is better than chance
+    "Whether a training learnt anything that its validation shows."
+    real, fake = labels.count(REAL), len(labels) - labels.count(REAL)
+    if not real or not fake: return ""
+    most = .5 + 2*math.sqrt((real + fake + 1)/(12*real*fake)) # two standard errors of an AUC that is chance
+    if best > most: return ""
+    return (f"Nothing was learnt that the validation shows: the best AUC is {best:.3f}, and by chance alone {real} real "
+            f"and {fake} forged clips give up to {min(most, 1):.2f}. These weights are of no use yet. What helps: more "
+            "faces of more people, a backbone that was trained before (--pretrained imagenet), default weights to go on "
+            "from (--weights), more epochs.")

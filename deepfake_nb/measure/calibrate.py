@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 import numpy as np
 from ..core import FAKE, REAL
+from ..schema import ABSTENTION
 from .pooling import Pooling, stretches
 from ..figure import empty_figure, new_figure
 from .metrics import _checked, expected_calibration_error, reliability_bins, wilson_interval
@@ -226,6 +227,7 @@ class AbstentionRule:
         names = [f.name for f in dataclasses.fields(cls)]
         if unknown := sorted(set(d or {}) - set(names)):
             raise ValueError(f"unknown fields {', '.join(unknown)}; accepted: {', '.join(names)}")
+        ABSTENTION(d or {}, "abstention")
         return cls(**d or {})
 
 # %% ../../nbs/measure/25_calibrate.ipynb #b87f035a

@@ -10,11 +10,12 @@ import copy, dataclasses, hashlib, json
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..core import WeightsError, atomic_write, read_regular
+from ..schema import CALIBRATION, SchemaError
 from ..model.weightsfile import ScorerConfig, ScorerError, short
 from .calibrate import AbstentionRule, Calibration
 
 # %% auto #0
-__all__ = ['FORMAT', 'CalibrationFile', 'read_calibration', 'calibrated']
+__all__ = ['FORMAT', 'CalibrationFile', 'read_calibration', 'identity', 'check_identity', 'calibrated']
 
 # %% ../../nbs/measure/60_calibrationfile.ipynb #c9dd0aeb
 FORMAT = "deepfake_nb calibration 1"
@@ -59,8 +60,9 @@ def _checked(table, path:Path)->dict: # raises `WeightsError`
     if missing or (unknown := sorted(set(table) - set(names))):
         names = short(", ".join(missing or unknown), 200)
         raise WeightsError(path, f"fields {'missing' if missing else 'unknown'}: {names}", _accepted)
-    if not isinstance(table["scorer"], dict) or not isinstance(table["false_positive_rate"], dict):
-        raise WeightsError(path, "a scorer or a false_positive_rate that is no table", _accepted)
+    try: CALIBRATION(table)
+    except SchemaError as e:
+        raise WeightsError(path, f"{e.where} is {e.found}", f"{_accepted}, with {e.accepted} there") from None
     return table
 
 def read_calibration(
@@ -82,6 +84,34 @@ def read_calibration(
     return made
 
 # %% ../../nbs/measure/60_calibrationfile.ipynb #51a3d448
+def identity(
+    scorer, # A `Scorer` or `ForeignScorer`
+)->dict: # name, sha256; without a hash also what else tells one from another: asked, package, file_sha256, about
+    "What a calibration says about the scorer that it is for."
+    origin = getattr(scorer, "origin", {})
+    known = dict(name=scorer.config.name, sha256=scorer.sha256) | {k: origin[k] for k in ("package",) if origin.get(k)}
+    if scorer.sha256: return known
+    said, asked = getattr(scorer, "about", None), str(origin.get("name") or "")
+    about = json.dumps(dataclasses.asdict(said) if said else {}, sort_keys=True)
+    if origin.get("file_sha256"): asked = asked.rpartition(":")[2] # wherever the file lies
+    more = dict(asked=asked, file_sha256=origin.get("file_sha256"), about=hashlib.sha256(about.encode()).hexdigest())
+    return known | {k: v for k, v in more.items() if v}
+
+def check_identity(
+    made:dict, # `CalibrationFile.scorer`
+    scorer, # The scorer that it is to be used with
+    path:str|Path, # Of the calibration, for the message
+)->None: # Raises `WeightsError`
+    "Was the calibration made for this scorer?"
+    own, who = identity(scorer), lambda o: f"{short(o.get('name'))} (sha256 {short(o.get('sha256'), 16)})"
+    if own["sha256"]: fits = made.get("sha256") == own["sha256"]
+    else: fits = all(made.get(k) == own.get(k) for k in {*made, *own} - {"sha256"}) and not made.get("sha256")
+    if not fits: raise WeightsError(path, f"a calibration of {who(made)}", f"one of {who(own)}")
+    if not (own["sha256"] or own.get("file_sha256") or own.get("package")):
+        raise WeightsError(path, f"a calibration of {short(own['name'])}, which has neither weights nor a file of code "
+                                 "whose hash would tell it from another scorer of that name",
+                           "a torch.nn.Module with weights, a factory by its file, or ForeignScorer(..., sha256=...)")
+
 def calibrated(
     scorer, # A `Scorer` or `ForeignScorer`; it is left as it is, and its weights are shared
     calibration:CalibrationFile|str|Path, # What was measured for it, or the path of that file
@@ -89,10 +119,7 @@ def calibrated(
     "A scorer with a calibration from elsewhere."
     path = calibration if isinstance(calibration, (str, Path)) else "calibration"
     made = read_calibration(calibration) if isinstance(calibration, (str, Path)) else calibration
-    own = dict(name=scorer.config.name, sha256=scorer.sha256)
-    if any(made.scorer.get(k) != own[k] for k in (("sha256",) if own["sha256"] else ("sha256", "name"))):
-        who = lambda o: f"{short(o.get('name'))} (sha256 {short(o.get('sha256'), 16)})"
-        raise WeightsError(path, f"a calibration of {who(made.scorer)}", f"one of {who(own)}")
+    check_identity(made.scorer, scorer, path)
     result = copy.copy(scorer)
     result.config, result.calibration_record = made.config(scorer.config), dict(name=Path(path).name, sha256=made.sha256) # what predictions say of it
     return result

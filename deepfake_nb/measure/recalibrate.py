@@ -14,7 +14,7 @@ import numpy as np
 import deepfake_nb
 from ..core import FAKE, REAL, DeepfakeError
 from .calibrate import AbstentionRule, Calibration, fit_temperature, logit, threshold_at_fpr
-from .calibrationfile import CalibrationFile
+from .calibrationfile import CalibrationFile, identity
 from .metrics import auc, wilson_interval
 from .pooling import Pooling, choose_pooling, compare_poolings
 from .scored import score_items
@@ -168,8 +168,7 @@ def calibrate_detector(
     data = dict(name=dataset, sha256=data_hash(items), real=len(of(REAL)), forged=len(of(FAKE)),
                 people=len({o.group for o in items}), **counts)
     scorer, finder = detector.scorer, detector.face_detector
-    about = dict(name=scorer.config.name, sha256=scorer.sha256)
-    if package := getattr(scorer, "origin", {}).get("package"): about["package"] = package
+    about = identity(scorer)
     fitted["false_positive_rate"]["face_detector"] = finder.name
     settings = {k: v for k, v in detector.settings().items()
                 if k in ("frames", "flip", "max_people", "precision", "clip_length", "image_size", "margin")}

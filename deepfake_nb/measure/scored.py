@@ -13,6 +13,7 @@ import deepfake_nb
 from ..core import Unreadable, atomic_write, clean_text
 from ..data.journal import append_line, file_state, is_unchanged, json_line, read_lines
 from ..data.tables import unspell_name
+from ..schema import SCORED, SchemaError
 
 # %% auto #0
 __all__ = ['NONE', 'item_row', 'score_items']
@@ -53,16 +54,27 @@ def _made_by(detector)->dict:
                 faces=of("face_detector", "sha256"), settings=settings, people="from 1, left to right")
     return json.loads(json.dumps(made | dict(version=deepfake_nb.__version__), default=str))
 
+def _sound(records:list)->tuple[dict[str, dict], list[str]]:
+    "Records by path, and what is wrong with those that cannot be used."
+    sound, faults = {}, []
+    for o in records:
+        try: SCORED(o)
+        except SchemaError as e: faults.append(str(e))
+        else: sound[o["path"]] = o
+    return sound, faults
+
 def _kept(resume:Path|None, made_by:dict)->tuple[dict[str, dict], list[str]]:
     "The records of an earlier run that still hold, by path of the item, and sentences about those that do not."
     if not resume or not (lines := read_lines(resume)): return {}, []
     first, *records = lines
     if first != made_by: return {}, [f"{len(records)} items had been scored with another setup; all are scored anew."]
-    records = {o["path"]: o for o in records if isinstance(o, dict) and {"path", "row", "state"} <= set(o)}
+    records, faults = _sound(records)
     same = {k: o for k, o in records.items() if is_unchanged(unspell_name(k), o["state"], o["row"]["sha256"])}
     changed = [o for o in records if o not in same]
-    return same, [f"{len(changed)} items had changed since they were scored and were scored anew, for instance {o}."
-                  for o in changed[:1]]
+    notes = [f"{len(changed)} items had changed since they were scored and were scored anew, for instance {o}."
+             for o in changed[:1]]
+    return same, notes + [f"{resume}: {len(faults)} records that cannot be used ({o}); their items were scored anew."
+                          for o in faults[:1]]
 
 # %% ../../nbs/measure/30_scored.ipynb #e2a0000c
 def _record(path:str, state:str|None, result)->dict:

@@ -10,7 +10,7 @@ import dataclasses, importlib, importlib.util, math, sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from pathlib import Path
-import torch
+import numpy as np, torch
 from torch import Tensor, nn
 from ..core import sha256_file
 from .base import state_hash
@@ -18,8 +18,8 @@ from .heads import masked_mean
 from .weightsfile import ScorerConfig, ScorerError, short
 
 # %% auto #0
-__all__ = ['GROUP', 'About', 'about_from_dict', 'log_odds', 'checked_output', 'ForeignScorer', 'installed_scorers', 'package_of',
-           'as_scorer', 'load_foreign']
+__all__ = ['SLACK', 'GROUP', 'About', 'about_from_dict', 'log_odds', 'checked_output', 'ForeignScorer', 'installed_scorers',
+           'package_of', 'as_scorer', 'load_foreign']
 
 # %% ../../nbs/model/25_foreign.ipynb #0bd94566
 @dataclass(frozen=True)
@@ -48,13 +48,18 @@ def _is_direction(fake)->bool: # 'high', 'low', or one or more classes
     return fake in ("high", "low") or bool(classes) and all(map(is_class, classes))
 
 # %% ../../nbs/model/25_foreign.ipynb #b05bff49
+def _plain(value):
+    "NumPy's and PyTorch's numbers and arrays as Python's; everything else as it is."
+    if isinstance(value, (tuple, list)): return type(value)(map(_plain, value))
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray, Tensor)) else value
+
 def about_from_dict(
     said:dict, # Fields of `About` by name
     who:str, # The scorer, for the messages
 )->About: # Raises `ScorerError` for what is missing, unknown or makes no sense
     "What a scorer says, checked."
     if not isinstance(said, dict): raise ScorerError(f"scorer {who} says {short(said)} about itself; accepted: a table")
-    fields = dataclasses.fields(About)
+    said, fields = {k: _plain(v) for k, v in said.items()}, dataclasses.fields(About)
     needed = [f.name for f in fields if f.default is dataclasses.MISSING]
     if missing := [o for o in needed if o not in said]:
         raise ScorerError(f"scorer {who} does not say {', '.join(missing)}; "
@@ -97,6 +102,13 @@ def _classes(about:About)->int: # the fewest it can have; 1: one number
     classes = about.fake if isinstance(about.fake, tuple) else (about.fake,)
     return max(2, 1 + max(classes), 1 + len(set(classes)))
 
+def _shape_words(shape:tuple, least:int)->str:
+    "Of one leading size, what is accepted: with classes behind it, or alone and with a 1 behind it."
+    if least > 1: return str((*shape, "K")).replace("'", "")
+    return f"{shape} or {(*shape, 1)}"
+
+SLACK = 1e-5 # that far beyond 0 and 1 a probability is one that was rounded
+
 def checked_output(
     out, # Whatever the network gave
     shapes:list[tuple], # Leading sizes that are accepted, such as (N,), or (B,) and (B, T)
@@ -106,7 +118,7 @@ def checked_output(
     "Log odds from an output of the right shape and kind."
     out = getattr(out, "logits", out)
     least = _classes(about)
-    wanted = " or ".join(str((*o, "K"*(least > 1) or 1)).replace("'", "") for o in shapes)
+    wanted = " or ".join(dict.fromkeys(_shape_words(o, least) for o in shapes))
     if least > 1: wanted += f" with K from {least}"
     if not isinstance(out, Tensor):
         raise ScorerError(f"scorer {who} gave a {type(out).__name__}; accepted: a tensor {wanted}")
@@ -116,9 +128,12 @@ def checked_output(
     if not bool(out.isfinite().all()):
         raise ScorerError(f"scorer {who} gave {int((~out.isfinite()).sum())} values that are not finite; "
                           "accepted: finite ones")
-    if about.gives == "probabilities" and not (0 <= float(out.min()) and float(out.max()) <= 1):
-        raise ScorerError(f"scorer {who} gave values from {float(out.min()):.3g} to {float(out.max()):.3g}; "
-                          "accepted: probabilities in [0, 1], or gives='logits'")
+    if about.gives == "probabilities":
+        low, high = float(out.min()), float(out.max())
+        if low < -SLACK or high > 1 + SLACK:
+            raise ScorerError(f"scorer {who} gave values from {low:.7g} to {high:.7g}; "
+                              "accepted: probabilities in [0, 1], or gives='logits'")
+        out = out.clamp(0, 1)
     return log_odds(out, about)
 
 # %% ../../nbs/model/25_foreign.ipynb #968026da
@@ -308,4 +323,6 @@ def load_foreign(
     except Exception as e:
         raise ScorerError(f"scorer {short(scorer)}: its factory failed ({type(e).__name__}: "
                           f"{short(str(e).strip(), 300)})") from e
-    return as_scorer(made, scorer, origin, sha256_file(weights) if weights is not None else "").eval()
+    if weights is None: return as_scorer(made, scorer, origin).eval()
+    origin["weights_sha256"] = sha256_file(weights) # of the file; that of the network's state may be another
+    return as_scorer(made, scorer, origin, origin["weights_sha256"]).eval()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import deepfake_nb
 from ..core import FAKE, LABELS, REAL, DeepfakeError, WeightsError, available_memory, check_regular, read_regular
+from ..schema import ABSTENTION, METRICS, RATE, TRAINING, SchemaError, maybe
 
 # %% ../../nbs/model/05_weightsfile.ipynb #7e75f780
 class ScorerError(DeepfakeError, ValueError): "A scorer that cannot be built, or was given input of the wrong shape."
@@ -56,6 +57,9 @@ class ScorerConfig:
         for name, (accepted, valid) in _checks.items():
             if not valid(getattr(self, name)):
                 raise ScorerError(f"{name} is {short(getattr(self, name))}; accepted: {accepted}")
+        for name, kind in _kinds.items():
+            try: kind(getattr(self, name), name)
+            except SchemaError as e: raise ScorerError(str(e)) from None
 
     def to_dict(self)->dict: return dataclasses.asdict(self)
 
@@ -144,7 +148,6 @@ _reserved = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoi
              "scriptable", "exportable",
              "no_jit", "num_classes", "in_chans", "features_only", "model_name", "img_size"}
 _arguments = "a table of texts, small numbers and lists of them"
-_table = "a table", lambda o: isinstance(o, dict)
 _text = "text", lambda o: isinstance(o, str)
 _checks = dict(
     arch=_text, arch_args=(f"{_arguments}, without {', '.join(sorted(_reserved))}",
@@ -155,13 +158,13 @@ _checks = dict(
     mean=("three numbers in [-1, 2]", _triple(-1, 2)), std=("three numbers in [0.001, 10]", _triple(.001, 10)),
     label_map=("{'REAL': 0, 'FAKE': 1}", lambda o: o == {name: i for i, name in enumerate(LABELS)}),
     temperature=("a number from 0.01 to 100", _number(.01, 100)), threshold=("a number in [0, 1]", _number(0, 1)),
-    false_positive_rate=("a table or nothing", lambda o: o is None or isinstance(o, dict)),
     calibration=(f"nothing, or the method 'isotonic' with up to {_knots_limit} rising knots [logit, probability]; "
                  "pooling (kind, sharpness, level, offset) and power (found and n by kind)", _calibration),
     familiar=(f"nothing, or finite mean, directions, variances and rest of fitting lengths, at most {FAMILIAR_LIMIT} "
               "characters", _familiar),
     base=("nothing, or tune ('norm' or 'head'), tag, file and sha256", _base),
-    abstention=_table, training=_table, metrics=_table, name=_text, library_version=_text, parent_sha256=_text)
+    name=_text, library_version=_text, parent_sha256=_text)
+_kinds = dict(false_positive_rate=maybe(RATE), abstention=ABSTENTION, training=TRAINING, metrics=METRICS)
 
 # %% ../../nbs/model/05_weightsfile.ipynb #1534eefa
 def config_from_dict(

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from ..core import DeepfakeError, FileError, Prediction, Unreadable, atomic_write, clean_text, read_regular, sha256_file
 from ..data.journal import append_line, file_state, json_line, read_lines
+from ..schema import ROW, SchemaError, plain
 
 # %% auto #0
 __all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_row', 'sound_row', 'rows_table', 'differences', 'Ledger',
@@ -64,7 +65,10 @@ def sound_row(
     path = str(row["path"])
     if re.search("[\ud800-\udfff]", path): path = plain_path(path)
     empty = dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[])
-    try: return empty | {k: _read[o](row[k]) for k, o in COLUMNS.items() if row.get(k) is not None} | dict(path=path)
+    try:
+        made = empty | {k: _read[o](row[k]) for k, o in COLUMNS.items() if row.get(k) is not None} | dict(path=path)
+        ROW(made)
+        return made
     except (TypeError, ValueError, OverflowError) as e:
         return empty | dict(error=clean_text(f"{path}: its row cannot be kept ({e})"))
 
@@ -100,6 +104,9 @@ def _record(folder)->dict: # of `scan.json`; raises `FileError`
     except (FileError, ValueError, RecursionError): record = None
     if not (isinstance(record, dict) and isinstance(record.get("setup"), dict)):
         raise FileError(folder, "no readable scan.json in it", "a folder that deepfake-scan wrote")
+    try: plain(record)
+    except SchemaError as e:
+        raise FileError(Path(folder)/"scan.json", f"{e.where} is {e.found}", f"{e.accepted}, as deepfake-scan wrote it") from None
     return record
 
 def _write_record(folder:Path, record:dict):
@@ -146,14 +153,21 @@ def _tidy(folder:Path): # what a kill may leave behind
     for path in set(folder.glob("part-*.jsonl")) - set(_journals(folder)): path.unlink()
 
 # %% ../../nbs/serve/35_ledger.ipynb #cd56a5c8
-def _journal_rows(path:Path)->list[dict]: # of a damaged journal, what can be read
-    return [sound_row(o) for o in read_lines(path) if isinstance(o, dict) and "path" in o]
+def _journal_rows(path:Path)->list[dict]: # of a damaged journal, what can be read; of several rows of one path the first
+    rows = {}
+    for o in read_lines(path):
+        if not isinstance(o, dict) or not isinstance(o.get("path"), str) or not o["path"]: continue # of no file
+        row = sound_row(o)
+        rows.setdefault(row["path"], row)
+    return list(rows.values())
 
 def _key(path:str)->bytes: return hashlib.blake2b(path.encode(), digest_size=16).digest()
 
 # what was judged, in few bytes: of its size and time, then of its hash
 def _mark(state:str|None, sha256:str|None)->bytes:
-    return hashlib.blake2b((state or "").encode(), digest_size=8).digest() + bytes.fromhex(sha256 or "")[:16]
+    try: content = bytes.fromhex(sha256 or "")[:16]
+    except ValueError: content = b"" # no hash: what the file holds is not known
+    return hashlib.blake2b((state or "").encode(), digest_size=8).digest() + content
 
 # %% ../../nbs/serve/35_ledger.ipynb #96b41b4c
 class Ledger:
@@ -180,12 +194,13 @@ class Ledger:
     def _open(self): # takes up the journal where it was left
         names = [o.stem for o in (*_parts(self.folder), *_journals(self.folder))]
         self.number = max((int(o.removeprefix("part-")) for o in names), default=-1) + (not _journals(self.folder))
-        self.rows = _journal_rows(self.journal)
-        if self.rows: self._rewrite_journal()
         self.done = {} # of each path, what was judged
-        parts = (read_part(o, ["path", "file_state", "sha256"]).to_pylist() for o in _parts(self.folder))
-        for rows in (*parts, self.rows):
+        for part in _parts(self.folder):
+            rows = read_part(part, ["path", "file_state", "sha256"]).to_pylist()
             self.done |= {_key(o["path"]): _mark(o["file_state"], o["sha256"]) for o in rows}
+        self.rows = [o for o in _journal_rows(self.journal) if _key(o["path"]) not in self.done]
+        if self.journal.exists(): self._rewrite_journal()
+        self.done |= {_key(o["path"]): _mark(o["file_state"], o["sha256"]) for o in self.rows}
 
     @property
     def journal(self)->Path: return self.folder/f"part-{self.number:06}.jsonl"
@@ -279,19 +294,31 @@ def tell(self:Ledger, notes:list[str], left_out:list[tuple[str|Path, str]])->Non
 Ledger.outdated, Ledger.forget, Ledger.tell = outdated, forget, tell
 
 # %% ../../nbs/serve/35_ledger.ipynb #0f6b153b
+def _first_time(paths:list[str], seen:set)->list[bool]:
+    "Which of them were not seen before; they are from now on."
+    fresh = []
+    for key in map(_key, paths):
+        fresh.append(key not in seen)
+        seen.add(key)
+    return fresh
+
 def scan_tables(
     folder:str|Path, # Of a scan, finished or not
     columns:list[str]|None=None, # None: all
 )->Iterator: # A `pyarrow.Table` for each partition, in the order of writing; raises `FileError`
     "The rows of a scan, one partition after the other."
-    folder = Path(folder)
+    folder, columns, seen = Path(folder), columns or list(COLUMNS), set()
     _record(folder)
+    def once(whole): # one row a path, whatever somebody copied into the folder
+        fresh = _first_time(whole["path"].to_pylist(), seen)
+        if not all(fresh): whole = whole.filter(_arrow().array(fresh, _arrow().bool_()))
+        return whole.select(columns)
     journals = _journals(folder) # before the partitions: one that becomes a partition meanwhile is then seen
-    for part in (parts := _parts(folder)): yield read_part(part, columns)
+    wanted = list(dict.fromkeys(["path", *columns]))
+    for part in (parts := _parts(folder)): yield once(read_part(part, wanted))
     for path in journals:
         rows, part = _journal_rows(path), folder/"rows"/f"{path.stem}.parquet"
-        if part not in parts:
-            yield read_part(part, columns) if part.exists() else rows_table(rows).select(columns or list(COLUMNS))
+        if part not in parts: yield once(read_part(part, wanted) if part.exists() else rows_table(rows).select(wanted))
 
 def read_scan(
     folder:str|Path, # Of a scan, finished or not

@@ -15,6 +15,7 @@ from time import perf_counter
 import deepfake_nb
 from ..core import DeepfakeError, Unreadable, available_cores, available_memory, clean_text
 from ..data.journal import file_state
+from ..memory import memory_sentence
 from .ledger import Ledger, ScanError, differences, file_row, plain_path
 from .summary import ScanSummary, summarise
 from ..data.lists import FileList
@@ -66,6 +67,9 @@ def serve_worker()->None:
     say = lambda o: print(json.dumps(o), file=answers, flush=True)
     try: detector = _make_detector(requests.get())
     except (DeepfakeError, TypeError, ValueError) as e: return say(dict(error=str(e)))
+    except Exception as e:
+        if not (sentence := memory_sentence(e)): raise
+        return say(dict(error=sentence))
     setup = describe_detector(detector)
     say(dict(setup=setup, note=detector.face_detector.note))
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2) # in a million files decoders have much to say

@@ -10,7 +10,8 @@ import html
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from ..core import DECISIONS, atomic_write
+from ..core import DECISIONS, FileError, atomic_write
+from ..schema import SCAN, SchemaError
 from ..tell.wording import shown
 from .ledger import LONGEST, _record, scan_tables
 
@@ -57,6 +58,9 @@ def summarise(
     "Count and pick."
     import pandas as pd
     record, best = _record(folder), None
+    try: SCAN(record)
+    except SchemaError as e:
+        raise FileError(Path(folder)/"scan.json", f"{e.where} is {e.found}", f"{e.accepted}, as deepfake-scan wrote it") from None
     summary = ScanSummary(str(folder), record["setup"], told=record.get("notes", []),
                           left_out=record.get("left_out", []))
     for table in scan_tables(folder):

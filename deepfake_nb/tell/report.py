@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from fastcore.basics import patch
+import deepfake_nb
+from ..origin import how_to_get, software_origin
+from ..schema import PREDICTION, Kind, SchemaError
 from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FileError, Prediction, atomic_write, read_regular,
                               prediction_from_dict, prediction_to_dict, sha256_file)
 from ..judge.verdict import coverage_sentences
@@ -24,7 +27,7 @@ from .pictures import report_pictures
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'BESIDE', 'Report', 'ReportError', 'software_versions', 'repeat_command',
-           'make_report', 'flatten', 'evidence_hash', 'written', 'read_json', 'load_prediction']
+           'make_report', 'flatten', 'evidence_hash', 'written', 'read_json', 'held_against', 'load_prediction']
 
 # %% ../../nbs/tell/20_report.ipynb #73431af7
 @dataclass
@@ -37,6 +40,8 @@ class Report:
     # training, metrics and more from the weights file; empty where it was not at hand
     model: dict = field(default_factory=dict)
     software: dict = field(default_factory=dict) # name -> version
+    # the very code that made the report, as from `software_origin`; empty where that is not the code that judged
+    origin: dict = field(default_factory=dict)
     command: str = "" # for a shell
     created: str = "" # UTC, ISO 8601: when the report was made
     notes: list[str] = field(default_factory=list) # sentences about the report itself
@@ -93,7 +98,8 @@ def make_report(
     pictures = report_pictures(prediction, explanation, file if there else None)
     told = dataclasses.replace(prediction, path=shown_name(prediction.path), heatmap=None, evidence=[])
     report = Report(told, pictures, read_provenance(file) if there else None, file.stat().st_size if there else None,
-                    model, software_versions(), created=_now())
+                    model, software_versions(), software_origin() if prediction.version == deepfake_nb.__version__ else {},
+                    created=_now())
     report.command = repeat_command(prediction, prediction.weights.get("sha256") if model.get("default") else "")
     if not there:
         report.notes.append("The file itself was not at hand when this report was made, so its origin and its hash "
@@ -265,8 +271,8 @@ def settings_table(self:Report)->Html:
 
 @patch
 def repeat(self:Report)->Html:
-    package = f"deepfake_nb=={html.escape(self.prediction.version)}"
-    return Html(f"<pre>pip install {package}\n{html.escape(self.command)}</pre>")
+    lines = [*how_to_get(self.origin, shown(self.prediction.version, 40)), self.command]
+    return Html(f"<pre>{html.escape(chr(10).join(lines))}</pre>")
 
 @patch
 def check(self:Report)->Html:
@@ -321,7 +327,7 @@ def to_dict(self:Report)->dict: # Plain values, ready for JSON
         misses=miss_sentence(o), power=power_rows(o), prediction=prediction_to_dict(o), size=self.size,
         pictures=[dict(name=p.name, caption=p.caption, mime=p.mime, sha256=p.sha256) for p in self.pictures],
         provenance=self.provenance and self.provenance.to_dict(), model=self.model, software=self.software,
-        command=self.command, notes=self.notes)
+        origin=self.origin, command=self.command, notes=self.notes)
     record = json.loads(json.dumps(record, allow_nan=False)) # the same values that a reader will see
     return record | dict(evidence_sha256=evidence_hash(record))
 
@@ -353,12 +359,29 @@ def read_json(
     except (ValueError, RecursionError) as e:
         raise ReportError(path, f"cannot be read as JSON ({e})", accepted) from None
 
+def held_against(
+    path:str|Path, # Of the file, for the message
+    value, # What was read
+    kind:Kind, # What it should be
+    accepted:str, # What should be there, for the sentence
+)->None: # Raises `ReportError`
+    "Say what in a file is not what it should be."
+    try: kind(value)
+    except SchemaError as e:
+        where = f"{e.where} is {e.found}" if e.where else e.found
+        raise ReportError(path, where, f"{accepted}, with {e.accepted} there" if e.where else accepted) from None
+
 def load_prediction(
     path:str|Path, # A prediction.json; a heatmap.png beside it is found
 )->Prediction: # Without face clips; raises `ReportError`
     "Read a saved prediction."
     accepted = "a prediction.json as deepfake-predict --out writes it"
-    try: prediction = prediction_from_dict(read_json(path, accepted))
+    found = read_json(path, accepted)
+    held_against(path, found, PREDICTION, accepted)
+    for i, face in enumerate(found["faces"]):
+        if face["probability"] is not None and not face["timeline"]:
+            raise ReportError(path, f"faces[{i}] has a probability and no timeline", accepted)
+    try: prediction = prediction_from_dict(found)
     except (ValueError, TypeError, KeyError, AttributeError) as e:
         raise ReportError(path, f"not a saved prediction ({type(e).__name__})", accepted) from None
     beside = Path(path).parent/"heatmap.png"

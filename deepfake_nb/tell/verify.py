@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from ..core import sha256_file
 from .wording import shown
-from .report import BESIDE, FORMAT, ReportError, evidence_hash, read_json, written
+from .report import BESIDE, FORMAT, ReportError, evidence_hash, held_against, read_json, written
+from ..schema import REPORT
 
 # %% auto #0
 __all__ = ['Check', 'Verification', 'read_record', 'verify_report']
@@ -48,6 +49,7 @@ def read_record(
     record = read_json(path, "a report.json of this library")
     usable = isinstance(record, dict) and record.get("format") == FORMAT and isinstance(record.get("prediction"), dict) and isinstance(record.get("files"), dict)
     if not usable: raise ReportError(path, "not the record of a report", f"a JSON file with format {FORMAT!r}")
+    held_against(path, record, REPORT, "a report.json of this library")
     return record
 
 def _picture_checks(record:dict, page:Path)->list[Check]: # the pictures inside the page against their recorded hashes
@@ -58,18 +60,28 @@ def _picture_checks(record:dict, page:Path)->list[Check]: # the pictures inside 
     return [Check(f"{shown(k, 40)} in report.html", v, v if v in inside else "another picture or none")
             for k, v in recorded.items()]
 
+def _hash_or_why(path:Path)->str:
+    "The hash of a file; in its place, why there is none."
+    if not path.exists(): return "" # `Check` says: nothing
+    if not path.is_file(): return "no regular file" # a pipe would never end
+    try: return sha256_file(path)
+    except OSError as e: return f"a file that cannot be read ({e.strerror or e})"
+
 def verify_report(
     report:str|Path, # A report.json; report.html, report.pdf (or, for NAME.json, NAME.html, NAME.pdf) and heatmap.png beside it are checked too
     file:str|Path, # The file that the report is said to be about
 )->Verification: # `ok` is true where everything fits; raises `ReportError` where one of the two cannot be read
     "Compare a report's hashes with what is there now."
     record, beside = read_record(report), Path(report).parent
-    if not Path(file).is_file(): raise ReportError(file, "no such file", "the file that the report is about")
+    if not Path(file).is_file():
+        raise ReportError(file, "not a regular file" if Path(file).exists() else "no such file",
+                          "the file that the report is about")
     evidence = evidence_hash(record) if Path(report).read_text(encoding="utf-8") == written(record) else "a text that was changed"
     checks = [Check("input file", str(record["prediction"].get("sha256", "")), sha256_file(file)),
               Check("evidence in report.json", str(record.get("evidence_sha256", "")), evidence)]
     there = {o: beside/o.replace("report", Path(report).stem) for o in BESIDE}
-    checks += [Check(o, str(record["files"].get(o, "")), sha256_file(path))
-               for o, path in there.items() if path.is_file()]
-    if there["report.html"].is_file(): checks += _picture_checks(record, there["report.html"])
+    checks += [Check(o, str(record["files"].get(o, "")), _hash_or_why(path))
+               for o, path in there.items() if o in record["files"] or path.exists()]
+    readable = len(_hash_or_why(there["report.html"])) == 64
+    if readable: checks += _picture_checks(record, there["report.html"])
     return Verification(checks)
