@@ -26,7 +26,7 @@ from ..see.media import read_media
 from .tables import unspell_name
 
 # %% auto #0
-__all__ = ['FORMATS', 'CROPS', 'ExtractSettings', 'faces_in_crop', 'extract', 'face_detector_of']
+__all__ = ['FORMATS', 'CROPS', 'LONGEST', 'ExtractSettings', 'faces_in_crop', 'extract', 'face_detector_of']
 
 # %% ../../nbs/data/40_extract.ipynb #7dcc70f9
 FORMATS = dict(jpg=dict(format="JPEG", quality=95, subsampling=0), png=dict(format="PNG"),
@@ -274,8 +274,10 @@ def _safe_context()->_SafeContext: # with the process that keeps count of semaph
     return _SafeContext()
 
 # %% ../../nbs/data/40_extract.ipynb #5fb9753a
+LONGEST = 600. # seconds in which at least one file must be done, or those under way are stopped
+
 def _pool_round(jobs:deque, workers:int, arguments:tuple)->Iterator[tuple[_Job, dict]]:
-    "Work until all is done or a process dies; returns what was under way then."
+    "Work until all is done, a process dies or all stand still; returns what was under way then, with a sentence for each."
     running, window = {}, 1 if workers == 1 else 2*workers
     with ProcessPoolExecutor(workers, _safe_context(), _start_worker, arguments) as pool:
         try: pool.submit(_ready).result()
@@ -287,10 +289,15 @@ def _pool_round(jobs:deque, workers:int, arguments:tuple)->Iterator[tuple[_Job, 
                 while jobs and len(running) < window:
                     running[pool.submit(_work, jobs[0])] = jobs[0]
                     jobs.popleft()
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                done = wait(running, LONGEST, FIRST_COMPLETED).done
+                if not done: # whatever is under way stands still
+                    for process in list(pool._processes.values()): process.kill()
+                    return [(job, f"Nothing came of this file within {LONGEST:g} seconds: its decoder stood still and was stopped.")
+                            for job in running.values()]
+                for future in done:
                     record = future.result()
                     yield running.pop(future), record
-        except BrokenProcessPool: return list(running.values())
+        except BrokenProcessPool: return [(job, "The process died while reading this file.") for job in running.values()]
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -299,10 +306,10 @@ def _pool_round(jobs:deque, workers:int, arguments:tuple)->Iterator[tuple[_Job, 
 def _in_processes(jobs:Iterable[_Job], workers:int, arguments:tuple)->Iterator[tuple[_Job, dict]]:
     jobs = deque(jobs)
     while jobs:
-        suspects = deque((yield from _pool_round(jobs, workers, arguments)))
-        while suspects:
-            for job in (yield from _pool_round(suspects, 1, arguments)):
-                yield job, _write_record(job, [], "CRASHED", "The process died while reading this file.")
+        suspects = deque(job for job, _ in (yield from _pool_round(jobs, workers, arguments)))
+        while suspects: # one by one: each shows whether it was to blame
+            for job, why in (yield from _pool_round(suspects, 1, arguments)):
+                yield job, _write_record(job, [], "CRASHED", why)
 
 def _in_this_process(jobs:Iterable[_Job], arguments:tuple)->Iterator[tuple[_Job, dict]]:
     _start_worker(*arguments, own_process=False)

@@ -17,6 +17,7 @@ import av, cv2, numpy as np
 from ..core import DeepfakeError, MediaError, available_cores
 from .decode import Pictures, Unwritten
 from .files import FILM_FORMATS, film_streams, open_container
+from .film import _tacit
 from .media import IMAGE_FORMATS, Limits, open_video, sniff_format
 
 # %% auto #0
@@ -132,12 +133,16 @@ def frames(self:_FilmReader)->Iterator[tuple[float, tuple]]:
     context, rate = self._stream.codec_context, float(self._stream.average_rate or 25)
     context.thread_type, context.thread_count = "AUTO", min(2, available_cores())
     context.options = dict(max_pixels=str(self.limits.max_video_pixels))
+    if context.name in _tacit: context.options |= dict(err_detect="explode")
+    whole = True # did everything arrive since the last key frame?
     step, shift, last, before = 1/rate if 1 <= rate <= 1000 else .04, None, None, None
     for packet in self._container.demux(self._stream):
         try: found = context.decode(packet if packet.size else None)
-        except (av.FFmpegError, ValueError): continue # a damaged packet
+        except (av.FFmpegError, ValueError): whole = False; continue # a damaged packet
+        whole = whole and not packet.is_corrupt
         for frame in found:
-            if frame.is_corrupt: continue
+            whole = not frame.is_corrupt and (whole or frame.key_frame)
+            if not whole: continue # what follows an error is made from it, until the next key frame
             stamp = None if frame.pts is None else float(frame.pts*self._stream.time_base)
             if stamp is None: position = 0. if last is None else last + step
             else:

@@ -6,19 +6,21 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/engine.html.md"""
 
 # %% ../../nbs/serve/10_engine.ipynb #5c46a530
 from __future__ import annotations
-import dataclasses, hashlib, io, json, logging, os, threading
-from collections.abc import Callable
+import dataclasses, faulthandler, hashlib, io, json, logging, os, sys, threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
+from time import monotonic
 from ..core import DeepfakeError, FileError, Prediction
 from ..tell.wording import percent, shown_name
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone', 'problem_sentence', 'Engine', 'examine',
-           'print_page', 'record_file', 'serve_engine', 'RemoteEngine', 'find_engine']
+__all__ = ['logger', 'LONGEST', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone', 'problem_sentence', 'Engine',
+           'examine', 'print_page', 'record_file', 'serve_engine', 'RemoteEngine', 'find_engine']
 
 # %% ../../nbs/serve/10_engine.ipynb #0ccbb733
 @dataclass
@@ -188,6 +190,25 @@ def record_file(
 
 # %% ../../nbs/serve/10_engine.ipynb #d0eb88c5
 _methods = ("choices", "preview", "examine", "print_page")
+LONGEST = 600. # seconds for one request, after which the engine's process is taken for one that stands still
+
+class _Watchdog:
+    "Ends this process when a request takes too long, even if a decoder holds Python's lock for ever."
+    def __init__(self): self._lock, self._until = threading.Lock(), {}
+
+    def _set(self): # the clock of `faulthandler` runs in C; it can be set for one moment only
+        faulthandler.cancel_dump_traceback_later()
+        if self._until: faulthandler.dump_traceback_later(max(.1, min(self._until.values()) - monotonic()), exit=True, file=self._out)
+
+    @contextmanager
+    def __call__(self, seconds:float)->Iterator[None]:
+        self._out, key = sys.__stderr__, object()
+        with self._lock: self._until[key] = monotonic() + seconds; self._set()
+        try: yield
+        finally:
+            with self._lock: del self._until[key]; self._set()
+
+_watchdog = _Watchdog()
 
 def _answer(engine:Engine, connection)->None: # one request
     with connection:
@@ -195,8 +216,9 @@ def _answer(engine:Engine, connection)->None: # one request
             method, arguments = connection.recv()
             if method not in _methods: return
             if method == "examine": arguments["say"] = lambda text, share: connection.send(("say", text, share))
-            try: result = "done", getattr(engine, method)(**arguments)
-            except DeepfakeError as e: result = "error", str(e)
+            with _watchdog(LONGEST):
+                try: result = "done", getattr(engine, method)(**arguments)
+                except DeepfakeError as e: result = "error", str(e)
             connection.send(result)
         except (EOFError, ConnectionError): pass # whoever asked has gone
         except Exception: logger.exception("unexpected error in the engine")
@@ -222,11 +244,16 @@ class RemoteEngine:
     ): self.address, self.key = address, key
 
     def _ask(self, method:str, say:Callable|None=None, **arguments):
+        start, name = monotonic(), shown_name(arguments.get("name") or "")
         try:
             with Client(self.address, authkey=self.key) as connection:
                 connection.send((method, arguments))
                 while (message := connection.recv())[0] == "say": say(*message[1:])
         except (EOFError, OSError):
+            if name: logger.error("the engine went away after %.0f seconds with %s", monotonic() - start, name)
+            if name and monotonic() - start >= LONGEST - 1:
+                raise EngineGone(f"{name} stood still: nothing came of it within {LONGEST:g} seconds, and it was given up. "
+                                 "Accepted: a shorter or smaller file, or the same one in another format.") from None
             raise EngineGone("The examination was interrupted. Please try again in a moment.") from None
         if message[0] == "error": raise EngineError(message[1])
         return message[1]
