@@ -288,3 +288,13 @@ def test_a_calibration_without_a_hash_fits_only_what_it_names(tmp_path):
     with pytest.raises(WeightsError, match="neither weights nor a file of code"): calibrated(in_memory, CalibrationFile(identity(in_memory), 2., .7, dict(rate=.05)))
     old = CalibrationFile(dict(name="twin", sha256=""), 2., .7, dict(rate=.05))  # as it was written before
     with pytest.raises(WeightsError, match="a calibration of 'twin'"): calibrated(one, old)
+
+
+@pytest.mark.parametrize("mirror, flip, seen", [(True, True, .5), (False, True, 0.), (True, False, 0.), (False, False, 0.)])
+def test_the_mirror_can_be_switched_off(place, mirror, flip, seen):
+    "A network that tells left from right: its number is that of the picture as it is, unless it may be mirrored."
+    def side(x): return (x[..., :16].mean((1, 2, 3)) - x[..., 16:].mean((1, 2, 3))) * 4
+    detector = Detector(ForeignScorer(side, dict(SAID, fake="high", name="side", mirror=mirror)), "cpu", face_detector="haar", flip=flip)
+    found = detector.predict(place / "data/real/person5.png")
+    assert detector.flip == (mirror and flip) and found.settings["flip"] == detector.flip
+    assert (abs(logit(found.probability)) < 1e-4) == (seen == .5)  # the mean with the mirror image is 0

@@ -129,7 +129,8 @@ class Detector:
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
-        self.flip, self.recheck, self.second_look = flip, recheck, second_look
+        self.flip = flip and (not self.foreign or self.scorer.about.mirror) # theirs may say that left is not right
+        self.recheck, self.second_look = recheck, second_look
 
 # %% ../../nbs/judge/20_predict.ipynb #ab356545
 Detector.foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")

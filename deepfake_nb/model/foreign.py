@@ -36,11 +36,12 @@ class About:
     margin: float = 1.25 # side of the square crop over the longer side of the face
     clip_length: int = 16 # frames of the longest clip it takes
     fixed_length: bool = False # does it take clips of exactly that length? Shorter ones repeat their last frame
+    mirror: bool = True # may the picture be mirrored? Then the mean with its mirror image is taken
     cam_layer: str = "" # name of the layer for heat maps; '': the last convolution
     name: str = "" # what people shall call it; '': as it was asked for
 
 _choices = dict(gives=("logits", "probabilities"), takes=("frames", "clips", "clips, time second"),
-                channels=("RGB", "BGR"), fixed_length=(False, True))
+                channels=("RGB", "BGR"), fixed_length=(False, True), mirror=(False, True))
 
 def _is_direction(fake)->bool: # 'high', 'low', or one or more classes
     classes = fake if isinstance(fake, (tuple, list)) else (fake,)
