@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 from project import NOTEBOOKS, cells, lacking_output  # the rule by which the tests look
 
-LARGEST = 40_000  # characters of one output
+LARGEST, PHOTOGRAPH = 120_000, 40_000  # characters of one output; of a PNG from which on it becomes a JPEG
 
 
 def as_jpeg(data):
@@ -22,7 +22,7 @@ def small(output):
     "An output as it is saved: no times, no numbers of runs, no paths of this machine."
     if output["output_type"] == "error": raise SystemExit(f"{output['ename']}: {output['evalue']}")
     if "execution_count" in output: output["execution_count"] = None
-    if len("".join(output.get("data", {}).get("image/png", ""))) > LARGEST: output["data"] = as_jpeg(output["data"])
+    if len("".join(output.get("data", {}).get("image/png", ""))) > PHOTOGRAPH: output["data"] = as_jpeg(output["data"])
     text = json.dumps(output)
     if len(text) > LARGEST: raise SystemExit(f"an output of {len(text):,} characters; accepted: {LARGEST:,}")
     return json.loads(text.replace(str(ROOT), "..."))
