@@ -214,3 +214,14 @@ def test_the_last_picture_counts_as_long_as_it_stands(tmp_path, name):
             out.mux(packet)
     media = read_video(tmp_path / name, 32)
     assert media.duration == pytest.approx(22, abs=.2) and media.indices.count(50) > 25, (media.duration, media.indices)
+
+
+def test_an_animation_of_which_one_picture_stands_says_so(tmp_path):
+    from PIL import Image
+    from deepfake_nb.judge.verdict import coverage_reasons
+    from deepfake_nb.see.media import read_media
+    pictures = [Image.fromarray(room(i, 64, 48)) for i in range(12)]
+    for name in ("a.gif", "a.webp", "a.png"):
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], duration=[100]*11 + [20_000])
+        media = read_media(tmp_path / name, 32)
+        assert media.longest_still == pytest.approx(20) and coverage_reasons(media.looked_at) == ["PICTURE_STOOD"], media.looked_at

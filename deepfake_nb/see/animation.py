@@ -77,6 +77,7 @@ class _Player:
     def __init__(self, path, found:str, limits:Limits, stop:float): # `stop`: when it must end, by `perf_counter`
         self.path, self.found, self.limits, self.stop = path, found, limits, stop
         self.index, self.time, self.contents, self.why = -1, 0., Contents(), "" # `why`: the reason for an early end
+        self.longest = 0. # seconds that one of its pictures stands
 
     # index, seconds, RGB at full size
     def frames(self, total:int, wanted:list[int])->Iterator[tuple[int, float, np.ndarray]]:
@@ -96,7 +97,8 @@ class _Player:
         _check_size(self.path, image.size, self.limits.max_video_pixels, "an animation")
         _load(image)
         seconds = float(image.info.get("duration") or 0)/1000
-        self.index, self.time = self.index + 1, self.time + (seconds if .01 < seconds < 3600 else .1)
+        seconds = seconds if .01 < seconds < 3600 else .1
+        self.index, self.time, self.longest = self.index + 1, self.time + seconds, max(self.longest, seconds)
         if perf_counter() > self.stop: self.why = f"{self.limits.max_seconds:g} seconds were over"
 
 # %% ../../nbs/see/35_animation.ipynb #774a8e04
@@ -137,6 +139,7 @@ def read_animation(
     seen = player.index + 1
     # of frames that were not reached: as long as the others
     media.duration, media.frame_count = player.time*count/seen, count
+    media.longest_still = player.longest
     media.take(player.contents)
     _set_looked_at(media)
     if seen < count:
