@@ -7,7 +7,7 @@ Each file goes through `Detector.predict` and the app's engine in a process of i
 whole folder through `deepfake-scan`. Asked for: a verdict or one sentence for every file, within limits of time and memory; no
 crash, no traceback, nothing left behind, and no frame that holds memory which belonged to something else.
 """
-import argparse, io, json, os, random, signal, struct, subprocess, sys, tempfile, threading, time, zlib
+import argparse, contextlib, io, json, os, random, signal, struct, subprocess, sys, tempfile, threading, time, zlib
 from pathlib import Path
 
 import av
@@ -48,6 +48,14 @@ def whole_files(folder):
         try: face.save(folder/f"still.{suffix}", **settings)
         except (KeyError, OSError): continue  # a Pillow without this format
     face.save(folder/"progressive.jpg", progressive=True)
+    face.copy().save(folder/"eyes.jpg", "MPO", save_all=True, append_images=[turned[0].copy()])
+    face.copy().save(folder/"pages.tif", save_all=True, append_images=[turned[0].copy()], compression="jpeg")
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+        file = pillow_heif.from_pillow(face)
+        file.save(folder/"still.heic")
+        file.add_from_pillow(turned[0])
+        file.save(folder/"two.heic")
     for suffix in ("gif", "webp", "png"): face.save(folder/f"moving.{suffix}", save_all=True, append_images=turned, duration=100)
     found = {o.name: o.read_bytes() for o in sorted(folder.iterdir())}
     for path in folder.iterdir(): path.unlink()
@@ -129,12 +137,68 @@ def wrong_head(rng, data):
     return rng.choice(heads) + rng.choice((data, data[16:], rng.randbytes(3000), b""))
 
 
+def png_chunk(name, data): return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def with_text(rng, _):
+    "A PNG with texts: megabytes, bombs, halves, orientation in XMP."
+    out, face = io.BytesIO(), Image.fromarray(portrait())
+    face.save(out, "PNG")
+    data, name = out.getvalue(), rng.choice((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"eXIf"))
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>' % rng.randrange(12)
+    text = rng.choice((b"x" * rng.choice((10, 70_000, 3 << 20)), xmp, rng.randbytes(3000)))
+    packed = zlib.compress(text * rng.choice((1, 20)))
+    content = {b"tEXt": b"a\0" + text, b"zTXt": b"a\0\0" + packed, b"iTXt": b"XML:com.adobe.xmp\0" + rng.choice((b"\0\0\0\0" + text, b"\1\0\0\0" + packed)), b"iCCP": b"p\0\0" + packed, b"eXIf": text}[name]
+    at = rng.choice((33, len(data) - 12))
+    return data[:at] + png_chunk(name, content[:rng.choice((len(content), len(content) // 2))]) * rng.choice((1, 3)) + data[at:]
+
+
+def with_xmp(rng, _):
+    "A picture whose text, EXIF or both say how it is to be turned."
+    out, face, options = io.BytesIO(), Image.fromarray(portrait()), {}
+    kind = rng.choice(("JPEG", "WEBP", "AVIF"))
+    if rng.random() < .5:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = rng.choice((1, 3, 6, 8, 9, 255))
+    try: face.save(out, kind, xmp=b'<x:xmpmeta><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>' % rng.randrange(12), **options)
+    except (KeyError, OSError): face.save(out, "JPEG")
+    return out.getvalue()
+
+
+def with_alpha(rng, _):
+    "A picture of which all, nothing or anything shines through."
+    out, face = io.BytesIO(), Image.fromarray(portrait()).convert("RGBA")
+    alpha = rng.choice((Image.new("L", face.size, 0), Image.new("L", face.size, 254), Image.frombytes("L", face.size, rng.randbytes(face.width * face.height))))
+    face.putalpha(alpha)
+    try: face.save(out, rng.choice(("PNG", "WEBP", "TIFF", "AVIF")))
+    except (KeyError, OSError): face.save(out, "PNG")
+    return flipped(rng, out.getvalue()) if rng.random() < .3 else out.getvalue()
+
+
+def with_more(rng, data):
+    "Films, pictures and boxes behind a file, whole and broken."
+    out = io.BytesIO()
+    Image.fromarray(portrait(64)).save(out, rng.choice(("JPEG", "PNG")))
+    head = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"
+    more = rng.choice((out.getvalue(), out.getvalue()[:300], head + rng.randbytes(500), b"moov\0\0\0lmvhd" + rng.randbytes(200), b"\x1aE\xdf\xa3" + rng.randbytes(100)))
+    size = rng.choice((8 + len(more), 0, 7, 1, 0xffffffff))
+    return data + rng.choice((b"", rng.randbytes(40), struct.pack(">I", size) + rng.choice((b"mpvd", b"moov", b"uuid", b"sefd")))) + more * rng.choice((1, 1, 3))
+
+
+def middle_hole(rng, data):
+    "Only what makes the picture is damaged: its head and its end stay."
+    a = rng.randrange(len(data) // 3, max(len(data) // 3 + 1, len(data) - 400))
+    n = rng.choice((1, 16, 400))
+    return data[:a] + rng.choice((bytes(n), rng.randbytes(n), data[:n], b"")) + data[a + n:]
+
+
 def glued(rng, data, others):
     "Two files in one."
     return data + rng.choice(others)
 
 
-DAMAGE = (truncated, flipped, head_flipped, hole, doubled, numbers, with_metadata, huge_header, wrong_head)
+DAMAGE = (truncated, flipped, head_flipped, hole, doubled, numbers, with_metadata, huge_header, wrong_head,
+          with_text, with_xmp, with_alpha, with_more, middle_hole)
 
 
 def corpus(folder, count=200, seed=0):

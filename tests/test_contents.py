@@ -145,6 +145,18 @@ def test_a_damaged_picture_gives_no_crops(tmp_path, portrait):
     assert set(crops.source_path) == {str(tmp_path / "whole.jpg")} and failures.reason.tolist() == ["PICTURE_DAMAGED"]
 
 
+@pytest.mark.parametrize("format", ["AVIF", "HEIF"])
+def test_damage_that_a_stricter_decoder_reports(tmp_path, portrait, format):
+    if format == "HEIF": pytest.importorskip("pillow_heif").register_heif_opener()
+    data = encoded(portrait, format, quality=80)
+    assert read(tmp_path, data).notes == []
+    found = 0
+    for at in np.linspace(.25, .9, 8):
+        try: found += "DAMAGE" in read(tmp_path, spoilt(data, "zero", at)).contents
+        except MediaError: found += 1
+    assert found == 8 if format == "AVIF" else found >= 2
+
+
 # ---- which way is up
 
 XMP = (b"<?xpacket begin='' id='W5M0MpCehiHzreSzNTczkc9d'?><x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"

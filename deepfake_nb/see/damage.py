@@ -6,14 +6,14 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/damage.html.md"""
 
 # %% ../../nbs/see/18_damage.ipynb #a0f1c2c2
 from __future__ import annotations
-import re, zlib
+import io, re, zlib
 from dataclasses import dataclass
-import numpy as np
+import av, numpy as np
 from .behind import jpeg_end
 from .contents import Contents
 
 # %% auto #0
-__all__ = ['Coarse', 'coarse_jpeg', 'jpeg_faults', 'missing_share', 'png_faults', 'look_for_damage', 'say_damage']
+__all__ = ['Coarse', 'coarse_jpeg', 'jpeg_faults', 'missing_share', 'png_faults', 'boxed_faults', 'look_for_damage', 'say_damage']
 
 # %% ../../nbs/see/18_damage.ipynb #ffb38e66
 _adobe_raw = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0" # an APP14 marker that says: the components are no YCbCr
@@ -134,6 +134,31 @@ def png_faults(
     if set(wrong) == {"IDAT"} and _unpacks(packed): return []
     return [f"the checksum of its {' and '.join(sorted(set(wrong)))} does not fit"] if wrong else []
 
+# %% ../../nbs/see/18_damage.ipynb #0d2e3e76
+_most_pixels = 150_000_000
+
+def _stream_fault(container, stream)->bool: # does its decoder report damage?
+    context = stream.codec_context
+    context.thread_count = 1
+    context.options = dict(err_detect="explode+crccheck+bitstream+buffer+careful", strict="1",
+                           max_pixels=str(_most_pixels))
+    try: return any(frame.is_corrupt for packet in container.demux(stream) for frame in context.decode(packet if packet.size else None))
+    except av.InvalidDataError: return True
+    except (av.FFmpegError, ValueError, MemoryError): return False # of a kind that it does not know
+
+def boxed_faults(
+    data:bytes, # A HEIC or an AVIF that is no sequence
+)->list[str]: # As `jpeg_faults` gives them
+    "Ask FFmpeg."
+    try:
+        with av.open(io.BytesIO(data), format="mov", options=dict(protocol_whitelist="none")) as container: count = len(container.streams.video)
+        for i in range(min(count, 100)): # a large photo comes in tiles
+            with av.open(io.BytesIO(data), format="mov", options=dict(protocol_whitelist="none")) as container:
+                stream = container.streams.video[i]
+                if stream.codec_context is not None and _stream_fault(container, stream): return ["its decoder reports damage"]
+    except (av.FFmpegError, OSError, ValueError, IndexError): return []
+    return []
+
 # %% ../../nbs/see/18_damage.ipynb #a30de2ca
 def look_for_damage(
     data:bytes, # Of a picture's file
@@ -145,6 +170,7 @@ def look_for_damage(
         end = jpeg_end(data)
         faults = jpeg_faults(data[:end.at] if end.marked else data + b"\xff\xd9")
         if not end.marked: faults = [o for o in faults if "remature end" not in o] # `missing_share` says how much
+    elif found in ("HEIF", "AVIF"): faults = boxed_faults(data)
     else: faults = png_faults(data) if found == "PNG" else []
     if faults: say_damage(faults, contents)
 

@@ -248,9 +248,13 @@ def _source(file:BinaryIO, found:str, size:int, damage:bool)->tuple[BinaryIO, Co
     file.seek(0)
     plays = found == "AVIF" and b"avis" in file.read(64) # then `animation` looks at it
     contents = look_behind(file, found, plays)
-    if found not in ("JPEG", "PNG") or size > _whole_in_memory: return file, contents
+    boxed = found in ("HEIF", "AVIF") and damage and not plays
+    if found not in ("JPEG", "PNG") and not boxed or size > _whole_in_memory: return file, contents
     file.seek(0)
     data = file.read(_whole_in_memory)
+    if boxed:
+        look_for_damage(data, found, contents)
+        return file, contents
     whole = _whole_jpeg(data, contents) if found == "JPEG" else _without_texts(data, contents)
     if damage: look_for_damage(data, found, contents)
     return (io.BytesIO(whole), contents) if whole is not data else (file, contents)
