@@ -418,6 +418,7 @@ _probe = 100 # frames after which the speed of decoding is known
 
 def _even(track:_Track, n:int, places:Collection)->list[tuple[int, float]]:
     "`n` moments that are evenly spaced over the time that some places are shown: place and seconds of each."
+    if not len(places): return [] # nothing of it can be decoded
     places = np.asarray(places)
     lengths = np.maximum(track.lengths[places], 1e-9)
     ends, count = np.cumsum(lengths), len(places)
