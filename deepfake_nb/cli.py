@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
-from .shell import (UsageError, call_parse, check_file_out, check_usage, check_writable, command,
+from .shell import (UsageError, call_parse, check_bounds, check_file_out, check_usage, check_writable, command,
                                evaluation_source, make_detector, print_json, result_folder, say, write_report,
                                write_result, weights_files)
 
@@ -325,15 +325,16 @@ def deepfake_app(
     max_megabytes:float=200., # Largest file that visitors may upload
     preheated:int=2, # Pages kept ready for the next visitors
     base_url:str="/", # Path of the app behind a proxy
+    visitors:int=20, # Pages at a time, about 50 MB each; of one address at most half as many
+    seconds:float=300., # Time for one file; what takes longer is stopped
     browser:Annotated[bool, dict(help="Open no browser")]=True, # Open a browser?
 )->int: # Exit code
     "Serve the upload app. Stop it with Ctrl-C."
     files = weights_files(weights)
-    if not (0 <= port < 65536 and max_megabytes > 0 and preheated >= 0):
-        raise UsageError("accepted: --port from 0 to 65535, --max-megabytes above 0, --preheated from 0")
+    check_bounds(port=port, max_megabytes=max_megabytes, preheated=preheated, visitors=visitors, seconds=seconds)
     need("voila", "anywidget", "ipywidgets", "ipykernel", "nbconvert", task="app")
     from deepfake_nb.serve.server import serve_app
-    return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url)
+    return serve_app(port, host, files, device, max_megabytes, preheated, browser, base_url, visitors, seconds)
 
 # %% ../nbs/94_cli.ipynb #2d56aecb
 @call_parse

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError
 from .extras import need
-from .shell import UsageError, call_parse, command, weights_files
+from .shell import UsageError, call_parse, check_bounds, command, weights_files
 
 # %% auto #0
 __all__ = ['deepfake_api']
@@ -29,22 +29,25 @@ def deepfake_api(
     seconds:float=300., # Time for one file; what takes longer is stopped
     keep_minutes:float=15., # For which a result is kept
     keep_results:int=100, # Results that are kept, in memory
+    upload_seconds:float=300., # Time for a file to arrive, and for an answer to be fetched
+    connections:int=512, # Connections at once; of one address at most half as many
     # Holds the key that clients must show; by default DEEPFAKE_NB_API_KEY, and without that no key is asked for
     key_file:Annotated[str, dict(metavar="FILE")]=None,
     origins:str="", # Origins of pages in browsers that may ask, with commas between them; by default none
     root_path:str="", # Path of the API behind a proxy that removes it
+    # Names by which it may be asked, with commas between them, for instance api.example.org or *.example.org; those of this computer and --host always
+    hosts:str="",
 )->int: # Exit code
-    "Serve verdicts over HTTP. Stop it with Ctrl-C or SIGTERM. Exit code 1: the engine does not start, 2: wrong usage."
+    "Serve verdicts over HTTP. Stop it with Ctrl-C or SIGTERM: exit code 0. Exit code 1: the engine does not start, 2: wrong usage."
     files = weights_files(weights)
-    if not (0 <= port < 65536 and min(max_megabytes, queue, seconds, keep_minutes, keep_results) > 0):
-        raise UsageError("accepted: --port from 0 to 65535, and --max-megabytes, --queue, --seconds, --keep-minutes "
-                         "and --keep-results above 0")
+    check_bounds(port=port, max_megabytes=max_megabytes, queue=queue, seconds=seconds, keep_minutes=keep_minutes,
+                 keep_results=keep_results, upload_seconds=upload_seconds, connections=connections)
     need("fastapi", "uvicorn", "python_multipart", "nbconvert", "nbformat", task="api")
     from deepfake_nb.serve.api import Limits
     from deepfake_nb.serve.hosting import read_key, serve_api
     limits = Limits(megabytes=max_megabytes, queue=queue, seconds=seconds, keep_minutes=keep_minutes,
-                    keep_results=keep_results)
+                    keep_results=keep_results, upload_seconds=upload_seconds)
+    listed = lambda text: [o.strip() for o in text.split(",") if o.strip()]
     try: key = read_key(key_file)
     except DeepfakeError as e: raise UsageError(str(e)) from e
-    return serve_api(port, host, files, device, limits, key, [o.strip() for o in origins.split(",") if o.strip()],
-                     root_path)
+    return serve_api(port, host, files, device, limits, key, listed(origins), root_path, listed(hosts), connections)

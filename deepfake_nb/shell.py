@@ -19,9 +19,9 @@ from .extras import MissingExtra, how_to_install
 from .memory import memory_sentence
 
 # %% auto #0
-__all__ = ['UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'result_folder', 'write_result', 'print_json',
-           'say', 'write_report', 'check_writable', 'check_file_out', 'check_usage', 'evaluation_source',
-           'weights_files', 'make_detector']
+__all__ = ['BOUNDS', 'UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'result_folder', 'write_result',
+           'print_json', 'say', 'write_report', 'check_writable', 'check_file_out', 'check_usage', 'evaluation_source',
+           'check_bounds', 'weights_files', 'make_detector']
 
 # %% ../nbs/92_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -303,6 +303,21 @@ def evaluation_source(
         say(f"{trained} of {len(chosen)} items are in the training split: figures on items that were trained on say "
             "nothing.")
     return chosen
+
+# %% ../nbs/92_shell.ipynb #b469371d
+# option -> the least and the most, of all that serve; what is above would fill a machine or never end
+BOUNDS = dict(port=(0, 65_535), max_megabytes=(.001, 100_000), queue=(1, 10_000), seconds=(.001, 86_400),
+              keep_minutes=(.001, 10_080), keep_results=(1, 100_000), upload_seconds=(.001, 86_400),
+              connections=(8, 100_000), preheated=(0, 1000), visitors=(1, 10_000))
+
+def check_bounds(
+    **options:float, # Of `BOUNDS`, as given
+)->None: # Raises `UsageError`
+    "Say which option is out of bounds."
+    for name, value in options.items():
+        least, most = BOUNDS[name]
+        if not least <= value <= most: # nan is out of all bounds
+            raise UsageError(f"--{name.replace('_', '-')} is {value:g}. Accepted: from {least:g} to {most:g}".replace("e+", "e"))
 
 # %% ../nbs/92_shell.ipynb #c62cea08
 def weights_files(

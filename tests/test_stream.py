@@ -1,5 +1,6 @@
 "A live picture, on real connections: cut and restored, too slow, without secrets, with bounded memory."
 import json, math, os, shutil, signal, socket, subprocess, sys, threading, time
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import cv2, numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
@@ -270,3 +271,83 @@ def test_ctrl_c_leaves_whole_files(folder, weights, film):
     assert process.returncode == 0 and "Traceback" not in error, error
     assert all(map(json.loads, [*lines, *rest.splitlines()]))
     assert len(read_video(folder/"cut.mp4", frames=5).frames) >= 1 and not list(folder.glob(".*.mp4"))
+
+
+class Recorder:
+    "A recorder that plays over RTSP: says how long it plays, sends MPEG-TS in RTP over the same connection, at the rate of the film, and may fall silent before."
+    def __init__(self, film, claims, seconds):
+        import av, io
+        out = io.BytesIO()
+        with av.open(str(film)) as given, av.open(out, "w", format="mpegts") as made:
+            stream = made.add_stream("mpeg2video", rate=25, options=dict(g="12"))
+            stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 256, 300, "yuv420p", 2_000_000
+            frames = [o.to_ndarray(format="rgb24") for o in given.decode(video=0)]
+            for number in range(int(25*seconds)):
+                picture = av.VideoFrame.from_ndarray(frames[number % len(frames)], format="rgb24")
+                picture.pts, picture.time_base = number, Fraction(1, 25)
+                made.mux(stream.encode(picture))
+            made.mux(stream.encode(None))
+        self.data, self.claims, self.seconds, self.visits, self.over = out.getvalue(), claims, seconds, 0, False
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.address = f"rtsp://127.0.0.1:{self.socket.getsockname()[1]}/replay"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def close(self):
+        self.over = True
+        self.socket.close()
+
+    def _serve(self):
+        while not self.over:
+            try: link, _ = self.socket.accept()
+            except OSError: return
+            threading.Thread(target=self._talk, args=(link,), daemon=True).start()
+
+    def _talk(self, link):
+        asked = link.makefile("rb")
+        with link:
+            try:
+                while line := asked.readline().decode():
+                    method, headers = line.split(" ")[0], {}
+                    while (field := asked.readline().decode().strip()): headers.update([field.lower().split(": ", 1)])
+                    self._answer(link, method, headers)
+                    if method == "PLAY": return self._play(link)
+            except OSError: pass
+
+    def _answer(self, link, method, headers):
+        sdp = f"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=replay\r\nt=0 0\r\na=range:npt=0-{self.claims}\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n"
+        more = dict(OPTIONS="Public: OPTIONS, DESCRIBE, SETUP, PLAY\r\n", DESCRIBE=f"Content-Type: application/sdp\r\nContent-Base: {self.address}/\r\nContent-Length: {len(sdp)}\r\n",
+                    SETUP="Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\nSession: 7\r\n", PLAY="Session: 7\r\nRange: npt=0-\r\n").get(method, "")
+        link.sendall(f"RTSP/1.0 200 OK\r\nCSeq: {headers['cseq']}\r\n{more}\r\n{sdp if method == 'DESCRIBE' else ''}".encode())
+
+    def _play(self, link):
+        self.visits += 1
+        pieces, start = [self.data[i:i + 7*188] for i in range(0, len(self.data), 7*188)], time.monotonic()
+        for number, piece in enumerate(pieces):
+            at = number/len(pieces)*self.seconds
+            time.sleep(max(0, start + at - time.monotonic()))
+            packet = bytes([0x80, 33]) + (number % 65536).to_bytes(2, "big") + int(at*90_000).to_bytes(4, "big") + b"\0\0\0\7" + piece
+            link.sendall(b"$\0" + len(packet).to_bytes(2, "big") + packet)
+
+
+def watched(recorder, seconds, **settings):
+    "Kinds of the events of watching it for so long, and how."
+    with Capture(recorder.address, backoff=Backoff(first=.2, jitter=0, most=.2), timeout=5, **settings) as capture:
+        end, times = time.monotonic() + seconds, []
+        while not capture.ended and time.monotonic() < end:
+            if (frame := capture.read(.2)) is not None: times.append(frame.time)
+        return [o.kind for o in capture.take_events()], capture.state, times
+
+
+def test_a_recorder_that_falls_silent_before_its_end_is_lost_and_tried_again(film):
+    "It says a minute and plays two seconds: that is no end."
+    recorder = Recorder(film, claims=60, seconds=2)
+    try: events, state, times = watched(recorder, LONG/4)
+    finally: recorder.close()
+    assert events[:3] == ["connected", "lost", "connected"] and "ended" not in events[:-1] and recorder.visits > 1 and times == sorted(times), (events, state)
+
+
+def test_a_recorder_that_plays_to_its_end_is_at_its_end(film):
+    recorder = Recorder(film, claims=3, seconds=3)
+    try: events, state, times = watched(recorder, LONG)
+    finally: recorder.close()
+    assert events == ["connected", "ended"] and recorder.visits == 1, (events, state)

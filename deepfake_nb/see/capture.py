@@ -21,7 +21,7 @@ from .film import _tacit
 from .media import IMAGE_FORMATS, Limits, open_video, sniff_format
 
 # %% auto #0
-__all__ = ['PORTS', 'ACCEPTED_SOURCES', 'logger', 'SourceError', 'hide_credentials', 'Source', 'parse_source', 'Backoff',
+__all__ = ['PORTS', 'ACCEPTED_SOURCES', 'END', 'logger', 'SourceError', 'hide_credentials', 'Source', 'parse_source', 'Backoff',
            'frames', 'why_closed', 'Frame', 'Event', 'Capture', 'read', 'take_events']
 
 # %% ../../nbs/see/70_capture.ipynb #88052b9b
@@ -95,6 +95,8 @@ class Backoff:
 _live_formats = (*FILM_FORMATS, "rtsp", "rtp", "sdp", "live_flv", "mpjpeg", "mjpeg")
 _protocols = "tcp,tls,udp,rtp,srtp,rtsp,http,https,httpproxy,rtmp,rtmps,rtmpt,ffrtmphttp"
 
+END = 1.5 # seconds before its known end from which on a source is at its end
+
 class _FilmReader:
     "A file or an address: frames as they are decoded, pictures of those that somebody wants."
     # raises `OSError` or `av.FFmpegError` where nothing can be opened
@@ -112,9 +114,18 @@ class _FilmReader:
             if self._stream.width*self._stream.height > limits.max_video_pixels:
                 raise SourceError(_too_large(source, self._stream.width, self._stream.height, limits))
             failing.pop_all()
-        self.whole = source.kind == "file" or bool(self._container.duration and self._container.duration > 0)
+        scheme = str(source.address).partition("://")[0].lower()
+        self.length = None if source.kind == "file" else self._known_length() # seconds; None: at its end when it ends
+        # played at its own rate by us? A server that speaks RTSP or RTMP plays by itself
+        self.whole = source.kind == "file" or (self.length is not None and scheme in ("http", "https"))
+        self.reached = 0. # seconds of it that were seen so far
         self._pictures = Pictures(float(self._stream.sample_aspect_ratio or 1), limits.max_frame_side,
                                   limits.max_video_pixels)
+    def _known_length(self)->float|None: # of the picture stream, else of all
+        if self._stream.duration and self._stream.duration > 0: return float(self._stream.duration*self._stream.time_base)
+        length = self._container.duration
+        return length/av.time_base if length and length > 0 else None
+    def at_end(self)->bool: return self.length is None or self.reached >= self.length - END # or was it cut?
     def size(self, item)->tuple[int, int]: return self._pictures.size(item[0]) # width, height in pixels
     def picture(self, item)->np.ndarray: return self._pictures.picture(*item) # uint8 (H, W, 3) RGB; raises `Unwritten`
     def close(self)->None: self._files.close()
@@ -149,10 +160,15 @@ def frames(self:_FilmReader)->Iterator[tuple[float, tuple]]:
                 if shift is None or not last < stamp - shift < last + 3600:
                     shift = stamp - (0. if last is None else last + step)
                 position = stamp - shift
+            self.reached = max(self.reached, position + step, self._since_start(stamp) + step)
             yield position, (frame, before)
             last, before = position, frame
 
-_FilmReader.frames = frames
+def _since_start(self:_FilmReader, stamp:float|None)->float: # seconds, where the source says when it began
+    began = self._stream.start_time
+    return 0. if stamp is None or began is None else stamp - float(began*self._stream.time_base)
+
+_FilmReader.frames, _FilmReader._since_start = frames, _since_start
 
 # %% ../../nbs/see/70_capture.ipynb #19e1e962
 _log_lock = threading.Lock()
@@ -247,7 +263,7 @@ class Capture:
         self.every_frame, self.timeout, self.attempts, self.give_up = every_frame, timeout, attempts, give_up
         self.backoff, self.limits, self._opener = backoff, limits, opener or _open
         self.state, self.received, self.given, self.reconnects, self.error = "connecting", 0, 0, 0, None
-        self.events, self._slot = deque(maxlen=100), None
+        self.events, self._slot, self._stopped_at = deque(maxlen=100), None, None
         self._news, self._stop, self._started, self._last = threading.Condition(), threading.Event(), monotonic(), monotonic()
         self._thread = threading.Thread(target=self._run, name=f"capture of {self.source.name}", daemon=True)
 
@@ -319,7 +335,15 @@ def _read_all(self:Capture, reader)->bool: # Is the source over?
         if self._stop.is_set(): return False
         if reader.whole and not self.every_frame: self._stop.wait(max(0., start + position - monotonic()))
         self._offer(reader, item, position if reader.whole else None, self.received == first)
-    return reader.whole and self.received > first
+    return self.received > first and self._is_over(reader)
+
+def _is_over(self:Capture, reader)->bool: # at its end, and not cut
+    length = getattr(reader, "length", None)
+    if length is None: return reader.whole
+    before, self._stopped_at = self._stopped_at, reader.reached
+    # a film on a web server whose length is said wrongly ends at the same place each time
+    same = reader.whole and before is not None and abs(before - reader.reached) < .5
+    return reader.at_end() or same
 
 def _offer(self:Capture, reader, item, position:float|None, new:bool): # puts a frame in its place
     if new:
@@ -333,7 +357,7 @@ def _offer(self:Capture, reader, item, position:float|None, new:bool): # puts a 
         self.received += 1
         self._news.notify_all()
 
-Capture._read_all, Capture._offer = _read_all, _offer
+Capture._read_all, Capture._is_over, Capture._offer = _read_all, _is_over, _offer
 
 # %% ../../nbs/see/70_capture.ipynb #fa04be06
 def read(self:Capture,

@@ -7,9 +7,8 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/api.html.md"""
 # %% ../../nbs/serve/55_api.ipynb #48e68707
 from __future__ import annotations
 import asyncio, hmac, re
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,11 +25,11 @@ from ..core import clean_text, prediction_to_dict
 from ..tell.wording import shown
 from .engine import EngineError, record_file
 from .jobs import Job, Jobs, Refused, Unavailable
-from .intake import IntakeError, take_in
+from .intake import IntakeError, storage_problem, take_in
 
 # %% auto #0
-__all__ = ['DRAIN', 'WAIT', 'LONGEST_WAIT', 'Problem', 'Progress', 'PredictionJob', 'Weights', 'Limits', 'Health', 'Ready',
-           'Service', 'show_job', 'heatmap_of', 'problem_of', 'wait_of', 'create_api']
+__all__ = ['WAIT', 'LONGEST_WAIT', 'Problem', 'Progress', 'PredictionJob', 'Weights', 'Limits', 'Health', 'Ready', 'Service',
+           'show_job', 'heatmap_of', 'problem_of', 'wait_of', 'create_api']
 
 # %% ../../nbs/serve/55_api.ipynb #2dfc38a2
 class Problem(BaseModel):
@@ -71,12 +70,12 @@ class Weights(BaseModel):
 
 class Limits(BaseModel):
     "What is accepted, and how long anything is kept."
-    megabytes: float = Field(200, description="Size of a file")
-    queue: int = Field(32, description="Files that may wait")
-    seconds: float = Field(300, description="Time for one file")
-    upload_seconds: float = Field(300, description="Time for a file to arrive")
-    keep_minutes: float = Field(15, description="For which a result is kept")
-    keep_results: int = Field(100, description="Results that are kept")
+    megabytes: float = Field(200, gt=0, le=100_000, description="Size of a file")
+    queue: int = Field(32, ge=1, le=10_000, description="Files that may wait")
+    seconds: float = Field(300, gt=0, le=86_400, description="Time for one file")
+    upload_seconds: float = Field(300, gt=0, le=86_400, description="Time for a file to arrive")
+    keep_minutes: float = Field(15, gt=0, le=10_080, description="For which a result is kept")
+    keep_results: int = Field(100, ge=1, le=100_000, description="Results that are kept")
 
 class Health(BaseModel):
     "The process is alive."
@@ -106,7 +105,8 @@ def show_job(
 )->PredictionJob: # For the client
     "What a client is told of a job."
     place, time = f"{base}/v1/predictions/{job.id}", lambda seconds: datetime.fromtimestamp(int(seconds), timezone.utc)
-    links, expires = dict(self=place), job.finished and time(job.finished + service.limits.keep_minutes * 60)
+    links, expires = dict(self=place), None
+    if job.finished: expires = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(seconds=int(job.left(service.limits.keep_minutes * 60)))
     if job.state == "succeeded" and job.result.page:
         links |= {f"report_{o}": f"{place}/report.{o}" for o in ("html", "pdf", "json")}
         if heatmap_of(job): links["heatmap"] = f"{place}/heatmap"
@@ -123,8 +123,6 @@ def heatmap_of(
     return next((o.data for o in job.result.pictures if o.name == "heatmap" and o.mime == "image/jpeg"), None)
 
 # %% ../../nbs/serve/55_api.ipynb #0dd68ae9
-DRAIN = 5. # seconds for which the rest of a refused request is read
-
 def problem_of(
     status:int, # Of HTTP
     detail:str, # A sentence
@@ -132,14 +130,7 @@ def problem_of(
     "A problem in the one shape."
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=clean_text(detail))
 
-async def _drain(request:Request)->None: # what is left of it goes nowhere
-    async def read():
-        async for _ in request.stream(): pass
-    with suppress(RuntimeError, ClientDisconnect, asyncio.TimeoutError): # RuntimeError: there is nothing left
-        await asyncio.wait_for(read(), DRAIN)
-
 async def _answer(request:Request, status:int, detail:str, headers:dict|None=None)->JSONResponse:
-    await _drain(request)
     return JSONResponse(problem_of(status, detail).model_dump(), status, headers, "application/problem+json")
 
 def _invalid(e:RequestValidationError)->str: # what is wrong with the parameters
@@ -166,7 +157,7 @@ def _add_problems(api:FastAPI)->None:
         if e.status_code == 405: # it knows only the first route
             routes = [o for o in api.routes if o.path_regex.match(request.scope["path"])]
             headers = {"Allow": ", ".join(sorted({m for o in routes for m in o.methods}))}
-        asked = f"{request.method} {shown(request.url.path, 200)}"
+        asked = f"{request.method} {shown(request.scope['path'], 200)}"
         detail = f"{asked}: {e.detail}. Accepted: what /v1/openapi.json describes." if unnamed else e.detail
         return await _answer(request, e.status_code, detail, headers)
     @handle(Exception)
@@ -208,9 +199,11 @@ async def _take(request:Request, settings:dict)->Job: # from the request to the 
     names, wanted, limit = [o.name for o in service.weights], settings["weights"], int(service.limits.megabytes * 1e6)
     if wanted and wanted not in names:
         raise HTTPException(422, f"There are no weights {shown(wanted, 60)!r}. Accepted: {', '.join(names)}.")
-    with service.jobs.place():
+    length, seconds = request.headers.get("content-length", ""), service.limits.upload_seconds
+    announced = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else 0
+    with service.jobs.place(announced, seconds) as arrival:
         file, name = await take_in(request.stream(), request.headers.get("content-type", ""), service.folder, limit,
-                                   service.limits.upload_seconds)
+                                   seconds, announced, arrival.add)
         return service.jobs.submit(Job(file, name, settings))
 
 # %% ../../nbs/serve/55_api.ipynb #bb08e749
@@ -364,29 +357,51 @@ def _add_state(api:FastAPI, guarded:dict)->None:
         if not getattr(service.jobs.engine, "ready", True):
             raise Unavailable("The engine is not ready. Accepted: to ask again in some seconds.")
         with service.jobs.place(): pass
+        if problem := await asyncio.to_thread(storage_problem, service.folder, min(1_000_000, int(service.limits.megabytes * 1e6))):
+            raise Unavailable(problem)
         return Ready(in_line=service.jobs.in_line, limits=service.limits)
 
 # %% ../../nbs/serve/55_api.ipynb #8fca5ca3
 class _Headers:
-    "Every answer says that it is not to be kept, and is what it says it is."
+    "Every answer says that it is not to be kept, and is what it says it is; a refusal ends its connection."
     extra = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"),
              (b"referrer-policy", b"no-referrer")]
     def __init__(self, app): self.app = app
     async def __call__(self, scope, receive, send):
         async def more(message):
-            if message["type"] == "http.response.start": message["headers"] = [*message.get("headers", ()), *self.extra]
+            if message["type"] == "http.response.start":
+                refused = message["status"] >= 400 and scope.get("http_version", "1.1") in ("1.0", "1.1")
+                end = [(b"connection", b"close")] if refused else []
+                message["headers"] = [*message.get("headers", ()), *self.extra, *end]
             await send(message)
         await self.app(scope, receive, more if scope["type"] == "http" else send)
+
+class _Hosts:
+    "Only requests for a name that the service goes by are heard, so that no foreign name can be made to point here."
+    def __init__(self, app, names:list[str]): self.app, self.names = app, [o.lower().strip("[]") for o in names]
+
+    def _known(self, scope)->bool:
+        asked = next((v.decode("latin-1") for k, v in scope["headers"] if k == b"host"), "")
+        name = re.sub(r":[0-9]{1,5}$", "", asked).lower().strip("[]").removesuffix(".")
+        if name and name == (scope.get("server") or ("",))[0]: return True # the address that it came to
+        return any(name == o or o == "*" or (o.startswith("*.") and name.endswith(o[1:])) for o in self.names)
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] != "http" or self._known(scope): return await self.app(scope, receive, send)
+        detail = f"The request is for a host that is not served here. Accepted: {', '.join(self.names)}, or what --hosts names."
+        answer = JSONResponse(problem_of(400, detail).model_dump(), 400, None, "application/problem+json")
+        await answer(scope, receive, send)
 
 def create_api(
     service:Service, # What it stands on
     origins:list[str]|tuple=(), # Of pages that may ask, for instance 'https://example.org'
     root_path:str="", # Path of the API behind a proxy that removes it
+    hosts:list[str]|tuple|None=None, # Names it is asked by, for instance 'example.org' or '*.example.org'; None: any
 )->FastAPI: # An ASGI application
     "The API as an application, for this or any other ASGI server."
     api = FastAPI(title="deepfake_nb", version=deepfake_nb.__version__,
         description="Tells real faces from forged ones in images and videos. What it says is a lead, not proof.",
-        docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", root_path=root_path,
+        docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", root_path=root_path, redirect_slashes=False,
         generate_unique_id_function=lambda o: o.name)
     api.state.service = service
     guarded = dict(dependencies=[Depends(_check_key)], responses=_problems(401)) if service.key else dict(dependencies=[], responses={})
@@ -395,5 +410,6 @@ def create_api(
     if origins:
         api.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST", "DELETE"],
                            allow_headers=["Authorization", "Prefer"], expose_headers=["Location", "Retry-After"])
+    if hosts is not None: api.add_middleware(_Hosts, names=list(hosts))
     api.add_middleware(_Headers)
     return api

@@ -137,7 +137,8 @@ class DetectorApp(widgets.VBox):
         max_megabytes:float|None=None, # Largest file; None: DEEPFAKE_NB_MAX_MEGABYTES, else 200
         background:bool=True, # Work in a thread? Without, each call returns when its work is done
     ):
-        self.engine, self.background = engine or find_engine(), background
+        self.engine, self.background, self.choices = engine or find_engine(), background, {}
+        self._working = threading.Lock() # held while something long is done
         # of notebooks that were killed; a server sweeps by itself
         if not (place := os.environ.get("DEEPFAKE_NB_APP_FOLDER")):
             sweep("visitor-")
@@ -164,8 +165,14 @@ class DetectorApp(widgets.VBox):
 # %% ../../nbs/serve/15_app.ipynb #d3ad5a92
 def _button(text:str, style:str="", on_click:Callable=None, **settings)->widgets.Button:
     button = widgets.Button(description=text, button_style=style, **settings)
-    if on_click: button.on_click(lambda _: on_click())
+    if on_click: button.on_click(_quiet(lambda _: on_click()))
     return button
+
+def _quiet(handler:Callable)->Callable: # what a visitor does may not show them the inside
+    def run(*arguments):
+        try: return handler(*arguments)
+        except Exception: logger.exception("unexpected error in the app")
+    return run
 
 def _row(*children)->widgets.Box:
     row = widgets.Box(children)
@@ -190,8 +197,8 @@ def _make_buttons(self):
                          "one, the rate of false alarms is not known.</p>")
     self.advanced = widgets.VBox([about, self.weights, self.threshold, self.own_threshold], layout=dict(display="none"))
     self.advanced.add_class("dn-advanced")
-    self.fold_button.observe(lambda change: self._unfold(change.new), "value")
-    self.weights.observe(lambda change: self._reset_threshold(), "value")
+    self.fold_button.observe(_quiet(lambda change: self._unfold(change.new)), "value")
+    self.weights.observe(_quiet(lambda change: self._reset_threshold()), "value")
 
 def _unfold(self, wanted:bool): # headers are read only when somebody wants to see them
     if wanted and not self.weights.options:
@@ -211,8 +218,8 @@ def _make_results(self):
     self.frame.add_class("dn-frame")
     self.position = widgets.IntSlider(description="Frame", min=1, max=1, style=dict(description_width="4rem"),
                                       layout=dict(width="100%"))
-    self.position.observe(lambda change: self._show_frame(), "value")
-    step = lambda by: setattr(self.position, "value", min(self.position.max, max(1, self.position.value + by)))
+    self.position.observe(_quiet(lambda change: self._show_frame()), "value")
+    step = lambda by: self._go_to(self.position.value + by)
     steps = _row(_button("Previous frame", "", lambda: step(-1)), _button("Next frame", "", lambda: step(1)),
                  _button("Most suspicious frame", "", self._worst))
     title = widgets.HTML("<h2>Frame by frame</h2>")
@@ -220,22 +227,27 @@ def _make_results(self):
     self.results = widgets.VBox([self.verdict, self.downloads, self.pictures, self.browser],
                                 layout=dict(display="none"))
 
+def _go_to(self, number:int): # the frame of that number, as far as there is one
+    if self.result and self.result.frames: self.position.value = min(len(self.result.frames), max(1, number))
+
 def _worst(self): # the frame with the highest estimate of anybody
+    if not (self.result and self.result.frames): return
     times = [o.time for o in self.result.frames]
     score = max((o for face in self.result.prediction.faces for o in face.timeline), key=lambda o: o.probability)
-    self.position.value = 1 + min(range(len(times)), key=lambda i: abs(times[i] - score.time))
+    self._go_to(1 + min(range(len(times)), key=lambda i: abs(times[i] - score.time)))
 
 def _show_frame(self):
     if not (self.result and self.result.frames): return
-    view = self.result.frames[self.position.value - 1]
+    view = self.result.frames[min(len(self.result.frames), max(1, self.position.value)) - 1] # a page may say any number
     self.timeline.value = timeline_html(self.result.prediction, view.time)
     self.frame.value = picture_html(view.jpeg, "image/jpeg", f"{view.time:.2f} seconds. {view.text}", wide=True)
 
-DetectorApp._make_results, DetectorApp._worst, DetectorApp._show_frame = _make_results, _worst, _show_frame
+DetectorApp._make_results, DetectorApp._go_to = _make_results, _go_to
+DetectorApp._worst, DetectorApp._show_frame = _worst, _show_frame
 
 # %% ../../nbs/serve/15_app.ipynb #f7547ab4
 def _start(self, work:Callable)->None: # do something long, one at a time; `work` returns the sentence to end with
-    if self.upload.busy: return
+    if not self._working.acquire(blocking=False): return
     self._set_busy(True)
     def run():
         try: sentence, problem = work(), False
@@ -244,14 +256,15 @@ def _start(self, work:Callable)->None: # do something long, one at a time; `work
             logger.exception("unexpected error in the app")
             sentence, problem = "Something unexpected went wrong. Please try again, or try another file.", True
         refused, self.refused = self.refused, []
-        self._set_busy(False)
+        try: self._set_busy(False)
+        finally: self._working.release()
         self.status.say(" ".join([sentence, *refused]), problem=problem)
     threading.Thread(target=run, daemon=True).start() if self.background else run()
 
 def _set_busy(self, busy:bool)->None:
     self.upload.busy = busy
-    self.detect_button.disabled = self.remove_button.disabled = busy or self.file is None
-    for o in (*self.samples.children, self.weights, self.threshold, self.own_threshold): o.disabled = busy
+    (self.add_class if busy else self.remove_class)("dn-working") # for the eye
+    if not busy: self.detect_button.disabled = self.remove_button.disabled = self.file is None
 
 def _progress(self, text:str, share:float, problem:bool)->None: # names come from strangers
     if problem and self.upload.busy: self.refused.append(shown(text, 700)) # what goes on would overwrite it
@@ -271,7 +284,7 @@ def take(self,
     name:str, # What its owner calls it
 )->None:
     "Show what a file is; the verdict on an earlier one disappears."
-    if self.upload.busy: return
+    if self._working.locked(): return
     self._forget()
     def work():
         self.status.say("Opening the file.", 2.)
@@ -295,11 +308,13 @@ def _forget(self)->None:
     self.results.layout.display = "none"
 
 def remove(self)->None:
-    "Remove every file and all that was found about it."
+    "Remove every file and all that was found about it; nothing happens while it is being looked at."
+    if self._working.locked(): return
     self._forget()
     self.upload.forget()
     self.own.empty()
     self._set_busy(False)
+    self.upload.focus() # the button that was pressed is off now
     self.status.say("Your file was removed.")
 
 DetectorApp.take, DetectorApp._delete, DetectorApp._forget, DetectorApp.remove = take, _delete, _forget, remove
@@ -307,10 +322,11 @@ DetectorApp.take, DetectorApp._delete, DetectorApp._forget, DetectorApp.remove =
 # %% ../../nbs/serve/15_app.ipynb #d0047fe6
 def detect(self)->None:
     "Judge the file that was chosen."
-    chosen = dict(weights=self.weights.value, threshold=self.threshold.value) if self.weights.options else {}
+    if self._working.locked(): return
+    chosen = dict(weights=self.weights.value, threshold=self.threshold.value) if self.choices else {}
+    if problem := self._odd_choice(**chosen): return self.status.say(problem, problem=True)
     # the measured one; a slider has steps
-    if chosen and abs(chosen["threshold"] - self.choices.get(chosen["weights"], 9)) < .005:
-        chosen["threshold"] = None
+    if chosen and abs(chosen["threshold"] - self.choices[chosen["weights"]]) < .005: chosen["threshold"] = None
     def work():
         self.result = self.engine.examine(self.file, self.name, say=lambda text, share: self.status.say(text, share),
                                           **chosen)
@@ -318,6 +334,12 @@ def detect(self)->None:
         self._offer_report()
         return f"Done. {self.result.prediction.decision}: {verdict_sentences(self.result.prediction)[0]}"
     if self.file: self._start(work)
+
+def _odd_choice(self, weights:str|None=None, threshold:float=.5)->str: # a page may choose what it does not offer
+    if weights is not None and weights not in self.choices:
+        return f"There are no such weights. Accepted: {', '.join(self.choices)}."
+    if .01 <= threshold <= .99: return ""
+    return f"The threshold is {threshold:.3g}. Accepted: from 1% to 99%."
 
 def _show_result(self)->None:
     prediction = self.result.prediction
@@ -345,4 +367,5 @@ def _offer_report(self)->None: # the PDF takes a second or two: the verdict is s
     third = link(record_file(self.result.record, page, pdf), "json", "application/json", "Evidence for checking (JSON)")
     self.downloads.value = first + second + third
 
-DetectorApp.detect, DetectorApp._show_result, DetectorApp._offer_report = detect, _show_result, _offer_report
+DetectorApp.detect, DetectorApp._odd_choice = detect, _odd_choice
+DetectorApp._show_result, DetectorApp._offer_report = _show_result, _offer_report

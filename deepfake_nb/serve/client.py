@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/client.html.md"""
 
 # %% ../../nbs/serve/65_client.ipynb #856b788e
 from __future__ import annotations
-import http.client, json, os, secrets, ssl, time
+import http.client, json, os, secrets, select, ssl, time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,6 +77,12 @@ def _form(path:Path)->tuple[str, int, Iterator[bytes]]: # content type, length, 
     return f"multipart/form-data; boundary={boundary}", len(head) + size + len(tail), pieces()
 
 # %% ../../nbs/serve/65_client.ipynb #8fa2b4ad
+def _until_answered(pieces:Iterator[bytes], connection:http.client.HTTPConnection)->Iterator[bytes]:
+    "The pieces, as long as the service listens: an answer before the end is a refusal."
+    for piece in pieces:
+        if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]: return
+        yield piece
+
 class Client:
     "A service to ask. Each call has a connection of its own, so threads may share it."
     def __init__(self,
@@ -110,8 +116,8 @@ class Client:
         connection = self._connect()
         try:
             try:
-                connection.request(method, self._parts.path.rstrip("/") + path + (f"?{told}" if told else ""), body,
-                                   headers)
+                connection.request(method, self._parts.path.rstrip("/") + path + (f"?{told}" if told else ""),
+                                   body and _until_answered(body, connection), headers)
             except (BrokenPipeError, ConnectionResetError): pass # it may have answered before it had everything
             answer = connection.getresponse()
             return _checked(answer.status, answer.headers, answer.read())

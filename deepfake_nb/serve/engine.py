@@ -6,21 +6,21 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/engine.html.md"""
 
 # %% ../../nbs/serve/10_engine.ipynb #5c46a530
 from __future__ import annotations
-import dataclasses, faulthandler, hashlib, io, json, logging, os, sys, threading
+import dataclasses, faulthandler, hashlib, io, json, logging, os, re, sys, tempfile, threading, time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
-from time import monotonic
 from ..core import DeepfakeError, FileError, Prediction
 from ..tell.wording import percent, shown_name
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'LONGEST', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone', 'problem_sentence', 'Engine',
-           'examine', 'print_page', 'record_file', 'serve_engine', 'RemoteEngine', 'find_engine']
+__all__ = ['logger', 'LONGEST_RETURN', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone', 'Overdue',
+           'hide_places', 'problem_sentence', 'Watchdog', 'Engine', 'examine', 'print_page', 'record_file',
+           'serve_engine', 'RemoteEngine', 'PatientEngine', 'find_engine']
 
 # %% ../../nbs/serve/10_engine.ipynb #0ccbb733
 @dataclass
@@ -48,8 +48,24 @@ class Examination:
 
 class EngineError(DeepfakeError): "Something went wrong with one file; the message is for its owner."
 class EngineGone(EngineError): "The engine ended while it was asked, or is not there."
+class Overdue(EngineError): "The engine was ended because of this file, which took too long."
 
 # %% ../../nbs/serve/10_engine.ipynb #246edfe3
+_path = re.compile(r"(?<![\w.~/:\\-])(/|[A-Za-z]:\\)(?:[^\s'\"<>|:;,()/\\]+[/\\])+([^\s'\"<>|:;,()/\\]*)")
+
+def _only_name(found:re.Match)->str: # of a path on this machine; an address such as /v1/health is none
+    first = found[0][len(found[1]):].replace("\\", "/").split("/")[0]
+    return found[2] if os.path.isdir(found[1] + first) else found[0]
+
+def hide_places(
+    text:str, # May name files of this machine
+)->str: # Names them without their folders
+    "A sentence for somebody who need not know where things lie on this machine."
+    known = [tempfile.gettempdir(), os.path.expanduser("~"), os.getcwd(), sys.prefix]
+    for place in sorted((o for o in known if len(o) > 1), key=len, reverse=True):
+        text = re.sub(re.escape(place) + r"(?:[^'\"<>|:;,()]*[/\\]|[/\\])", "", text)
+    return _path.sub(_only_name, text)
+
 def problem_sentence(
     error:Exception, # Whatever went wrong
     file:str|Path, # The file on the disk
@@ -58,7 +74,7 @@ def problem_sentence(
     "What went wrong, for the owner of a file."
     if isinstance(error, FileError) and error.path == str(file):
         return f"{shown_name(name)}: {error.found}. Accepted: {error.accepted}."
-    if isinstance(error, DeepfakeError): return str(error).replace(str(file), shown_name(name))
+    if isinstance(error, DeepfakeError): return hide_places(str(error).replace(str(file), shown_name(name)))
     logger.error("unexpected error", exc_info=error)
     return f"{shown_name(name)} could not be examined because of an unexpected error ({type(error).__name__})."
 
@@ -89,6 +105,29 @@ def _frame_views(prediction:Prediction, media)->list[FrameView]:
         return FrameView(float(media.times[number]), ", ".join(names[o] for o in sorted(names)), _jpeg(picture))
     return [view(*o) for o in sorted(seen.items())]
 
+# %% ../../nbs/serve/10_engine.ipynb #cce9c274
+class Watchdog:
+    "Ends this process when a piece of work takes too long, even where Python stands still with it."
+    def __init__(self): self._deadlines, self._lock = [], threading.Lock()
+
+    @contextmanager
+    def watch(self,
+        seconds:float|None, # Longest time; None: for ever
+    )->Iterator[None]:
+        "Work that has so much time."
+        if seconds is None: return (yield)
+        deadline = time.monotonic() + seconds
+        self._change(self._deadlines.append, deadline)
+        try: yield
+        finally: self._change(self._deadlines.remove, deadline)
+
+    def _change(self, change:Callable, deadline:float)->None: # sets the one clock there is to the earliest end
+        with self._lock:
+            change(deadline)
+            if not self._deadlines: return faulthandler.cancel_dump_traceback_later()
+            left = max(.001, min(self._deadlines) - time.monotonic())
+            faulthandler.dump_traceback_later(left, exit=True, file=sys.__stderr__)
+
 # %% ../../nbs/serve/10_engine.ipynb #7007a028
 class Engine:
     "Examines files in this process."
@@ -96,8 +135,10 @@ class Engine:
         weights:list[str|Path]|None=None, # Weights files to choose from; None: the default one
         device:str|None=None, # 'cpu', 'cuda', 'mps'; None: the fastest one here
         frames:int=32, # Frames to look at in a video
+        # Longest time for one file, after which this process is ended: for one that does nothing else; None: for ever
+        seconds:float|None=None,
     ):
-        self.weights, self.device, self.frames = weights, device, frames
+        self.weights, self.device, self.frames, self.seconds, self._watchdog = weights, device, frames, seconds, Watchdog()
         self._lock, self._detector = threading.Lock(), (None, None) # name and detector of the last file
 
     def choices(self)->dict[str, float]: # Names of the weights and their thresholds; raises `WeightsError`
@@ -118,11 +159,13 @@ class Engine:
         own = self._detector[1]
         return files[name], Detector(own.scorer, self.device, self.frames, threshold, own.face_detector)
 
-    def preview(self, file:str|Path, name:str)->Preview: # Raises `EngineError`
+    def preview(self, file:str|Path, name:str, began:Callable=lambda seconds: None)->Preview: # Raises `EngineError`
         "Look at a file without judging it."
         from deepfake_nb.see.media import read_media
-        try: media = read_media(file, frames=3)
-        except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
+        with self._watchdog.watch(self.seconds):
+            began(self.seconds)
+            try: media = read_media(file, frames=3)
+            except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
         length = f", {media.duration:.1f} seconds" if media.kind == "video" else ""
         size = Path(file).stat().st_size
         size = f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB"
@@ -139,10 +182,12 @@ def examine(self:Engine,
     say:Callable=lambda text, share: None, # Called with a sentence and the share done, in [0, 1]
     # Explain the verdict and write the report too? Without, `pictures`, `frames`, `page` and `record` are empty
     evidence:bool=True,
+    began:Callable=lambda seconds: None, # Called when it is this file's turn, with the longest time for it
 )->Examination: # Raises `EngineError`
     "Judge a file, explain the verdict, and write the report."
     if self._lock.locked(): say("Waiting: another file is being examined.", 0.)
-    with self._lock:
+    with self._lock, self._watchdog.watch(self.seconds):
+        began(self.seconds)
         try: return self._examine(Path(file), name, weights, threshold, say, evidence)
         except ConnectionError: raise # whoever asked has gone
         except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
@@ -168,10 +213,13 @@ def _examine(self:Engine, file, name, weights, threshold, say, evidence)->Examin
 def print_page(self:Engine, page:str)->bytes: # A PDF; raises `EngineError`
     "The report as PDF."
     from deepfake_nb.tell.page import to_pdf
-    import tempfile
-    with tempfile.TemporaryDirectory() as folder:
-        try: return to_pdf(page, Path(folder)/"report.pdf").read_bytes()
-        except DeepfakeError as e: raise EngineError(str(e)) from None
+    try:
+        with tempfile.TemporaryDirectory() as folder: return to_pdf(page, Path(folder)/"report.pdf").read_bytes()
+    except DeepfakeError as e: raise EngineError(hide_places(str(e))) from None
+    except OSError as e:
+        logger.error("the report cannot be printed", exc_info=e)
+        raise EngineError(f"The report cannot be printed here ({e.strerror or type(e).__name__}). Accepted: the report "
+                          "as HTML.") from None
 
 Engine.examine = examine
 Engine._examine = _examine
@@ -190,35 +238,16 @@ def record_file(
 
 # %% ../../nbs/serve/10_engine.ipynb #d0eb88c5
 _methods = ("choices", "preview", "examine", "print_page")
-LONGEST = 600. # seconds for one request, after which the engine's process is taken for one that stands still
-
-class _Watchdog:
-    "Ends this process when a request takes too long, even if a decoder holds Python's lock for ever."
-    def __init__(self): self._lock, self._until = threading.Lock(), {}
-
-    def _set(self): # the clock of `faulthandler` runs in C; it can be set for one moment only
-        faulthandler.cancel_dump_traceback_later()
-        if self._until: faulthandler.dump_traceback_later(max(.1, min(self._until.values()) - monotonic()), exit=True, file=self._out)
-
-    @contextmanager
-    def __call__(self, seconds:float)->Iterator[None]:
-        self._out, key = sys.__stderr__, object()
-        with self._lock: self._until[key] = monotonic() + seconds; self._set()
-        try: yield
-        finally:
-            with self._lock: del self._until[key]; self._set()
-
-_watchdog = _Watchdog()
-
 def _answer(engine:Engine, connection)->None: # one request
     with connection:
         try:
             method, arguments = connection.recv()
             if method not in _methods: return
             if method == "examine": arguments["say"] = lambda text, share: connection.send(("say", text, share))
-            with _watchdog(LONGEST):
-                try: result = "done", getattr(engine, method)(**arguments)
-                except DeepfakeError as e: result = "error", str(e)
+            if method in ("examine", "preview") and getattr(engine, "seconds", None):
+                arguments["began"] = lambda seconds: connection.send(("began", seconds))
+            try: result = "done", getattr(engine, method)(**arguments)
+            except DeepfakeError as e: result = "error", str(e)
             connection.send(result)
         except (EOFError, ConnectionError): pass # whoever asked has gone
         except Exception: logger.exception("unexpected error in the engine")
@@ -236,6 +265,9 @@ def serve_engine(
         threading.Thread(target=_answer, args=(engine, connection), daemon=True).start()
 
 # %% ../../nbs/serve/10_engine.ipynb #7adeb917
+def _overdue(name:str, seconds:float)->Overdue:
+    return Overdue(f"{shown_name(name)}: not examined within {seconds:g} seconds. Accepted: a shorter or smaller file.")
+
 class RemoteEngine:
     "The engine of another process, with the same methods."
     def __init__(self,
@@ -244,16 +276,15 @@ class RemoteEngine:
     ): self.address, self.key = address, key
 
     def _ask(self, method:str, say:Callable|None=None, **arguments):
-        start, name = monotonic(), shown_name(arguments.get("name") or "")
+        begin, limit = 0., None # of this file's turn
         try:
             with Client(self.address, authkey=self.key) as connection:
                 connection.send((method, arguments))
-                while (message := connection.recv())[0] == "say": say(*message[1:])
+                while (message := connection.recv())[0] in ("say", "began"):
+                    if message[0] == "say": say(*message[1:])
+                    else: begin, limit = time.monotonic(), message[1]
         except (EOFError, OSError):
-            if name: logger.error("the engine went away after %.0f seconds with %s", monotonic() - start, name)
-            if name and monotonic() - start >= LONGEST - 1:
-                raise EngineGone(f"{name} stood still: nothing came of it within {LONGEST:g} seconds, and it was given up. "
-                                 "Accepted: a shorter or smaller file, or the same one in another format.") from None
+            if limit and time.monotonic() - begin > .9 * limit: raise _overdue(arguments["name"], limit) from None
             raise EngineGone("The examination was interrupted. Please try again in a moment.") from None
         if message[0] == "error": raise EngineError(message[1])
         return message[1]
@@ -265,9 +296,28 @@ class RemoteEngine:
         return self._ask("examine", say, file=str(file), name=name, weights=weights, threshold=threshold,
                          evidence=evidence)
 
+class PatientEngine(RemoteEngine):
+    "An engine that may be ended because of somebody else's file: what was interrupted is asked for once more."
+    def _ask(self, method:str, say:Callable|None=None, **arguments):
+        try: return super()._ask(method, say, **arguments)
+        except EngineGone:
+            if method == "choices" or not self._is_back(say): raise
+        return super()._ask(method, say, **arguments)
+
+    def _is_back(self, say:Callable|None)->bool: # waits for the next one
+        end = time.monotonic() + LONGEST_RETURN
+        while time.monotonic() < end:
+            if say: say("Waiting for the engine to start.", 0.)
+            time.sleep(min(.5, LONGEST_RETURN))
+            try: return bool(super()._ask("choices"))
+            except EngineGone: continue
+        return False
+
+LONGEST_RETURN = 120. # seconds
+
 def find_engine()->Engine|RemoteEngine: # The one that `DEEPFAKE_NB_ENGINE` names, else one in this process
     "The engine to use here."
     where = os.environ.get("DEEPFAKE_NB_ENGINE")
     if not where: return Engine()
     key, address = where.split(" ", 1)
-    return RemoteEngine(address, bytes.fromhex(key))
+    return PatientEngine(address, bytes.fromhex(key))

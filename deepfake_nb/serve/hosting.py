@@ -6,17 +6,18 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/hosting.html.md"""
 
 # %% ../../nbs/serve/60_hosting.ipynb #59d1a20d
 from __future__ import annotations
-import os, re, signal, socket, sys, threading
+import functools, os, re, signal, socket, sys, threading
 from pathlib import Path
 import uvicorn
 from ..core import DeepfakeError, sha256_file
 from .owned import OwnedFolder, sweep
-from .server import EngineProcess, engine_address, why_not
+from .server import EngineProcess, engine_address, listen, why_not
 from .jobs import Jobs, KeptEngine
+from .connections import BoundedProtocol, Gate, Patience
 from .api import Limits, Service, Weights, create_api
 
 # %% auto #0
-__all__ = ['KEY', 'SHORTEST_KEY', 'read_key', 'weights_here', 'serve_api']
+__all__ = ['KEY', 'SHORTEST_KEY', 'read_key', 'server_settings', 'served_names', 'weights_here', 'serve_api']
 
 # %% ../../nbs/serve/60_hosting.ipynb #35c70fde
 KEY, SHORTEST_KEY = "DEEPFAKE_NB_API_KEY", 16 # environment variable, characters
@@ -38,6 +39,32 @@ def read_key(
     return key
 
 # %% ../../nbs/serve/60_hosting.ipynb #4bf7cb4c
+def server_settings(
+    patience:Patience=Patience(), # With clients
+)->dict: # For `uvicorn.Config`
+    "How requests are read: by h11, with bounds."
+    protocol = functools.partial(BoundedProtocol, Gate(_affordable(patience.connections)), patience)
+    return dict(http=protocol, ws="none", loop="asyncio", h11_max_incomplete_event_size=patience.header_bytes,
+                timeout_keep_alive=patience.idle_seconds, backlog=_BACKLOG, log_level="error", access_log=False,
+                server_header=False, proxy_headers=False, lifespan="off", timeout_graceful_shutdown=10)
+
+_BACKLOG = 128 # connections that the system holds until they are let in, which happens so many at a time
+
+def _affordable(connections:int)->int: # no more than this process may open files for
+    try: import resource
+    except ImportError: return connections # not on Windows
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return connections if most == resource.RLIM_INFINITY else max(8, min(connections, most - 2 * _BACKLOG))
+
+def served_names(
+    host:str, # Address that is listened at
+    more:list[str]|tuple=(), # Further names
+)->list[str]: # For `create_api`
+    "The names that the service goes by: those of this computer, and what was said."
+    own = [] if host in ("", "0.0.0.0", "::") else [host]
+    here = [socket.gethostname()] if not own else []
+    return list(dict.fromkeys(["localhost", "127.0.0.1", "::1", *own, *here, *more]))
+
 class _Server(uvicorn.Server):
     "Answers those who wait before it closes, and ends when the engine was given up."
     def __init__(self, config:uvicorn.Config, jobs:Jobs, failed:threading.Event):
@@ -59,14 +86,6 @@ def weights_here(
     paths = [Path(o) for o in files or [default_weights()]]
     return [Weights(name=o.stem, threshold=weights_info(o)["config"]["threshold"], sha256=sha256_file(o), default=o == paths[0]) for o in paths]
 
-def _listen(host:str, port:int)->socket.socket: # raises `DeepfakeError`
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
-                                    backlog=128)
-    except (OSError, OverflowError) as e:
-        raise DeepfakeError(f"Nothing can be served at {host}, port {port} ({getattr(e, 'strerror', None) or e}). "
-                            "Accepted: an address of this computer and a free port; 0 takes any.") from None
-
 def serve_api(
     port:int=8000, # 0: any free one
     host:str="127.0.0.1", # '0.0.0.0' lets everybody in the network in
@@ -76,11 +95,13 @@ def serve_api(
     key:str|None=None, # What clients must show
     origins:list[str]|tuple=(), # Of pages that may ask
     root_path:str="", # Behind a proxy that serves other things too
+    hosts:list[str]|tuple=(), # Names it is asked by, besides those of this computer and `host`; '*': any
+    connections:int=512, # At once; of one address at most half as many
 )->int: # Exit code, 2 where it cannot work as told; returns when the server is stopped
     "Serve the API."
     try:
         if problem := why_not(weights, device): raise DeepfakeError(problem)
-        listening, choices = _listen(host, port), weights_here(weights)
+        listening, choices = listen(host, port), weights_here(weights)
     except DeepfakeError as e: return print(f"deepfake-api: error: {e}", file=sys.stderr) or 2
     sweep("deepfake-api-") # of servers that were killed
     own = OwnedFolder("deepfake-api-")
@@ -88,26 +109,26 @@ def serve_api(
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with listening, engine_address(own.path) as address:
+            options = dict(origins=origins, root_path=root_path, hosts=served_names(host, hosts))
             return _serve(own.path, EngineProcess(own.path, address, weights, device), listening, choices,
-                          limits or Limits(), key, origins, root_path)
+                          limits or Limits(), key, options, connections)
     except KeyboardInterrupt: return 0
     finally: own.remove()
 
 # %% ../../nbs/serve/60_hosting.ipynb #8476059c
-def _serve(folder:Path, engine:EngineProcess, listening, choices, limits:Limits, key, origins, root_path)->int:
+def _serve(folder:Path, engine:EngineProcess, listening, choices, limits:Limits, key, options:dict, connections:int)->int:
     jobs = Jobs(KeptEngine(engine, limits.seconds), limits.queue, limits.keep_minutes, limits.keep_results)
     try:
         (folder/"uploads").mkdir(mode=0o700)
-        api = create_api(Service(jobs, folder/"uploads", choices, limits, key), origins, root_path)
+        api = create_api(Service(jobs, folder/"uploads", choices, limits, key), **options)
         host, port = listening.getsockname()[:2]
-        print(f"deepfake-api: http://{f'[{host}]' if ':' in host else host}:{port}{root_path}/v1/openapi.json",
+        print(f"deepfake-api: http://{f'[{host}]' if ':' in host else host}:{port}{options['root_path']}/v1/openapi.json",
               file=sys.stderr, flush=True)
         if key is None and not host.startswith(("127.", "::1")):
             print(f"deepfake-api: no key is set, so everybody who reaches {host} can use it. Accepted: {KEY} or "
                   "--key-file.", file=sys.stderr, flush=True)
-        config = uvicorn.Config(api, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-                                lifespan="off", timeout_graceful_shutdown=10)
-        _Server(config, jobs, engine.failed).run(sockets=[listening])
+        patience = Patience(connections=connections, answer_seconds=limits.upload_seconds)
+        _Server(uvicorn.Config(api, **server_settings(patience)), jobs, engine.failed).run(sockets=[listening])
     finally:
         jobs.stop()
         engine.close()

@@ -6,8 +6,8 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/intake.html.md"""
 
 # %% ../../nbs/serve/50_intake.ipynb #815fb5f2
 from __future__ import annotations
-import asyncio, re, shutil, tempfile
-from collections.abc import AsyncIterator
+import asyncio, re, shutil, tempfile, time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -15,11 +15,14 @@ from ..core import DeepfakeError
 from ..tell.wording import shown, shown_name
 
 # %% auto #0
-__all__ = ['FORM', 'LONGEST_HEADER', 'LONGEST_HEADERS', 'IntakeError', 'too_large', 'take_in']
+__all__ = ['FORM', 'LONGEST_HEADER', 'LONGEST_HEADERS', 'SILENCE', 'SLOWEST', 'GRACE', 'IntakeError', 'too_large',
+           'storage_problem', 'take_in']
 
 # %% ../../nbs/serve/50_intake.ipynb #c57a5a75
 FORM = "multipart/form-data with one part called file" # what is accepted
 LONGEST_HEADER, LONGEST_HEADERS = 4_000, 64_000 # bytes of one header, bytes of a form that are not the file
+SILENCE = 30. # seconds without a byte after which an upload is given up
+SLOWEST, GRACE = 1_000, 20. # bytes a second, on average, that an upload must have after so many seconds
 
 class IntakeError(DeepfakeError):
     "A request whose file was not taken."
@@ -83,16 +86,52 @@ def _parser(form:_Form, content_type:str)->MultipartParser: # raises `IntakeErro
     try: return MultipartParser(options[b"boundary"], {o: getattr(form, o) for o in heard})
     except FormParserError as e: raise IntakeError(422, f"The form cannot be read ({e}). Accepted: {FORM}.") from None
 
-async def _fill(form:_Form, parser:MultipartParser, stream:AsyncIterator[bytes])->None:
-    came = 0
-    async for piece in stream:
+async def _pieces(stream:AsyncIterator[bytes], on_piece:Callable)->AsyncIterator[bytes]: # raises `IntakeError` where they drip
+    begin, came, rest = time.monotonic(), 0, aiter(stream)
+    while True:
+        try: piece = await asyncio.wait_for(anext(rest), SILENCE)
+        except StopAsyncIteration: return
+        except asyncio.TimeoutError: raise _dripping(came, time.monotonic() - begin) from None
         came += len(piece)
-        if came > form.max_bytes + LONGEST_HEADERS: # with whatever is around the file
-            raise too_large(form.name or "The form", form.max_bytes)
+        on_piece(len(piece))
+        passed = time.monotonic() - begin
+        if passed > GRACE and came < SLOWEST * passed: raise _dripping(came, passed)
+        yield piece
+
+def _dripping(came:int, seconds:float)->IntakeError:
+    return IntakeError(408, f"The file came too slowly: {came} bytes in {seconds:.0f} seconds. Accepted: a faster "
+                            "connection.")
+
+async def _fill(form:_Form, parser:MultipartParser, pieces:AsyncIterator[bytes], announced:int)->None:
+    came, most = 0, form.max_bytes + LONGEST_HEADERS # with whatever is around the file
+    async for piece in pieces:
+        came += len(piece)
+        if came > most: raise too_large(form.name or "The form", form.max_bytes)
         if piece: await asyncio.to_thread(parser.write, piece)
+        if announced > most and form.name: raise too_large(form.name, form.max_bytes)
     if not form.complete or form.name is None:
         why = "ends before its file does" if form.name else "has no file"
         raise IntakeError(422, f"The form {why}. Accepted: {FORM}.")
+
+def _new_folder(folder:Path)->Path: # a private one in it, which is made again if somebody has cleaned up
+    try: return Path(tempfile.mkdtemp(dir=folder))
+    except FileNotFoundError:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=folder))
+
+def storage_problem(
+    folder:str|Path, # For uploads
+    size:int=1_000_000, # Bytes that there should be room for
+)->str|None: # A sentence without a path; None where a file can be stored
+    "Why no file can be stored now; tries it."
+    try:
+        place = _new_folder(Path(folder))
+        try: (place/"trial").write_bytes(bytes(min(size, 65_536)))
+        finally: shutil.rmtree(place, ignore_errors=True)
+        if shutil.disk_usage(folder).free >= size: return None
+        why = "the disk is full"
+    except OSError as e: why = e.strerror or type(e).__name__
+    return f"No file can be stored here now ({why}). Accepted: to try again later."
 
 async def take_in(
     stream:AsyncIterator[bytes], # The body of a request
@@ -100,20 +139,24 @@ async def take_in(
     folder:str|Path, # Where a folder for the file is made that nobody else can read
     max_bytes:int, # Size of the largest file that is accepted
     seconds:float=300., # Longest time for all of it
+    announced:int=0, # Bytes of the body, as the client says; 0 where it does not
+    on_piece:Callable=lambda size: None, # Called with the bytes of each piece that came
 )->tuple[Path, str]: # The file, and its name for people; raises `IntakeError`
     "Put the file of a request on the disk; of one that was refused nothing stays."
-    place = Path(tempfile.mkdtemp(dir=folder))
-    form = _Form(place/"upload", max_bytes)
+    form, place = _Form(Path(), max_bytes), None
     try:
-        try: await asyncio.wait_for(_fill(form, _parser(form, content_type), stream), seconds)
+        parser, place = _parser(form, content_type), _new_folder(Path(folder))
+        form.path = place/"upload"
+        try: await asyncio.wait_for(_fill(form, parser, _pieces(stream, on_piece), announced), seconds)
         finally: form.close()
     except BaseException as e:
-        shutil.rmtree(place, ignore_errors=True)
+        if place: shutil.rmtree(place, ignore_errors=True)
         if isinstance(e, asyncio.TimeoutError):
             raise IntakeError(408, f"The file did not arrive within {seconds:g} seconds. Accepted: a smaller file, or "
                                    "a faster connection.") from None
         if isinstance(e, FormParserError): raise IntakeError(422, f"The form cannot be read ({shown(e, 200)}). Accepted: {FORM}.") from None
-        if isinstance(e, OSError) and e.errno:
-            raise IntakeError(507, f"The file cannot be stored here ({e.strerror}). Accepted: a smaller file, or to " "try again later.") from None
+        if isinstance(e, OSError) and e.errno and not isinstance(e, ConnectionError):
+            raise IntakeError(507, f"The file cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try again "
+                                   "later.") from None
         raise
     return form.path, form.name

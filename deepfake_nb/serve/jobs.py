@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/jobs.html.md"""
 
 # %% ../../nbs/serve/45_jobs.ipynb #05167d3b
 from __future__ import annotations
-import logging, math, secrets, shutil, threading, time
+import logging, math, os, secrets, shutil, threading, time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'TRIES', 'LONGEST_START', 'LONGEST_PRINT', 'Unavailable', 'Refused', 'KeptEngine', 'Cancelled', 'Job',
-           'Jobs', 'get', 'cancel', 'print_report', 'stop', 'close']
+           'Arrival', 'Jobs', 'get', 'cancel', 'print_report', 'stop', 'close']
 
 # %% ../../nbs/serve/45_jobs.ipynb #1c205e22
 # times that a file is tried, seconds for an engine to come up, seconds for a PDF
@@ -80,11 +80,15 @@ def _examine(self:KeptEngine, file, name, weights=None, threshold=None, say=lamb
         with self._limited(self.seconds) as overdue:
             try: return RemoteEngine.examine(self, file, name, weights, threshold, say, evidence)
             except EngineGone: logger.warning("the engine went away while it examined a file")
+        self._mend()
         if overdue.is_set():
             raise EngineError(f"{shown_name(name)}: not examined within {self.seconds:g} seconds. Accepted: a shorter "
                               "or smaller file.")
     raise EngineError(f"{shown_name(name)}: the engine went away {TRIES} times while it examined this file. Accepted: "
                       "another file, or the same one in another format.")
+
+def _mend(self:KeptEngine)->None: # an engine whose socket was cleaned away cannot be reached again
+    if os.name == "posix" and self.address.startswith("/") and not os.path.exists(self.address): self.process.restart()
 
 def _print_page(self:KeptEngine, page)->bytes: # raises `EngineError`, `Unavailable`
     self._wait(lambda text, share: None)
@@ -95,7 +99,7 @@ def _print_page(self:KeptEngine, page)->bytes: # raises `EngineError`, `Unavaila
         raise EngineError(f"The report was not printed within {LONGEST_PRINT:g} seconds. Accepted: the report as HTML.")
     raise Unavailable("The printing was interrupted. Accepted: to ask once more.")
 
-KeptEngine._limited, KeptEngine.examine, KeptEngine.print_page = _limited, _examine, _print_page
+KeptEngine._limited, KeptEngine.examine, KeptEngine.print_page, KeptEngine._mend = _limited, _examine, _print_page, _mend
 
 # %% ../../nbs/serve/45_jobs.ipynb #5df74ec2
 class Cancelled(Exception): "Nobody wants the verdict any more."
@@ -110,8 +114,9 @@ class Job:
     state: str = "queued" # then 'running', at the end 'succeeded', 'failed' or 'cancelled'
     text: str = "Waiting in line." # what is going on
     share: float = 0. # done, in [0, 1]
-    created: float = field(default_factory=time.time) # seconds since 1970
+    created: float = field(default_factory=time.time) # seconds since 1970, for people
     finished: float|None = None # likewise
+    ended: float|None = None # seconds of `time.monotonic`, which nobody can set: by these it is kept
     result: Examination|None = field(default=None, repr=False)
     error: str = "" # a sentence, of a job that failed
     unavailable: bool = False # was the service at fault, and not the file?
@@ -125,9 +130,14 @@ class Job:
     def end(self, state:str, error:str="", unavailable:bool=False)->None:
         "No more will happen."
         if self.done.done(): return
-        self.state, self.error, self.unavailable, self.finished, self.share = state, error, unavailable, time.time(), 1.
+        self.state, self.error, self.unavailable, self.share = state, error, unavailable, 1.
+        self.finished, self.ended = time.time(), time.monotonic()
         self.text = dict(succeeded="Done.", failed="No verdict was possible.").get(state, "Cancelled.")
         self.done.set_result(None)
+
+    def left(self, seconds:float)->float: # of so many for which a result is kept
+        "Seconds until it is forgotten."
+        return max(0., self.ended + seconds - time.monotonic())
 
     def remove_file(self)->None: shutil.rmtree(self.file.parent, ignore_errors=True)
 
@@ -135,6 +145,25 @@ class Job:
     def weight(self)->int: # bytes that are kept for it
         shown = len(self.result.page) + sum(len(o.data) for o in self.result.pictures) if self.result else 0
         return len(self.pdf or b"") + shown
+
+# %% ../../nbs/serve/45_jobs.ipynb #bcf84a88
+@dataclass(eq=False)
+class Arrival:
+    "A file that is being sent, and has a place in the line already."
+    announced: int = 0 # bytes that will come, as the client says; 0 where it does not
+    seconds: float = 300. # longest time for all of it
+    came: int = 0 # bytes so far
+    began: float = field(default_factory=time.monotonic)
+
+    def add(self, size:int)->None: self.came += size
+
+    def left(self)->float: # Seconds
+        "How long it will still take, by its pace so far."
+        age = time.monotonic() - self.began
+        most = max(0., self.seconds - age)
+        if age < .5: return min(1., most) # too early to tell
+        if not self.came: return most
+        return min(most, age * (self.announced - self.came) / self.came if self.announced > self.came else age)
 
 # %% ../../nbs/serve/45_jobs.ipynb #0fe6b08f
 class Jobs:
@@ -148,29 +177,33 @@ class Jobs:
     ):
         self.engine, self.queue, self.keep = engine, queue, (keep_minutes * 60, keep_results, keep_megabytes * 1e6)
         # id -> job in order of coming; seconds for a file, lately
-        self.jobs, self._waiting, self._arriving, self._pace = {}, deque(), 0, 1.
+        self.jobs, self._waiting, self._arriving, self._pace = {}, deque(), [], 1.
         self._changed, self._printing, self.stopping = threading.Condition(), threading.Lock(), False
         self._worker = threading.Thread(target=self._work, daemon=True)
         self._worker.start()
 
     @property
-    def in_line(self)->int: return self._arriving + len(self._waiting)
+    def in_line(self)->int: return len(self._arriving) + len(self._waiting)
 
     @property
     def wait_seconds(self)->int: # after which a place should be free
-        return min(120, max(1, math.ceil(self._pace * (1 + len(self._waiting) / 2))))
+        arriving = [o.left() for o in tuple(self._arriving)]
+        soonest = min(arriving, default=0) if not self._waiting else self._pace * len(self._waiting) / 2
+        return min(120, max(1, math.ceil(self._pace + soonest)))
 
     @contextmanager
-    def place(self)->Iterator[None]: # for a file that is on its way; raises `Refused`, `Unavailable`
+    # for a file that is on its way; raises `Refused`, `Unavailable`
+    def place(self, announced:int=0, seconds:float=300.)->Iterator[Arrival]:
+        arrival = Arrival(announced, seconds)
         with self._changed:
             if self.stopping: raise Unavailable("The service is being stopped. Accepted: to try again later.")
             if self.in_line >= self.queue:
                 raise Refused(f"{self.in_line} files are in line, and no more are taken. Accepted: to try again in "
                               f"{self.wait_seconds} seconds.")
-            self._arriving += 1
-        try: yield
+            self._arriving.append(arrival)
+        try: yield arrival
         finally:
-            with self._changed: self._arriving -= 1
+            with self._changed: self._arriving.remove(arrival)
 
     def submit(self, job:Job)->Job: # from within `place`; from here on the file is removed by the line
         with self._changed:
@@ -185,11 +218,11 @@ class Jobs:
 def _forget_old(self:Jobs)->None: # with the lock held
     seconds, number, weight = self.keep
     # the newest first
-    ended = sorted((o for o in self.jobs.values() if o.finished), key=lambda o: o.finished, reverse=True)
-    total, now = 0, time.time()
+    ended = sorted((o for o in self.jobs.values() if o.ended is not None), key=lambda o: o.ended, reverse=True)
+    total = 0
     for i, job in enumerate(ended):
         total += job.weight
-        if now - job.finished > seconds or i >= number or (total > weight and i): self.jobs.pop(job.id)
+        if not job.left(seconds) or i >= number or (total > weight and i): self.jobs.pop(job.id)
 
 def get(self:Jobs, id:str)->Job|None: # None where there is none, or none any more
     with self._changed:

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/server.html.md"""
 
 # %% ../../nbs/serve/20_server.ipynb #f37e4e8c
 from __future__ import annotations
-import logging, os, shutil, signal, subprocess, sys, tempfile, threading
+import atexit, logging, os, shutil, signal, socket, subprocess, sys, tempfile, threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,9 +18,9 @@ from .engine import Engine, serve_engine
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'STARTS', 'PAUSE', 'LONGEST_ADDRESS', 'CANNOT_WORK', 'SWEEP', 'child_command', 'child_environment',
-           'engine_address', 'EngineProcess', 'restart', 'close', 'run_engine', 'voila_arguments', 'why_not',
-           'run_voila', 'serve_app']
+__all__ = ['logger', 'STARTS', 'PAUSE', 'LONGEST_ADDRESS', 'CANNOT_WORK', 'LONGEST_LOADING', 'SWEEP', 'child_command',
+           'child_environment', 'engine_address', 'EngineProcess', 'restart', 'close', 'run_engine', 'voila_arguments',
+           'why_not', 'listen', 'run_voila', 'serve_app']
 
 # %% ../../nbs/serve/20_server.ipynb #ff70bdda
 def child_command(
@@ -69,13 +69,14 @@ class EngineProcess:
         address:str, # From `engine_address`
         weights:list[str|Path]|None=None, # To choose from
         device:str|None=None, # 'cpu', 'cuda', 'mps'
+        seconds:float|None=None, # Longest time for one file, after which the engine ends itself; None: for ever
     ):
         self.address, self.starts, self.failed = address, 0, threading.Event() # `failed`: it was given up
         self._ready, self._scratch, self._stop, self._process = Path(folder)/"ready", Path(folder)/"scratch", threading.Event(), None
         # for processes that shall find it
         self.environment = dict(DEEPFAKE_NB_ENGINE=f"{os.urandom(16).hex()} {address}")
         settings = dict(weights=[str(Path(o).absolute()) for o in weights] if weights else None, device=device,
-                        ready=str(self._ready))
+                        ready=str(self._ready), seconds=seconds)
         self._command = child_command(f"from deepfake_nb.serve.server import run_engine; run_engine(**{settings!r})")
         self._told = child_environment(folder, TMPDIR=str(self._scratch), **self.environment)
         self._keeper = threading.Thread(target=self._keep, daemon=True)
@@ -90,15 +91,22 @@ def _keep(self:EngineProcess):
         self._sweep_up()
         self._process, self.starts = subprocess.Popen(self._command, env=self._told, stdin=subprocess.PIPE), self.starts + 1
         if self._stop.is_set(): self._process.terminate()
-        code = self._process.wait()
+        code, was_ready = self._outlive()
         self._process.stdin.close()
-        failures = 0 if self._ready.exists() else failures + 1
+        failures = 0 if was_ready else failures + 1
         self._ready.unlink(missing_ok=True)
     if not self._stop.is_set(): self.failed.set()
 
+def _outlive(self:EngineProcess)->tuple[int, bool]: # its exit code, and whether it was ever ready
+    ready = False
+    while True:
+        with suppress(subprocess.TimeoutExpired): return self._process.wait(1), ready or self._ready.exists()
+        if ready and not self._ready.exists(): self._process.kill() # its folder was cleaned away, and its socket too
+        ready = ready or self._ready.exists()
+
 def _sweep_up(self:EngineProcess): # one that was killed leaves its temporary files
     shutil.rmtree(self._scratch, ignore_errors=True)
-    self._scratch.mkdir(mode=0o700)
+    self._scratch.mkdir(mode=0o700, parents=True)
 
 def _is_ready(self:EngineProcess)->bool: return self._ready.exists() # has the present process shown that it works?
 
@@ -115,22 +123,27 @@ def close(self:EngineProcess)->None:
         self._keeper.join(10)
     shutil.rmtree(self._scratch, ignore_errors=True)
 
-EngineProcess._keep, EngineProcess._sweep_up, EngineProcess.ready, EngineProcess.restart, EngineProcess.close = _keep, _sweep_up, property(_is_ready), restart, close
+EngineProcess._keep, EngineProcess._outlive, EngineProcess._sweep_up, EngineProcess.ready, EngineProcess.restart, EngineProcess.close = _keep, _outlive, _sweep_up, property(_is_ready), restart, close
 
 # %% ../../nbs/serve/20_server.ipynb #c5288968
 def run_engine(
     weights:list[str]|None, # To choose from
     device:str|None, # 'cpu', 'cuda', 'mps'
     ready:str, # A file that appears when the engine has shown that it works
+    seconds:float|None=None, # Longest time for one file; None: for ever
 )->None: # Does not return
     "The engine's process: loads what is heavy once, then waits for requests."
     from multiprocessing.connection import Listener
     key, address = os.environ["DEEPFAKE_NB_ENGINE"].split(" ", 1)
-    engine = Engine(weights, device)
-    threading.Thread(target=_warm_up, args=(engine, Path(ready)), daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)) # and what it started ends too
+    engine = Engine(weights, device, seconds=seconds and max(seconds, LONGEST_LOADING))
+    threading.Thread(target=_warm_up, args=(engine, Path(ready), seconds), daemon=True).start()
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     serve_engine(engine, Listener(address, authkey=bytes.fromhex(key)))
+
+def _leave(*_)->None: # in the middle of whatever: what it started ends too, and no thread is asked to end cleanly
+    with suppress(Exception): atexit._run_exitfuncs()
+    os._exit(0)
 
 def _end_with_parent()->None: # the pipe closes when the process that started this one is gone, however it went
     with suppress(OSError):
@@ -138,11 +151,14 @@ def _end_with_parent()->None: # the pipe closes when the process that started th
             pass
     os.kill(os.getpid(), signal.SIGTERM)
 
-def _warm_up(engine:Engine, ready:Path)->None: # so that the first visitor does not wait for torch
+LONGEST_LOADING = 300. # seconds for the first file, which waits for torch
+
+def _warm_up(engine:Engine, ready:Path, seconds:float|None)->None: # so that the first visitor does not wait for torch
     try: engine.examine(_sample, "sample")
     except DeepfakeError as e:
         print(f"The engine cannot work: {e}", file=sys.stderr, flush=True)
         os._exit(CANNOT_WORK)
+    engine.seconds = seconds
     ready.touch()
 
 # %% ../../nbs/serve/20_server.ipynb #9e9e4287
@@ -173,11 +189,25 @@ def why_not(
                           capture_output=True, text=True)
     return f"--device: {done.stderr.strip().splitlines()[-1]}" if done.returncode else None
 
-def run_voila()->None: # Does not return
+def listen(
+    host:str, # Address of this computer
+    port:int, # 0: any free one
+)->socket.socket: # Raises `DeepfakeError` where it is taken
+    "A socket to serve at."
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
+                                    backlog=128)
+    except (OSError, OverflowError) as e:
+        raise DeepfakeError(f"Nothing can be served at {host}, port {port} ({getattr(e, 'strerror', None) or e}). "
+                            "Accepted: an address of this computer and a free port; 0 takes any.") from None
+
+def run_voila(
+    visitors:int, # At a time
+)->None: # Does not return
     "The web server's process, which ends with the one that started it."
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    from voila.app import main
-    main()
+    from deepfake_nb.serve.visitors import serve_pages
+    serve_pages(visitors)
 
 def _watch(server:subprocess.Popen, engine:EngineProcess, folder:Path)->int: # until one of them ends; the exit code
     while server.poll() is None and not engine.failed.is_set():
@@ -200,26 +230,32 @@ def serve_app(
     preheated:int=2, # Kernels that wait for visitors
     open_browser:bool=False, # Show the page when it is ready?
     base_url:str="/", # Behind a proxy that serves other things too
+    visitors:int=20, # Pages at a time, each about 50 MB; of one address at most half as many
+    seconds:float=300., # Time for one file; what takes longer is stopped
 )->int: # Exit code, 2 where it cannot work as told; returns when the server is stopped
     "Serve the app with Voila."
-    if problem := why_not(weights, device): return print(f"deepfake-app: error: {problem}", file=sys.stderr) or 2
+    try:
+        if problem := why_not(weights, device): raise DeepfakeError(problem)
+        listen(host, port).close() # Voila says it in many lines
+    except DeepfakeError as e: return print(f"deepfake-app: error: {e}", file=sys.stderr) or 2
     sweep("deepfake-app-") # of servers that were killed
     own = OwnedFolder("deepfake-app-")
     if threading.current_thread() is threading.main_thread(): # clean up then too
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         with engine_address(own.path) as address:
-            return _serve(own.path, address, weights, device, max_megabytes,
-                          voila_arguments(port, host, preheated, open_browser, base_url))
+            engine = EngineProcess(own.path, address, weights, device, seconds)
+            arguments = voila_arguments(port, host, min(preheated, visitors), open_browser, base_url)
+            return _serve(own.path, engine, max_megabytes, visitors, arguments)
     except KeyboardInterrupt: return 0
     finally: own.remove()
 
-def _serve(folder:Path, address:str, weights, device, max_megabytes, arguments)->int:
+def _serve(folder:Path, engine:EngineProcess, max_megabytes:float, visitors:int, arguments:list[str])->int:
     paths = os.pathsep.join(filter(None, [str(_sample.parents[1]/"voila"), os.environ.get("JUPYTER_PATH")]))
-    engine, server = EngineProcess(folder, address, weights, device), None
+    server, run = None, child_command(f"from deepfake_nb.serve.server import run_voila; run_voila({int(visitors)})", *arguments)
     told = dict(DEEPFAKE_NB_APP_FOLDER=str(folder), DEEPFAKE_NB_MAX_MEGABYTES=str(max_megabytes), JUPYTER_PATH=paths)
     try:
-        server = subprocess.Popen(child_command("from deepfake_nb.serve.server import run_voila; run_voila()", *arguments), env=child_environment(folder, **engine.environment, **told), stdin=subprocess.PIPE)
+        server = subprocess.Popen(run, env=child_environment(folder, **engine.environment, **told), stdin=subprocess.PIPE)
         return _watch(server, engine, folder)
     finally:
         if server: _end(server)

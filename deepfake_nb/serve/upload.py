@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/upload.html.md"""
 
 # %% ../../nbs/serve/05_upload.ipynb #64fd61ec
 from __future__ import annotations
-import re, shutil, tempfile
+import logging, re, shutil, tempfile
 from collections.abc import Callable
 from pathlib import Path
 import anywidget, traitlets
@@ -14,8 +14,10 @@ from fastcore.basics import patch
 import deepfake_nb
 from ..core import DeepfakeError
 
+logger = logging.getLogger(__name__)
+
 # %% auto #0
-__all__ = ['UploadError', 'Receiver', 'Upload', 'Status']
+__all__ = ['logger', 'UploadError', 'Receiver', 'Upload', 'Status']
 
 # %% ../../nbs/serve/05_upload.ipynb #a4698215
 class UploadError(DeepfakeError): "An upload that was refused or broke off."
@@ -28,7 +30,7 @@ class Receiver:
         size:int, # Bytes that will come
         max_bytes:int, # The most that is accepted
     ): # Raises `UploadError`
-        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size < 1 << 60:
             raise UploadError("The upload has no size. Accepted: a file.")
         if size > max_bytes:
             raise UploadError(f"{name}: this file has {size/1e6:.1f} MB. At most {max_bytes/1e6:.0f} MB are accepted.")
@@ -59,29 +61,43 @@ class Upload(anywidget.AnyWidget):
     title = traitlets.Unicode("Choose an image or a video").tag(sync=True)
     hint = traitlets.Unicode("").tag(sync=True)
     accept = traitlets.Unicode("image/*,video/*").tag(sync=True) # what the browser's dialog offers first
-    max_bytes = traitlets.Int(200_000_000).tag(sync=True)
-    busy = traitlets.Bool(False).tag(sync=True) # files are refused meanwhile
+    shown_limit = traitlets.Int(0).tag(sync=True) # as `max_bytes`, for the page alone: a page may set what is shared
+    shown_busy = traitlets.Bool(False).tag(sync=True) # as `busy`, likewise
 
     def __init__(self,
         folder:str|Path, # Where to put files, private to the visitor
         on_file:Callable, # Called with path and name of each file that arrived
         # Called with a sentence, the share in [0, 1], and whether it is a problem
         on_progress:Callable=lambda text, share, problem: None,
-        **settings, # `title`, `max_bytes`...
+        max_bytes:int=200_000_000, # The most that is accepted
+        **settings, # `title`, `hint`, `accept`
     ):
-        super().__init__(**settings)
+        super().__init__(shown_limit=max_bytes, **settings)
+        self.max_bytes, self._busy = max_bytes, False
         self.folder, self.on_file, self.on_progress, self.receiver, self.number = folder, on_file, on_progress, None, None
         self.on_msg(self._message)
 
+    @property
+    def busy(self)->bool: return self._busy # files are refused meanwhile
+    @busy.setter
+    def busy(self, value:bool)->None: self._busy = self.shown_busy = bool(value)
+
+    def focus(self)->None:
+        "Let the page go on from here for those who use a keyboard."
+        self.send(dict(kind="focus"))
+
     def _message(self, _, content:dict, buffers:list)->None:
         try: self._receive(content, buffers)
-        except (UploadError, OSError) as e:
+        except UploadError as e: why = str(e)
+        except OSError as e:
             name = str(content.get("name") or getattr(self.receiver, "name", "The file"))[:500]
-            self.forget()
-            why = str(e)
-            if not isinstance(e, UploadError):
-                why = f"{name} cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try again later."
-            self.on_progress(why, -1, True)
+            why = f"{name} cannot be stored here ({e.strerror}). Accepted: a smaller file, or to try again later."
+        except Exception as e: # what no page of ours sends
+            logger.warning("a message that no page sends (%s)", type(e).__name__)
+            why = "The browser sent something that is no part of a file. Accepted: to choose the file once more."
+        else: return
+        self.forget()
+        self.on_progress(why, -1, True)
 
     def forget(self)->None:
         "Give up an upload that goes on, and remove what came of it."
@@ -97,7 +113,8 @@ def _receive(self:Upload, content:dict, buffers:list)->None: # one message from 
     if kind == "start": self._begin(content)
     elif self.receiver is None or content.get("upload") != self.number: return # of an upload that was given up
     elif kind == "stop": return self.forget()
-    else: self.receiver.add(content.get("from"), buffers[0] if buffers else b"")
+    elif kind == "piece": self.receiver.add(content.get("from"), bytes(buffers[0]) if buffers else b"")
+    else: return
     if self.receiver.complete:
         receiver, self.receiver = self.receiver, None
         return self.on_file(receiver.path, receiver.name)
@@ -108,7 +125,7 @@ def _receive(self:Upload, content:dict, buffers:list)->None: # one message from 
 @patch
 def _begin(self:Upload, content:dict)->None: # another upload takes the place of one that goes on
     self.forget()
-    name = str(content.get("name", ""))[:500]
+    name = str(content.get("name", ""))[:500] or "The file"
     if self.busy:
         raise UploadError(f"{name} was not taken: another file is being looked at. Accepted: to choose it again when "
                           "that is done.")

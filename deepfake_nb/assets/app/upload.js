@@ -23,9 +23,9 @@ function render({ model, el }) {
   function start(chosen) {
     input.value = "";  // the same file may be chosen again
     if (!chosen) return;
-    if (model.get("busy")) return tell(`${chosen.name} was not taken: another file is being looked at. Accepted: to choose it again when that is done.`);
-    if (chosen.size > model.get("max_bytes")) {
-      tell(`${chosen.name}: this file has ${(chosen.size / 1e6).toFixed(1)} MB. At most ${(model.get("max_bytes") / 1e6).toFixed(0)} MB are accepted.`);
+    if (model.get("shown_busy")) return tell(`${chosen.name} was not taken: another file is being looked at. Accepted: to choose it again when that is done.`);
+    if (chosen.size > model.get("shown_limit")) {
+      tell(`${chosen.name}: this file has ${(chosen.size / 1e6).toFixed(1)} MB. At most ${(model.get("shown_limit") / 1e6).toFixed(0)} MB are accepted.`);
       return;
     }
     file = chosen;
@@ -44,16 +44,23 @@ function render({ model, el }) {
     }
   }
 
-  const onMessage = (message) => { if (message.kind === "next" && message.upload === upload) sendPiece(message.from); };
-  const onBusy = () => { input.disabled = model.get("busy"); label.classList.toggle("dn-busy", input.disabled); };
+  const onMessage = (message) => {
+    if (message.kind === "next" && message.upload === upload) sendPiece(message.from);
+    if (message.kind === "focus") input.focus();
+  };
+  const onBusy = () => {  // it stays where the focus is, and says why it takes nothing
+    const busy = model.get("shown_busy");
+    input.setAttribute("aria-disabled", busy);
+    label.classList.toggle("dn-busy", busy);
+  };
   model.on("msg:custom", onMessage);
-  model.on("change:busy", onBusy);
+  model.on("change:shown_busy", onBusy);
   onBusy();
   input.addEventListener("change", () => start(input.files[0]));
   for (const name of ["dragenter", "dragover"]) label.addEventListener(name, (event) => { event.preventDefault(); label.classList.add("dn-over"); });
   for (const name of ["dragleave", "drop"]) label.addEventListener(name, (event) => { event.preventDefault(); label.classList.remove("dn-over"); });
   label.addEventListener("drop", (event) => start(event.dataTransfer.files[0]));
-  return () => { model.off("msg:custom", onMessage); model.off("change:busy", onBusy); };
+  return () => { model.off("msg:custom", onMessage); model.off("change:shown_busy", onBusy); };
 }
 
 export default { render };
