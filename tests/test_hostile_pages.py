@@ -141,11 +141,11 @@ class Socket:
     async def upload(self, name, data, size=None, piece=1 << 20):
         "As the page does it, but whatever size is claimed; how much of it was taken."
         field, number, sent = self.find(accept=lambda o: True, hint=lambda o: True), uuid.uuid4().hex, 0
+        line, before = self.state(self.find(problem=lambda o: True, share=lambda o: True)), self.status
         await self.tell(field, kind="start", upload=number, name=name, size=len(data) if size is None else size)
         while sent < len(data):
             asks = lambda: [o for o in self.heard if number in o and f'"from": {sent}' in o]
-            problem = lambda: self.status if self.state(self.find(problem=lambda o: True, share=lambda o: True))["problem"] else ""
-            await self.wait(lambda: asks() or problem(), 60)
+            await self.wait(lambda: asks() or (line["problem"] and line["text"] != before))
             if not asks(): break
             await self.tell(field, [data[sent:sent + piece]], **{"kind": "piece", "upload": number, "from": sent})
             sent += len(data[sent:sent + piece])
