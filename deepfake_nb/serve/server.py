@@ -198,7 +198,8 @@ def listen(
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET,
                                     backlog=128)
     except (OSError, OverflowError) as e:
-        raise DeepfakeError(f"Nothing can be served at {host}, port {port} ({getattr(e, 'strerror', None) or e}). "
+        why = os.strerror(e.errno) if getattr(e, "errno", None) and e.errno > 0 else getattr(e, "strerror", None) or e
+        raise DeepfakeError(f"Nothing can be served at {host}, port {port} ({why}). "
                             "Accepted: an address of this computer and a free port; 0 takes any.") from None
 
 def run_voila(

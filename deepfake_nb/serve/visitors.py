@@ -182,10 +182,18 @@ class PageSocket(VoilaKernelWebsocketHandler):
         if pages_of(self.kernel_manager, self.kernel_id) >= PAGES: raise HTTPError(429)
         await super().pre_get()
 
-def pages_of(manager, kernel:str)->int: # connections of browsers to a process
+def pages_of(
+    manager, # Of the processes
+    kernel:str, # Id of one
+)->int: # Connections of browsers to it
+    "How many pages a process has."
     return getattr(manager, "_kernel_connections", {}).get(kernel, 0)
 
-def idle_of(manager, kernel:str)->float|None: # seconds since anything happened in a process, None where it is gone
+def idle_of(
+    manager, # Of the processes
+    kernel:str, # Id of one
+)->float|None: # Seconds since anything happened there; None where it is gone
+    "For how long a process has done nothing."
     if kernel not in manager: return None
     seen = getattr(manager.get_kernel(kernel), "last_activity", None)
     return max(0., (datetime.now(timezone.utc) - seen).total_seconds()) if seen else 0.
