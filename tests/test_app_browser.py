@@ -326,12 +326,15 @@ def test_keyboard_alone(visitor, files):
         raise AssertionError(f"{text!r} cannot be reached: {stops}")
     v.page.focus("body")
     tab_to("file")
+    ring = v.page.evaluate("(o => [o.outlineStyle, parseFloat(o.outlineWidth), parseFloat(o.outlineOffset)])(getComputedStyle(document.querySelector('.dn-drop')))")
+    assert ring[0] == "solid" and ring[1] >= 2 and ring[2] <= -ring[1], f"a ring that something clips: {ring}"
     tab_to("Try a forged portrait")
     v.page.keyboard.press("Enter")
     v.wait("Ready")
     tab_to("Detect Deepfake")
     v.page.keyboard.press("Enter")
     v.wait("Done")
+    assert v.page.evaluate("document.activeElement.textContent") == "Detect Deepfake"  # the focus stayed
     v.shoot("app-forged")
     tab_to("Advanced settings")
     v.page.keyboard.press("Space")

@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from jupyter_server.services.kernels.connection.base import deserialize_binary_message, deserialize_msg_from_ws_v1
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from tornado.httpserver import HTTPServer
-from tornado.web import HTTPError
 from voila.app import Voila
 from voila.tornado.handler import TornadoVoilaHandler
 from voila.tornado.kernel_websocket_handler import VoilaKernelWebsocketHandler
@@ -155,7 +154,7 @@ _visit = ContextVar("visit", default=None)
 class PageHandler(TornadoVoilaHandler):
     "The page, where there is a place."
     async def get(self, path=None):
-        if path: raise HTTPError(404) # there is one page
+        if path: return _end_with(self, 404) # there is one page
         visitors, manager = self.settings["visitors"], self.kernel_manager
         here = self.request.remote_ip
         visit, leaving = visitors.enter(self.request.headers.get("X-Real-IP", here)[:60] if is_here(here) else here)
@@ -177,10 +176,14 @@ class PageHandler(TornadoVoilaHandler):
 
 class PageSocket(VoilaKernelWebsocketHandler):
     "The connection of a page to its process."
-    async def pre_get(self):
-        if self.kernel_id not in self.kernel_manager: raise HTTPError(404)
-        if pages_of(self.kernel_manager, self.kernel_id) >= PAGES: raise HTTPError(429)
-        await super().pre_get()
+    async def get(self, kernel_id):
+        if kernel_id not in self.kernel_manager: return _end_with(self, 404)
+        if pages_of(self.kernel_manager, kernel_id) >= PAGES: return _end_with(self, 429)
+        await super().get(kernel_id)
+
+def _end_with(handler, status:int)->None: # without the page of errors, for which Voila has no words
+    handler.set_status(status)
+    handler.finish()
 
 def pages_of(
     manager, # Of the processes
