@@ -8,6 +8,7 @@ whole folder through `deepfake-scan`. Asked for: a verdict or one sentence for e
 crash, no traceback, nothing left behind, and no frame that holds memory which belonged to something else.
 """
 import argparse, contextlib, io, json, os, random, signal, struct, subprocess, sys, tempfile, threading, time, zlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ import numpy as np
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 
+os.environ.setdefault("SVT_LOG", "1")  # errors alone
 SECONDS, MEGABYTES = 60, 3000  # for one file; the process itself, with torch and the weights, takes some 900 MB
 TOKEN = bytes.fromhex("a55ac33c9669f00f1be4d827b14e728d")  # what the memory is filled with before each file
 
@@ -197,8 +199,69 @@ def glued(rng, data, others):
     return data + rng.choice(others)
 
 
+CODECS = dict(libx264=("mp4", "yuv420p"), libx265=("mp4", "yuv420p"), mpeg4=("avi", "yuv420p"), prores_ks=("mov", "yuv422p10le"),
+              mjpeg=("mov", "yuvj420p"), mpeg2video=("mpegts", "yuv420p"), **{"libvpx-vp9": ("webm", "yuv420p"), "libsvtav1": ("matroska", "yuv420p")})
+QUICK = {"libx265": {"x265-params": "log-level=none:pools=1"}, "libvpx-vp9": {"cpu-used": "8", "deadline": "realtime"}, "libsvtav1": {"preset": "12"}}
+
+
+def coded(codec, container, pixels, stamps, tracks=1, size=128, colour="rgb24"):
+    "A film whose frames have these stamps, in hundredths of a second; of several tracks each shows its own."
+    out, face = io.BytesIO(), portrait(size)
+    with av.open(out, "w", format=container) as film:
+        streams = [film.add_stream(codec, rate=25, options=QUICK.get(codec, {})) for _ in range(tracks)]
+        for o in streams: o.width, o.height, o.pix_fmt, o.codec_context.time_base = size, size, pixels, Fraction(1, 100)
+        for turn, stream in enumerate(streams):
+            for i, stamp in enumerate(stamps):
+                picture = np.ascontiguousarray(np.roll(face, 2*i + 20*turn, 1))
+                if colour == "rgba": picture = np.dstack([picture, np.full(face.shape[:2], 255*(i % 2), np.uint8)])
+                frame = av.VideoFrame.from_ndarray(picture, format=colour)
+                frame.pts, frame.time_base = stamp, Fraction(1, 100)
+                for packet in stream.encode(frame): film.mux(packet)
+            for packet in stream.encode(): film.mux(packet)
+    return out.getvalue()
+
+
+def some_stamps(rng, count=10):
+    "Steady, held, jumping, nearly all at once, or each at its own distance; always rising, as encoders want it."
+    steps = rng.choice(([4]*count, [4]*(count - 2) + [6000, 4], [4, 360_000] + [4]*(count - 2), [1]*count, [rng.randrange(1, 400) for _ in range(count)]))
+    begin = rng.choice((0, 0, 500))
+    return [begin + sum(steps[:i]) for i in range(count)]
+
+
+def try_coded(rng, *settings, **more):
+    "The film, or one that every encoder makes where this one cannot."
+    try: return coded(*settings, **more)
+    except (av.FFmpegError, ValueError, TypeError): return coded("mpeg4", "avi", "yuv420p", [4*i for i in range(10)])
+
+
+def with_stamps(rng, _):
+    "A film in any codec whose time does not run evenly, sometimes with a stamp overwritten."
+    codec = rng.choice(sorted(CODECS))
+    data = try_coded(rng, codec, *CODECS[codec], some_stamps(rng))
+    return numbers(rng, data) if rng.random() < .4 else data
+
+
+def damaged_film(rng, _):
+    "A film in any codec with flipped or missing bytes behind its first third, where the pictures are."
+    codec = rng.choice(sorted(CODECS))
+    return middle_hole(rng, try_coded(rng, codec, *CODECS[codec], [4*i for i in range(12)]))
+
+
+def see_through(rng, _):
+    "A film of which every other frame is transparent, in codecs that can say so."
+    codec, container, pixels = rng.choice((("libvpx-vp9", "webm", "yuva420p"), ("prores_ks", "mov", "yuva444p10le"), ("qtrle", "mov", "argb"), ("png", "mov", "rgba")))
+    return try_coded(rng, codec, container, pixels, some_stamps(rng), colour="rgba")
+
+
+def two_tracks(rng, _):
+    "A film with further picture tracks."
+    codec = rng.choice(("libx264", "mpeg4", "libvpx-vp9"))
+    data = try_coded(rng, codec, rng.choice(("matroska", "mp4")), "yuv420p", some_stamps(rng), tracks=rng.choice((2, 3, 7)))
+    return truncated(rng, data) if rng.random() < .3 else data
+
+
 DAMAGE = (truncated, flipped, head_flipped, hole, doubled, numbers, with_metadata, huge_header, wrong_head,
-          with_text, with_xmp, with_alpha, with_more, middle_hole)
+          with_text, with_xmp, with_alpha, with_more, middle_hole, with_stamps, damaged_film, see_through, two_tracks)
 
 
 def corpus(folder, count=200, seed=0):
