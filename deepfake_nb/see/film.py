@@ -326,16 +326,33 @@ def _wanted_piece(track:_Track, edges:np.ndarray, i:int, wanted:Collection)->boo
 # %% ../../nbs/see/30_film.ipynb #9e3dec8d
 _skipping = ("h264", "hevc", "mpeg2video", "mpeg1video") # decoders that can be told from packet to packet
 
+def _parts_of(track:_Track, edges:np.ndarray)->list[tuple[int, bool]]:
+    "Of each packet its piece, and whether it is shown before the key frame of that piece."
+    numbers, places = np.arange(len(track.pts)), track.places
+    pieces = np.searchsorted(edges, numbers, side="right") - 1
+    if places is None: return [(o, False) for o in pieces.tolist()]
+    early = (pieces >= 1) & (places < places[edges[pieces]])
+    return list(zip(pieces.tolist(), early.tolist()))
+
+def _last_before(track:_Track, edges:np.ndarray)->list[int]|None:
+    "Of each packet the last place among what was decoded before it, in its piece and the one before; None: nothing is known."
+    if track.places is None: return None
+    last, before = [], -1 # of the piece before
+    for a, b in zip(edges, [*edges[1:], len(track.places)]):
+        inside = np.maximum.accumulate(track.places[a:b])
+        last += np.maximum(inside, before).tolist()
+        before = int(inside[-1]) if len(inside) else -1
+    return last
+
 class _Trust:
     "Which frames of a film were made from nothing but what arrived."
     def __init__(self, track:_Track, edges:np.ndarray, threads:int):
         self.track, self.edges, self.threads, self.first_bad, self.troubled = track, edges, threads, {}, False
+        self.parts, self.last_before = _parts_of(track, edges), _last_before(track, edges)
         for number in track.torn: self.spoil(min(number, len(track.pts) - 1))
 
     def part(self, number:int)->tuple[int, bool]: # its piece; is it shown before the key frame of that piece?
-        piece, places = int(np.searchsorted(self.edges, number, side="right")) - 1, self.track.places
-        if places is None or piece < 1 or number >= len(places): return piece, False
-        return piece, bool(places[number] < places[self.edges[piece]])
+        return self.parts[number] if number < len(self.parts) else (len(self.edges) - 1, False)
 
     def spoil(self, number:int): # what follows this packet in its part cannot be trusted
         part = self.part(number)
@@ -355,10 +372,7 @@ class _Trust:
         return not shown_before or not {(piece - 1, False), (piece, False)} & self.first_bad.keys()
 
     def awaits(self, number:int, place:int)->int: # the last place that must have come before one can tell
-        places = self.track.places
-        if places is None: return place + 4 # nothing is known of the order
-        before = places[self.edges[max(0, self.part(number)[0] - 1)]:number]
-        return int(max(before.max(initial=-1), places[number]))
+        return place + 4 if self.last_before is None else self.last_before[number] # None: nothing is known of the order
 
 _in_order = ("h264", "hevc", "vp8", "vp9", "mpeg4") # decoders of which each thread's answer comes just one packet late
 
