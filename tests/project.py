@@ -132,6 +132,9 @@ def shows_something(source):
     return isinstance(last, (ast.Name, ast.Attribute, ast.Subscript, ast.BinOp, ast.Dict, ast.List, ast.ListComp, ast.JoinedStr))
 
 
+UNSAVED = {"app.ipynb": "the upload page: its widgets live in a server, and their state is never saved"}
+
+
 def lacking_output(notebook):
     "The visible cells that show something and were saved without it."
     for cell in cells(notebook):

@@ -1,7 +1,7 @@
 "What runs at the repository's host: the file can be read, and its commands are those of the project."
 import configparser, os, re
 import pytest, yaml
-from project import ROOT, lacking_output, shows_something, NOTEBOOKS
+from project import UNSAVED, ROOT, lacking_output, shows_something, NOTEBOOKS
 
 WORKFLOW = ROOT / ".github" / "workflows" / "check.yml"
 
@@ -61,7 +61,6 @@ def test_the_readme_has_the_badge():
 
 # ---- outputs that are saved with the notebooks, of which the site is made
 
-UNSAVED = {"app.ipynb": "the upload page: its widgets live in a server, and their state is never saved"}
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda o: str(o.relative_to(ROOT / "nbs").with_suffix("")))
