@@ -14,8 +14,8 @@ from .core import DECISIONS, REASONS, DeepfakeError
 # %% auto #0
 __all__ = ['flag', 'sha256', 'share', 'DEEPEST', 'plain', 'count', 'RATE', 'FOUND', 'TESTS', 'POWER', 'POINTING', 'DETECTORS',
            'KINDS', 'METRICS', 'ABSTENTION', 'TRAINING', 'CALIBRATION', 'WHERE', 'FORGERY', 'FRAME', 'FACE', 'SEGMENT',
-           'LOOKED_AT', 'PREDICTION', 'REPORT', 'ROW', 'SCAN', 'SCORED', 'SchemaError', 'Kind', 'number', 'whole',
-           'text', 'one_of', 'either', 'maybe', 'listed', 'mapping', 'table']
+           'LOOKED_AT', 'CROPS', 'PREDICTION', 'REPORT', 'ROW', 'SCAN', 'SCORED', 'SchemaError', 'Kind', 'number',
+           'whole', 'text', 'one_of', 'either', 'maybe', 'listed', 'mapping', 'table']
 
 # %% ../nbs/04_schema.ipynb #3c54e0da
 class SchemaError(DeepfakeError, ValueError):
@@ -208,7 +208,7 @@ def _look_training(value, where:str, depth:int=0)->None:
 
 TRAINING = Kind("a table with data, recipe and the like", _look_training)
 CALIBRATION = table(dict(scorer=table(dict(name=maybe(text(1000)), sha256=maybe(sha256), package=text(1000), asked=text(1000),
-                                           file_sha256=sha256, about=sha256)),
+                                           file_sha256=sha256, about=sha256, crop=text(200))),
                          temperature=number(.01, 100), threshold=share, false_positive_rate=RATE, calibration=table({}),
                          abstention=ABSTENTION, data=table({}), settings=table({}), notes=listed(text()),
                          library_version=text(200), created=text(200)),
@@ -243,6 +243,7 @@ _amounts = ("frames frames_in_file seconds seconds_in_file longest_gap streams s
             "people_too_many people_too_small people_too_brief people_unclear").split()
 LOOKED_AT = table({k: number(0) for k in _amounts} | dict(contents=listed(table(dict(code=text(), text=text()), needed=("code", "text")))))
 _named = table(dict(name=maybe(text(1000)), sha256=maybe(text(64))))
+CROPS = ("square", "aligned", "whole") # what a network sees of a face
 PREDICTION = table(dict(path=text(), decision=one_of(*DECISIONS), probability=maybe(share), heatmap=maybe(text()),
                         reasons=_reasons, faces=listed(FACE), kind=one_of("image", "video"),
                         media=table(dict(width=number(0), height=number(0), duration=number(0), format=text(), frames=number(0))),
@@ -250,7 +251,8 @@ PREDICTION = table(dict(path=text(), decision=one_of(*DECISIONS), probability=ma
                         weights=table(dict(name=maybe(text(1000)), sha256=maybe(text(64)), tests=maybe(TESTS), power=maybe(POWER),
                                            pointing=maybe(POINTING))),
                         face_detector=_named, settings=table(dict(frames=whole(1), device=text(200), scorer=maybe(_named),
-                                                                  calibration=maybe(_named))),
+                                                                  calibration=maybe(_named), crop=one_of(*CROPS),
+                                                                  landmarks=listed(listed(share, 2, 2), 5, 5))),
                         version=text(200), created=text(200), looked_at=LOOKED_AT, segments=listed(SEGMENT)),
                    needed=("path", "decision", "probability", "reasons", "faces"), other=None)
 REPORT = table(dict(format=text(200), created=text(200), verdict=listed(text()), prediction=table(dict(sha256=maybe(text()), path=text())),

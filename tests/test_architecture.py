@@ -65,7 +65,7 @@ STANDS_ON = dict(
     heads="",
     scorer="core base heads weightsfile pretrained",
     export="extras scorer",
-    foreign="core base heads weightsfile",
+    foreign="core faces base heads weightsfile",
     # measure
     metrics="core",
     figures="core metrics",

@@ -298,3 +298,183 @@ def test_the_mirror_can_be_switched_off(place, mirror, flip, seen):
     found = detector.predict(place / "data/real/person5.png")
     assert detector.flip == (mirror and flip) and found.settings["flip"] == detector.flip
     assert (abs(logit(found.probability)) < 1e-4) == (seen == .5)  # the mean with the mirror image is 0
+
+
+# ---- other crops: aligned by landmarks, and the whole picture
+
+ARCFACE = tuple((x / 112, y / 112) for x, y in [(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
+ALIGNED, WHOLE = dict(SAID, fake="high", crop="aligned", landmarks=ARCFACE), dict(SAID, fake="high", crop="whole")
+YUNET = Path(__file__).resolve().parents[2] / "shared" / "models" / "face_detection_yunet_640.onnx"
+
+
+class Known:
+    "A face detector that knows where the face of the portrait is (256 x 300 pixels), with or without its landmarks."
+    name, sha256, note = "known", "0" * 64, None
+    points = np.array([(111, 95), (155, 93), (133, 118), (116, 137), (155, 134)], np.float32)
+
+    def __init__(self, landmarks=True): self.given = landmarks
+
+    def detect(self, frames):
+        from deepfake_nb.see.detect import Face
+        return [[Face((87, 55, 91, 110), .99, self.points if self.given else None)] for _ in frames]
+
+
+def bright_corner(x): return 8 * x[:, :, -3:, -3:].mean((1, 2, 3)) - 4
+
+
+@pytest.fixture(scope="module")
+def corner(place):
+    "The portrait with a white patch in its lower right corner, far away from the face."
+    pixels = np.array(Image.open(place / "data/real/person9.png"))
+    pixels[-45:, -45:] = 255
+    Image.fromarray(pixels).save(place / "corner.png")
+    return place / "corner.png"
+
+
+@pytest.mark.parametrize("angle", [-120, -30, 0, 17, 90])
+@pytest.mark.parametrize("scale", [.5, 1, 3.3, 7])
+def test_an_aligned_crop_has_the_landmarks_in_their_places(angle, scale):
+    "Dots of one colour each on a face that is turned, scaled and moved; where they are in the crop is measured."
+    import cv2
+    from deepfake_nb.see.faces import Face, cut_aligned
+    size, turn = 112, np.deg2rad(angle)
+    matrix = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    marks = (size * np.array(ARCFACE) - size / 2) @ matrix.T + [520.3, 480.6]
+    for k, mark in enumerate(marks):
+        frame = np.zeros((1000, 1040, 3), np.uint8)
+        cv2.circle(frame, [round(16 * o) for o in mark], round(16 * 3 * scale), (255, 255, 255), -1, cv2.LINE_AA, 4)
+        crop = cut_aligned(frame, Face((400, 400, 200, 200), 1., marks), size, ARCFACE)[..., 0].astype(float)
+        rows, columns = np.mgrid[:size, :size]
+        found = np.array([(columns * crop).sum(), (rows * crop).sum()]) / crop.sum()
+        assert crop.shape == (size, size) and np.abs(found - size * np.array(ARCFACE[k])).max() < 1
+
+
+def test_the_similarity_is_that_of_least_squares(seed=3):
+    "Of landmarks that fit no similarity: the four unknowns by a general solver."
+    from deepfake_nb.see.faces import similarity
+    random = np.random.default_rng(seed)
+    for _ in range(20):
+        points, to = random.uniform(0, 400, (5, 2)), random.uniform(0, 112, (5, 2))
+        rows = np.concatenate([[[x, -y, 1, 0], [y, x, 0, 1]] for x, y in points])
+        a, b, right, down = np.linalg.lstsq(rows, to.ravel(), rcond=None)[0]
+        np.testing.assert_allclose(similarity(points, to), [[a, -b, right], [b, a, down]], atol=1e-8)
+
+
+def test_aligned_crops_are_averaged_when_they_shrink():
+    from deepfake_nb.see.faces import Face, cut_aligned
+    rows, columns = np.mgrid[:900, :900]
+    checker = np.repeat(((rows + columns) % 2 * 255).astype(np.uint8)[..., None], 3, 2)
+    crop = cut_aligned(checker, Face((100, 100, 600, 600), 1., 700 * np.array(ARCFACE) + 90), 64, ARCFACE)
+    assert np.abs(crop.astype(int) - 127).max() < 20
+
+
+@pytest.mark.parametrize("crop, landmarks, words", [
+    ("aligned", (), "accepted with crop 'aligned': five"), ("aligned", ARCFACE[:4], "five"), ("aligned", "eyes", "five"), ("aligned", None, "five"),
+    ("aligned", [[112 * x, 112 * y] for x, y in ARCFACE], "in shares"), ("aligned", ((float("nan"), .5), *ARCFACE[1:]), "in shares"),
+    ("aligned", [ARCFACE[1], ARCFACE[0], *ARCFACE[2:]], "right eye is on the left"), ("aligned", [(x, 1 - y) for x, y in ARCFACE], "upright"), ("aligned", [(.5, .5)] * 5, "upright"),
+    ("square", ARCFACE, "with crop 'aligned' only"), ("whole", ARCFACE, "with crop 'aligned' only"), ("whole", 3, "with crop 'aligned' only"), ("oval", (), "square, aligned, whole")])
+def test_wrong_landmarks_are_refused(crop, landmarks, words):
+    from deepfake_nb.model.foreign import about_from_dict
+    with pytest.raises(ScorerError, match="scorer theirs: (landmarks|crop) is .*accepted") as caught: about_from_dict(SAID | dict(fake="high", crop=crop, landmarks=landmarks), "theirs")
+    assert words in str(caught.value)
+
+
+def test_landmarks_come_as_arrays_too_and_margins_only_with_squares():
+    from deepfake_nb.model.foreign import about_from_dict
+    for given in (np.array(ARCFACE), torch.tensor(ARCFACE, dtype=torch.float64), [list(o) for o in ARCFACE], [np.array(o) for o in ARCFACE]):
+        assert about_from_dict(SAID | dict(fake="high", crop="aligned", landmarks=given), "theirs").landmarks == ARCFACE
+    for said in (ALIGNED, WHOLE):
+        with pytest.raises(ScorerError, match="margin is 1.6 with crop .*accepted: a margin with crop 'square' only"): about_from_dict(said | dict(margin=1.6), "theirs")
+
+
+def test_the_whole_picture_reaches_the_network(corner, place):
+    scorer = ForeignScorer(bright_corner, dict(WHOLE, mirror=False))
+    detector = Detector(scorer, "cpu", face_detector="haar")
+    found, plain = detector.predict(corner), detector.predict(place / "data/real/person9.png")
+    assert logit(found.probability) == pytest.approx(4, abs=1e-3) and logit(plain.probability) < 1  # 255 in the corner
+    pixels = np.asarray(Image.open(corner), float)
+    crop = found.evidence[0].crops[0].astype(float)
+    boxes = np.array([[pixels[i * 300 // 32:(i + 1) * 300 // 32, 8 * j:8 * j + 8].mean((0, 1)) for j in range(32)] for i in range(32)])
+    assert np.abs(crop - boxes).mean() < 4  # 256 x 300 pixels in 32 x 32 pieces, averaged
+    square = Detector(ForeignScorer(bright_corner, dict(SAID, fake="high", mirror=False)), "cpu", face_detector="haar").predict(corner)
+    assert logit(square.probability) < 1
+    assert found.settings["crop"] == "whole" and square.settings["crop"] == "square" and "landmarks" not in found.settings
+    assert any("looks at the whole picture" in o for o in found.notes) and not any("looks at the whole picture" in o for o in square.notes)
+
+
+def test_an_aligned_scorer_judges_the_portrait(place):
+    import cv2
+    scorer = ForeignScorer(lambda x: x.mean((1, 2, 3)), ALIGNED)
+    picture = place / "data/real/person9.png"
+    found = Detector(scorer, "cpu", face_detector=Known()).predict(picture)
+    rows = np.concatenate([[[x, -y, 1, 0], [y, x, 0, 1]] for x, y in Known.points])
+    a, b, right, down = np.linalg.lstsq(rows, 320 * np.array(ARCFACE).ravel(), rcond=None)[0]
+    matrix = np.array([[a, -b, right + 4.5], [b, a, down + 4.5]])  # ten pixels for one: the middle of a block is the middle of its pixel
+    large = cv2.warpAffine(np.asarray(Image.open(picture)), matrix, (320, 320), borderMode=cv2.BORDER_REFLECT_101)
+    by_hand = cv2.resize(large, (32, 32), interpolation=cv2.INTER_AREA).astype(float)
+    difference = np.abs(found.evidence[0].crops[0] - by_hand).mean()
+    assert difference < 3 and difference < np.abs(found.evidence[0].crops[0][:, ::-1] - by_hand).mean() / 2
+    assert logit(found.probability) == pytest.approx(found.evidence[0].crops[0].mean() / 255, abs=1e-3)
+    assert found.settings["crop"] == "aligned" and found.settings["landmarks"] == [list(o) for o in ARCFACE]
+    square = Detector(ForeignScorer(lambda x: x.mean((1, 2, 3)), dict(SAID, fake="high")), "cpu", face_detector=Known()).predict(picture)
+    assert found.faces[0].sharpness == square.faces[0].sharpness and found.faces[0].box == square.faces[0].box
+
+
+@pytest.mark.parametrize("said", [ALIGNED, WHOLE], ids=["aligned", "whole"])
+def test_records_of_other_crops_are_read_again_and_heat_is_refused(place, said):
+    from deepfake_nb.core import DeepfakeError, prediction_from_dict
+    from deepfake_nb.schema import PREDICTION, SchemaError
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 1, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    detector = Detector(ForeignScorer(net, said), "cpu", face_detector=Known())
+    found = detector.predict(place / "data/real/person9.png")
+    record = json.loads(json.dumps(found.to_dict()))
+    PREDICTION(record, "prediction")
+    assert prediction_from_dict(record).settings == record["settings"] and record["settings"]["crop"] == said["crop"]
+    with pytest.raises(SchemaError, match="crop"): PREDICTION(record | dict(settings=record["settings"] | dict(crop="oval")), "prediction")
+    with pytest.raises(DeepfakeError, match=f"its crop is '{said['crop']}', and heat is laid back .* Accepted: crop 'square'"): explain(detector, found)
+
+
+def test_faces_without_landmarks_are_not_aligned(place):
+    scorer = ForeignScorer(lambda x: x.mean((1, 2, 3)), ALIGNED)
+    with pytest.raises(ScorerError, match="face detector haar finds none. Accepted: YuNet"): Detector(scorer, "cpu", face_detector="haar")
+    result, = Detector(scorer, "cpu", face_detector=Known(False)).predict_many([place / "data/real/person9.png"], progress=False)
+    assert "without landmarks cannot be aligned. Accepted: a face detector that finds eyes" in result.error
+
+
+@pytest.mark.skipif(not YUNET.exists(), reason="YuNet is not at hand")
+def test_aligned_crops_of_films_and_streams_by_yunet(place):
+    "Faces that are carried on between two searches have no landmarks: a live picture waits for the next search."
+    from deepfake_nb.see.detect import load_face_detector
+    from deepfake_nb.see.media import write_video
+    from deepfake_nb.serve.stream import Stream
+    still = np.array(Image.open(place / "data/real/person9.png"))
+    film = write_video(place / "walk.mp4", [np.roll(still, i, 1) for i in range(24)], fps=8)
+    detector = Detector(ForeignScorer(lambda x: x.mean((1, 2, 3)), dict(ALIGNED, image_size=112)), "cpu", face_detector=str(YUNET), frames=6, second_look=0)
+    found = detector.predict(film)
+    crops = found.evidence[0].crops
+    assert crops.shape == (6, 112, 112, 3)
+    again, = load_face_detector(str(YUNET)).detect([np.pad(crops[2], ((56, 56), (56, 56), (0, 0)))])[0]
+    assert np.abs(again.landmarks - 56 - 112 * np.array(ARCFACE)).max() < 6  # found anew in the crop
+    stream = Stream(film, detector, every_frame=True)
+    results = list(stream)
+    assert max(p.crops for r in results for p in r.people) >= 2
+    for opinion in stream.opinions.values():
+        for sample in opinion.samples: assert sample.face.landmarks is not None and sample.crop.shape == (112, 112, 3)
+
+
+def test_a_calibration_is_of_one_crop(tmp_path):
+    "The same weights see another picture: what was measured for one crop says nothing of another."
+    from deepfake_nb.measure.calibrationfile import calibrated, identity
+    (tmp_path / "a.py").write_text(FUNCTIONS + "\ndef whole(): return ForeignScorer(lambda x: x.mean((1, 2, 3)), SAID | dict(crop='whole'))\n")
+    moved = tuple((x, y + .01) for x, y in ARCFACE)
+    made_of = [dict(SAID, fake="high"), WHOLE, ALIGNED, dict(ALIGNED, landmarks=moved)]
+    net = torch.nn.Conv2d(3, 1, 1)
+    scorers = [ForeignScorer(net, o) for o in made_of]
+    for i, one in enumerate(scorers):
+        path = CalibrationFile(identity(one), 2., .7, dict(rate=.05)).save(tmp_path / f"{i}.json")
+        for j, other in enumerate(scorers):
+            if i == j: assert calibrated(other, path).config.threshold == .7
+            else:
+                with pytest.raises(WeightsError, match="a calibration of 'theirs'.*crop"): calibrated(other, path)
+    assert identity(load_foreign(f"{tmp_path}/a.py:whole"))["about"] != identity(load_foreign(f"{tmp_path}/a.py:one"))["about"]

@@ -127,6 +127,10 @@ class Detector:
         self.abstention = abstention or rule
         self.threshold = self.calibration.threshold if threshold is None else float(threshold)
         self.face_detector = face_detector if hasattr(face_detector, "detect") else load_face_detector(face_detector)
+        self.cutter = None # the square crop of `crop_face`
+        if self.foreign:
+            self.scorer.check_finder(self.face_detector)
+            self.cutter = self.scorer.cutter()
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
         self.flip = flip and (not self.foreign or self.scorer.about.mirror) # theirs may say that left is not right
@@ -134,6 +138,9 @@ class Detector:
 
 # %% ../../nbs/judge/20_predict.ipynb #ab356545
 Detector.foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")
+
+Detector.aligned = property(lambda self: self.foreign and self.scorer.about.crop == "aligned",
+                            doc="Does it judge crops that are aligned by landmarks?")
 
 @patch
 def __repr__(self:Detector):
@@ -166,7 +173,9 @@ def settings(self:Detector)->dict:
                 engine=self.engine.name if self.engine else "torch", arch=config.arch, temporal=config.temporal,
                 clip_length=config.clip_length, image_size=config.image_size, margin=config.margin,
                 temperature=config.temperature, abstention=self.abstention.to_dict())
-    if self.foreign: told["scorer"] = self.scorer.origin
+    if self.foreign:
+        told |= dict(scorer=self.scorer.origin, crop=self.scorer.about.crop)
+        if self.scorer.about.landmarks: told["landmarks"] = [list(o) for o in self.scorer.about.landmarks]
     if hasattr(self.scorer, "calibration_record"): told["calibration"] = self.scorer.calibration_record
     return told
 
@@ -262,6 +271,9 @@ def standing_notes(self:Detector)->list[str]: # Sentences that stand in the note
     if self.foreign and not self.scorer.sha256:
         notes.append(f"The scorer {self.scorer.config.name} has no weights whose hash could be written down: nobody "
                      "can check that it is the same one later.")
+    if self.foreign and self.scorer.about.crop == "whole":
+        notes.append(f"The scorer {self.scorer.config.name} looks at the whole picture: what it says of a person is said "
+                     "of the picture, not of that face.")
     return notes + _missed_note(self)
 
 # what follows from the verdict
@@ -288,7 +300,7 @@ def _doubtful(self:Detector, count:int, frames:int, score:float)->bool:
 def _people(self:Detector, media:Media, looked)->tuple[list[FaceClip], list[dict], str]:
     config, rule, frames = self.scorer.config, self.abstention, len(media.frames)
     clips, dropped = extract_clips(media, looked, config.image_size, config.margin, self.max_people,
-                                   min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0))
+                                   min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0), cutter=self.cutter)
     sure = [o for o in clips if not _doubtful(self, len(o), frames, max(f.score for f in o.faces))]
     if media.kind == "image" or not sure: return clips, dropped, ""
     named = [o for o in dropped if not _doubtful(self, o["frames"], frames, o["score"])]

@@ -86,12 +86,13 @@ def read_calibration(
 # %% ../../nbs/measure/60_calibrationfile.ipynb #51a3d448
 def identity(
     scorer, # A `Scorer` or `ForeignScorer`
-)->dict: # name, sha256; without a hash also what else tells one from another: asked, package, file_sha256, about
+)->dict: # name, sha256, crop where it is no square; without a hash also what else tells one from another: asked, package, file_sha256, about
     "What a calibration says about the scorer that it is for."
     origin = getattr(scorer, "origin", {})
     known = dict(name=scorer.config.name, sha256=scorer.sha256) | {k: origin[k] for k in ("package",) if origin.get(k)}
-    if scorer.sha256: return known
     said, asked = getattr(scorer, "about", None), str(origin.get("name") or "")
+    if said and said.crop != "square": known["crop"] = " ".join([said.crop, *(f"{x:g},{y:g}" for x, y in said.landmarks)])
+    if scorer.sha256: return known
     about = json.dumps(dataclasses.asdict(said) if said else {}, sort_keys=True)
     if origin.get("file_sha256"): asked = asked.rpartition(":")[2] # wherever the file lies
     more = dict(asked=asked, file_sha256=origin.get("file_sha256"), about=hashlib.sha256(about.encode()).hexdigest())
@@ -103,8 +104,10 @@ def check_identity(
     path:str|Path, # Of the calibration, for the message
 )->None: # Raises `WeightsError`
     "Was the calibration made for this scorer?"
-    own, who = identity(scorer), lambda o: f"{short(o.get('name'))} (sha256 {short(o.get('sha256'), 16)})"
-    if own["sha256"]: fits = made.get("sha256") == own["sha256"]
+    own = identity(scorer)
+    def who(o):
+        return f"{short(o.get('name'))} (sha256 {short(o.get('sha256'), 16)}, crop {short(o.get('crop', 'square'))})"
+    if own["sha256"]: fits = all(made.get(k) == own.get(k) for k in ("sha256", "crop"))
     else: fits = all(made.get(k) == own.get(k) for k in {*made, *own} - {"sha256"}) and not made.get("sha256")
     if not fits: raise WeightsError(path, f"a calibration of {who(made)}", f"one of {who(own)}")
     if not (own["sha256"] or own.get("file_sha256") or own.get("package")):

@@ -171,7 +171,8 @@ def calibrate_detector(
     about = identity(scorer)
     fitted["false_positive_rate"]["face_detector"] = finder.name
     settings = {k: v for k, v in detector.settings().items()
-                if k in ("frames", "flip", "max_people", "precision", "clip_length", "image_size", "margin")}
+                if k in ("frames", "flip", "max_people", "precision", "clip_length", "image_size", "margin", "crop",
+                         "landmarks")}
     return CalibrationFile(about, data=data, settings=settings | dict(face_detector=finder.name),
                            notes=notes + fitted.pop("notes"), library_version=deepfake_nb.__version__,
                            created=datetime.now(timezone.utc).isoformat(timespec="seconds"), **fitted)

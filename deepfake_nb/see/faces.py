@@ -7,15 +7,16 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/faces.html.md"""
 # %% ../../nbs/see/55_faces.ipynb #f9cbbabe
 from __future__ import annotations
 import base64, dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 import cv2, numpy as np
-from ..core import REASONS
+from ..core import REASONS, DeepfakeError
 from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetector, _box_iou, _check_frame,
                                     _probes, _shrink, canonical_box, load_face_detector, turned_hint)
 
 # %% auto #0
-__all__ = ['SHARPNESS_SIDE', 'crop_square', 'crop_face', 'sharpness', 'split_shots', 'Track', 'track_faces', 'FaceClip',
-           'number_people', 'extract_clips', 'draw_faces']
+__all__ = ['SHARPNESS_SIDE', 'crop_square', 'crop_face', 'similarity', 'cut_aligned', 'cut_whole', 'cut_out', 'sharpness',
+           'split_shots', 'Track', 'track_faces', 'FaceClip', 'number_people', 'extract_clips', 'draw_faces']
 
 # %% ../../nbs/see/55_faces.ipynb #53ad6834
 def crop_square(
@@ -50,6 +51,62 @@ def crop_face(
     outside = [max(0, o) for o in outside]
     if any(outside): part = cv2.copyMakeBorder(part, *outside, cv2.BORDER_REFLECT_101)
     return cv2.resize(part, (size, size), interpolation=cv2.INTER_AREA)
+
+# %% ../../nbs/see/55_faces.ipynb #5c1a7e03
+def similarity(
+    points:np.ndarray, # (N, 2), x and y, not all in one place
+    to:np.ndarray, # (N, 2), where they shall come to lie
+)->np.ndarray: # (2, 3): a turn, a scale and a shift; raises `ValueError` where the points are in one place
+    "The similarity of least squares, which never mirrors."
+    z, w = (np.asarray(o, float) @ [1, 1j] for o in (points, to))
+    around = z - z.mean()
+    spread = np.square(np.abs(around)).sum()
+    if not (np.isfinite(spread) and spread > 0):
+        raise ValueError(f"landmarks {np.round(points, 1).tolist()} lie in one place")
+    a = (around.conj()*(w - w.mean())).sum()/spread
+    b = w.mean() - a*z.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+_widest = 4096 # pixels of the side of the picture that is averaged
+
+def cut_aligned(
+    frame:np.ndarray, # uint8 (H, W, 3) RGB
+    face:Face, # With landmarks
+    size:int, # Side of the result in pixels
+    places:tuple, # Five (x, y) in shares of that side: where `Face.landmarks` shall lie, in their order
+)->np.ndarray: # uint8 (size, size, 3); raises `DeepfakeError` for a face without landmarks
+    "Cut out one face with its landmarks in these places: averaged when it shrinks, mirrored where it leaves the frame."
+    if face.landmarks is None:
+        raise DeepfakeError("a face without landmarks cannot be aligned. Accepted: a face detector that finds eyes, "
+                            "nose and mouth, which of ours YuNet does (deepfake-doctor says how to get it)")
+    matrix = similarity(face.landmarks, np.asarray(places, float)*size)
+    scale = float(np.hypot(*matrix[:, 0]))
+    times = min(int(np.ceil(1/scale)) if scale > 0 else _widest, max(1, _widest//size)) # larger first, then averaged
+    matrix = times*matrix + [[0, 0, (times - 1)/2]]*2 # the middle of a pixel stays in the middle of its block
+    crop = cv2.warpAffine(_check_frame(frame), matrix, (times*size, times*size), flags=cv2.INTER_LINEAR,
+                          borderMode=cv2.BORDER_REFLECT_101)
+    return crop if times == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
+
+def cut_whole(
+    frame:np.ndarray, # uint8 (H, W, 3) RGB
+    size:int, # Side of the result in pixels
+)->np.ndarray: # uint8 (size, size, 3)
+    "The whole frame as a square: its proportions are not kept. Averaged when it shrinks, interpolated when it grows."
+    frame = _check_frame(frame)
+    smaller = tuple(min(o, size) for o in frame.shape[1::-1])
+    frame = cv2.resize(frame, smaller, interpolation=cv2.INTER_AREA)
+    return cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
+
+def cut_out(
+    frame:np.ndarray, # uint8 (H, W, 3) RGB
+    face:Face, # A face in it
+    size:int, # Side of the square crop in pixels
+    margin:float=1.25, # Side of the square, in longer sides of the box
+    cutter:Callable[[np.ndarray, Face], np.ndarray]|None=None, # What the network wants in its place; None: the square
+)->tuple[np.ndarray, float]: # What the network sees, and the `sharpness` of the face, always of the square
+    "Cut out one face in the way of a network."
+    square = crop_face(frame, face, size, margin)
+    return square if cutter is None else cutter(frame, face), sharpness(square)
 
 # %% ../../nbs/see/55_faces.ipynb #5d584121
 SHARPNESS_SIDE = 96 # pixels: the size at which sharpness is measured
@@ -194,7 +251,7 @@ class FaceClip:
     faces: list[Face] = field(repr=False) # the face in each of these frames, boxes in pixels of the frame
     frame_indices: list[int] = field(repr=False) # positions in the list of frames
     face_size: float # median of the longer side of the boxes, in pixels
-    sharpness: float # median of the crops' `sharpness`
+    sharpness: float # median `sharpness` of the square crops
     def __len__(self)->int: return len(self.crops)
     def _repr_html_(self)->str:
         shown = [self.crops[i] for i in _probes(list(range(len(self))), 8)]
@@ -219,11 +276,11 @@ def number_people(
     return numbered, [o | dict(person=numbered[0].person if o["clip"] else numbers[next(left)]) for o in dropped]
 
 # %% ../../nbs/see/55_faces.ipynb #35263d3d
-def _make_clip(person:int, track:Track, frames, times, size:int, margin:float)->FaceClip:
-    crops = np.stack([crop_face(frames[i], f, size, margin) for i, f in zip(track.frame_indices, track.faces)])
+def _make_clip(track:Track, frames, times, size:int, margin:float, cutter)->FaceClip: # its number is given later
+    cut = [cut_out(frames[i], f, size, margin, cutter) for i, f in zip(track.frame_indices, track.faces)]
     seconds = np.array([times[i] for i in track.frame_indices], float)
-    sharp = float(np.median([sharpness(o) for o in crops]))
-    return FaceClip(person, crops, seconds, track.faces, track.frame_indices, track.face_size, sharp)
+    sharp = float(np.median([o for _, o in cut]))
+    return FaceClip(0, np.stack([o for o, _ in cut]), seconds, track.faces, track.frame_indices, track.face_size, sharp)
 
 def extract_clips(
     media, # With `frames` (list of uint8 (H, W, 3) RGB), `times` (seconds) and perhaps `notes` (a hint is added), as `media.read_media` gives
@@ -233,6 +290,7 @@ def extract_clips(
     max_people:int=5, # At most so many clips, largest faces first
     min_frames:int=3, # A person seen in fewer frames is dropped; of shorter films, in fewer than all
     min_face:float=32, # A smaller face is dropped: pixels, longer side
+    cutter:Callable[[np.ndarray, Face], np.ndarray]|None=None, # What cuts a face out of a frame; None: the square
 )->tuple[list[FaceClip], list[dict]]: # Clips, largest faces first; and what was dropped, as `track_faces` says; both with their numbers in `person`
     "Find, follow and cut out everybody in an image or a video."
     frames, times = media.frames, media.times
@@ -248,7 +306,7 @@ def extract_clips(
         best = max(range(len(everyone)), key=rank)
         tracks = [everyone[best]]
         dropped[best]["clip"] = True # both lists have the same order: largest first
-    return number_people([_make_clip(0, o, frames, times, size, margin) for o in tracks], dropped)
+    return number_people([_make_clip(o, frames, times, size, margin, cutter) for o in tracks], dropped)
 
 # %% ../../nbs/see/55_faces.ipynb #72acff67
 def draw_faces(

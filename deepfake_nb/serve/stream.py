@@ -17,7 +17,7 @@ from time import monotonic
 import numpy as np, torch
 import deepfake_nb
 from ..core import INCONCLUSIVE, FaceVerdict, explain_reasons, percent
-from ..see.faces import Face, FaceClip, crop_face, sharpness
+from ..see.faces import Face, FaceClip, cut_out
 from ..measure.calibrate import logit, sigmoid
 from ..judge.verdict import UNSEEN
 from ..judge.scoring import ClipScore, _head_scores, frame_features
@@ -342,9 +342,10 @@ def _sample(self:Stream, person:LivePerson, frame:Frame): # takes a crop of a pe
         self.opinions[person.number] = Opinion(deque(maxlen=self.length), steady, crops=Pace(s.clip_rate))
     opinion = self.opinions[person.number]
     if not opinion.crops.ready(frame.time): return
+    if self.detector.aligned and person.face.landmarks is None: return # carried on; the next search finds them again
     opinion.crops.done(frame.time, frame.time)
-    crop = crop_face(frame.image, person.face, config.image_size, config.margin)
-    opinion.samples.append(Sample(frame.time, person.face, crop, sharpness(crop)))
+    cut = cut_out(frame.image, person.face, config.image_size, config.margin, self.detector.cutter)
+    opinion.samples.append(Sample(frame.time, person.face, *cut))
 
 def _say(self:Stream, person:LivePerson, now:float)->LiveVerdict:
     opinion, box = self.opinions.get(person.number), tuple(float(o) for o in person.face.box)
