@@ -107,7 +107,8 @@ def test_a_file_with_another_hash_is_not_trusted(monkeypatch):
 def test_wrong_file(tmp_path, content):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(DeepfakeError, match="model.onnx: not a YuNet face detector.*Accepted: YuNet as an ONNX file"):
+    found = "not a YuNet face detector" if content else "an empty file"
+    with pytest.raises(DeepfakeError, match=f"model.onnx: {found}.*Accepted: YuNet as an ONNX file"):
         faces.load_face_detector(path)
     with pytest.raises(DeepfakeError, match="a folder"): faces.load_face_detector(tmp_path)
 
