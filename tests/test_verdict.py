@@ -336,10 +336,11 @@ def test_a_rate_is_stated_for_the_face_detector_it_was_measured_with(scorer, tmp
         weights.config.false_positive_rate = dict(rate=.01, n_real=100, dataset="faces") | rate
         return Detector(weights, "cpu", face_detector=finder).predict_media(a_media())
     assert prediction(face_detector="haar").false_positive_rate["rate"] == .01
-    for other in ({}, dict(face_detector="yunet")):  # weights files that say nothing were measured with YuNet
+    others = {"it was measured with yunet": dict(face_detector="yunet"), "with which one it was measured is not recorded": {}}
+    for words, other in others.items():  # of weights files that say nothing, nothing is guessed
         unknown = prediction(**other)
         assert unknown.false_positive_rate is None
-        assert any("with the face detector haar: it was measured with yunet" in o for o in unknown.notes)
+        assert any(f"with the face detector haar: {words}" in o for o in unknown.notes)
 
 
 # ---- one detector, many users
