@@ -216,6 +216,11 @@ def shown(outputs, address, number, files):
     return f'<div class="output">\n{"".join(f"{o}{chr(10)}" for o in parts)}</div>' if parts else ""
 
 
+def without_badges(markdown):
+    "Pictures that other servers draw are for the repository's page: the site asks nobody else."
+    return "\n".join(o for o in markdown.splitlines() if not o.startswith("[![")).strip()
+
+
 def page(path, files):
     "A notebook as Markdown; its pictures are added to `files`."
     address, parts, exports = notebooks()[path], [], not path.startswith(("nbs/tutorials", "nbs/benchmarks"))
@@ -223,7 +228,7 @@ def page(path, files):
         source = text_of(cell["source"])
         said, code = directives(source), without_directives(source)
         if "hide" in said or "default_exp" in said or not code: continue
-        if cell["cell_type"] == "markdown": parts.append(refer(relink(code, path, address), address))
+        if cell["cell_type"] == "markdown": parts.append(refer(relink(without_badges(code), path, address), address))
         elif {"export", "exports", "exporti"} & set(said): parts.append("" if only_imports(code) else refer(api(code), address))
         else:
             if said.get("echo", "").split()[-1:] != ["false"]: parts.append(f"```python\n{code}\n```")

@@ -68,8 +68,10 @@ def is_ready(client):
 def engine_of(server):
     "The process that judges."
     import psutil
-    found = [o for o in psutil.Process(server["process"].pid).children() if "run_engine" in " ".join(o.cmdline())]
-    return found[0] if found else None
+    def command(process):
+        try: return " ".join(process.cmdline())
+        except psutil.Error: return ""  # it has just ended
+    return next((o for o in psutil.Process(server["process"].pid).children() if "run_engine" in command(o)), None)
 
 
 def uploads(server): return [o for o in server["scratch"].glob("deepfake-api-*/uploads/**/*") if o.is_file()]

@@ -52,24 +52,21 @@ def test_scan_says_which_file_stood_still(standing_still):
     finally: worker.close()
 
 
-def test_an_engine_that_stands_still_ends_and_the_file_is_named(standing_still, monkeypatch):
-    import deepfake_nb.serve.engine as module
-    from deepfake_nb.serve.engine import EngineGone, RemoteEngine
+def test_an_engine_that_stands_still_ends_and_the_file_is_named(standing_still):
+    from deepfake_nb.serve.engine import EngineError, RemoteEngine
     from test_engine import tiny_weights
     address, key = str(standing_still / "e"), b"key"
     code = f"""
         import deepfake_nb.serve.engine as module
         from multiprocessing.connection import Listener
-        module.LONGEST = 4.
         listener = Listener({address!r}, authkey={key!r})
         print("ready", flush=True)
-        module.serve_engine(module.Engine([{str(tiny_weights(standing_still))!r}], "cpu"), listener)
+        module.serve_engine(module.Engine([{str(tiny_weights(standing_still))!r}], "cpu", seconds=4.), listener)
     """
     engine = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
     try:
         assert engine.stdout.readline().strip() == "ready"
-        monkeypatch.setattr(module, "LONGEST", 4.)
-        with pytest.raises(EngineGone, match="holiday.mp4 stood still"): RemoteEngine(address, key).preview(standing_still / "still.mp4", "holiday.mp4")
+        with pytest.raises(EngineError, match="holiday.mp4: not examined within 4 seconds"): RemoteEngine(address, key).preview(standing_still / "still.mp4", "holiday.mp4")
         assert engine.wait(20) != 0
     finally:
         engine.kill()

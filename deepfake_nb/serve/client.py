@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/client.html.md"""
 
 # %% ../../nbs/serve/65_client.ipynb #856b788e
 from __future__ import annotations
-import http.client, json, os, secrets, select, ssl, time
+import http.client, json, os, secrets, selectors, ssl, time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -77,10 +77,16 @@ def _form(path:Path)->tuple[str, int, Iterator[bytes]]: # content type, length, 
     return f"multipart/form-data; boundary={boundary}", len(head) + size + len(tail), pieces()
 
 # %% ../../nbs/serve/65_client.ipynb #8fa2b4ad
+def _has_word(sock)->bool:
+    "Did the other side say something already?"
+    with selectors.DefaultSelector() as selector: # `select` itself knows no number above 1,023
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(0))
+
 def _until_answered(pieces:Iterator[bytes], connection:http.client.HTTPConnection)->Iterator[bytes]:
     "The pieces, as long as the service listens: an answer before the end is a refusal."
     for piece in pieces:
-        if connection.sock is not None and select.select([connection.sock], [], [], 0)[0]: return
+        if connection.sock is not None and _has_word(connection.sock): return
         yield piece
 
 class Client:
