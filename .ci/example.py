@@ -39,5 +39,5 @@ if __name__ == "__main__":
         prediction = detector.predict(forged)
         real, forged = (np.array(Image.open(o)) for o in (real, forged))
     looked = explain(detector, prediction).whole_picture()
-    panel([real, forged, replaced(real, forge_portrait(real)[0]), looked]).save(place, quality=90)
+    panel([real, forged, replaced(real, forge_portrait(real)[0]), looked]).save(place, quality=80)
     print(f"{place}: {prediction.decision}, {prediction.probability:.4f}, faces by {detector.face_detector.name}")
