@@ -57,7 +57,7 @@ STANDS_ON = dict(
     swaps="",
     warps="",
     demo="media faces selfblend",
-    prepare="core files faces image warps",
+    prepare="core files faces image manifest warps",
     # model
     weightsfile="schema core",
     pretrained="core weightsfile",
@@ -92,7 +92,7 @@ STANDS_ON = dict(
     # learn
     crops="core files image selfblend",
     canvases="crops augment selfblend",
-    sources="core",
+    sources="core manifest",
     batches="canvases filming sources",
     loaders="sources batches canvases",
     pace="core",

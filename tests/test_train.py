@@ -319,11 +319,12 @@ def test_prepared_forgeries_are_learnt_from_with_their_masks(teachers, tmp_path)
     "A table of files that were made once: pairs, kinds and masks arrive at the training."
     import torch
     from deepfake_nb.data.splits import read_manifest
-    from deepfake_nb.forge.prepare import LANDMARKS, prepare_forgeries
+    from deepfake_nb.data.manifest import LANDMARK_COLUMNS
+    from deepfake_nb.forge.prepare import prepare_forgeries
     from deepfake_nb.learn.batches import LABELLED, role_of
     from deepfake_nb.learn.recipe import Recipe, gather_faces
     faces = read_manifest(teachers/"real.csv").head(2)
-    for name, place in zip(LANDMARKS, (70, 80, 120, 80, 95, 100, 75, 130, 115, 130)): faces[name] = place
+    for name, place in zip(LANDMARK_COLUMNS, (70, 80, 120, 80, 95, 100, 75, 130, 115, 130)): faces[name] = place
     table = prepare_forgeries(faces.assign(split="train"), tmp_path/"made", progress=False)
     recipe = Recipe("test_efficientnet", "mean", 1, 64, batch_size=12, from_real_only=True, labelled_share=.9)
     manifest = gather_faces(teachers/"real.csv", table, teachers/"chosen.csv", tmp_path)

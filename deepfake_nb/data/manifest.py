@@ -20,7 +20,7 @@ from .tables import fake_means, label_column, read_each, read_labels, read_table
 __all__ = ['REQUIRED', 'SPLIT_WORDS', 'SPLITS', 'BOX_COLUMNS', 'LANDMARK_COLUMNS', 'ADAPTERS', 'MARKS', 'check_manifest',
            'connect_groups', 'item_record', 'drop_missing', 'finish_manifest', 'media_files', 'adapter',
            'manifest_from_folder', 'drop_doubles', 'manifest_from_csv', 'identities_in', 'family_of', 'write_manifest',
-           'write_labelled', 'true_pairs', 'check_pairs', 'check_labels', 'manifest_from_faces']
+           'write_labelled', 'by_chance', 'true_pairs', 'check_pairs', 'check_labels', 'manifest_from_faces']
 
 # %% ../../nbs/data/25_manifest.ipynb #26752a97
 REQUIRED = ("path", "label", "split", "group", "dataset", "method")
@@ -349,13 +349,19 @@ def write_labelled(
     return Path(path)
 
 # %% ../../nbs/data/25_manifest.ipynb #0557eff2
+def by_chance(
+    paired, # What a table says in the column `paired`
+)->bool: # Was the pair of that row put together by chance?
+    "Whether a pair means nothing but the source."
+    return str(paired) in ("0", "0.0", "False")
+
 def true_pairs(
     manifest:pd.DataFrame, # Any manifest
 )->pd.Series: # Of each row the data set and the name of its original, as text; '' where there is none, or where a pair was put together by chance
     "The pairs that mean something."
     if "pair" not in manifest: return pd.Series("", manifest.index)
     pair = manifest.pair.fillna("").astype(str)
-    if "paired" in manifest: pair = pair.mask(manifest.paired.astype(str).isin(("0", "0.0", "False")), "")
+    if "paired" in manifest: pair = pair.mask(manifest.paired.map(by_chance), "")
     return (manifest.dataset + "/" + pair).where(pair != "", "")
 
 def check_pairs(

@@ -11,17 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 import cv2, numpy as np, pandas as pd
 from ..core import REAL, DeepfakeError, ManifestError, MediaError, atomic_write
+from ..data.manifest import BOX_COLUMNS, LANDMARK_COLUMNS
 from ..see.files import Limits
 from ..see.faces import crop_face
 from ..see.image import read_image
 from .warps import FORGERS
 
 # %% auto #0
-__all__ = ['BOX', 'LANDMARKS', 'WHOLE', 'cut_with_room', 'prepare_forgeries']
+__all__ = ['WHOLE', 'cut_with_room', 'prepare_forgeries']
 
 # %% ../../nbs/forge/30_prepare.ipynb #f5f1be23
-BOX = ["face_x", "face_y", "face_w", "face_h"]
-LANDMARKS = [f"{point}_{axis}" for point in ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth") for axis in "xy"]
 WHOLE = Limits(max_image_side=1 << 20) # boxes are in pixels of the file: it is not shrunk
 
 def cut_with_room(
@@ -31,17 +30,17 @@ def cut_with_room(
     margin:float, # Side of the crop / longer side of the box
 )->tuple[np.ndarray, np.ndarray, list[float]]: # Crop `uint8 (S, S, 3)`, landmarks `(5, 2)` and box in pixels of it
     "A face with room around it, and where it lies there."
-    x, y, width, height = (float(row[o]) for o in BOX)
+    x, y, width, height = (float(row[o]) for o in BOX_COLUMNS)
     side = margin*max(width, height)
     left, top, scale = x + width/2 - side/2, y + height/2 - side/2, size/side
     crop = crop_face(image, (x + width/2, y + height/2, side), size)
-    points = (np.array([float(row[o]) for o in LANDMARKS]).reshape(5, 2) - [left, top])*scale
+    points = (np.array([float(row[o]) for o in LANDMARK_COLUMNS]).reshape(5, 2) - [left, top])*scale
     return crop, points, [(x - left)*scale, (y - top)*scale, width*scale, height*scale]
 
 # %% ../../nbs/forge/30_prepare.ipynb #515b7fc4
 def _name(row:dict, kind:str)->str:
     "A name of letters and digits that says which face and which kind."
-    return hashlib.sha256("\n".join([str(row["path"]), *(str(row[o]) for o in BOX), kind]).encode()).hexdigest()[:20]
+    return hashlib.sha256("\n".join([str(row["path"]), *(str(row[o]) for o in BOX_COLUMNS), kind]).encode()).hexdigest()[:20]
 
 def _write(path:Path, picture:np.ndarray, quality:int)->None: # raises `DeepfakeError` where it cannot be written
     "Save a picture, RGB or grey; it appears only when whole."
@@ -59,7 +58,7 @@ def _pair(row:dict, kind:str, forger:Callable, out:Path, size:int, margin:float,
     if not all(o.is_file() for o in files):
         forged, mask = forger(crop, points, np.random.default_rng([seed, int(name[:8], 16)]))
         for path, picture in zip(files, (crop, forged, mask)): _write(path, picture, quality)
-    place = dict(zip(BOX + LANDMARKS, np.round([*box, *points.flatten()], 1)))
+    place = dict(zip(BOX_COLUMNS + LANDMARK_COLUMNS, np.round([*box, *points.flatten()], 1)))
     common = dict(pair=name, paired=1, split=row["split"], source=row["dataset"], group=row["group"]) | place
     return [dict(file=files[0].name, label=0, method="real", kind="real", mask="") | common,
             dict(file=files[1].name, label=1, method=f"made: {kind}", kind=kind, mask=files[2].name) | common]
@@ -77,7 +76,7 @@ def prepare_forgeries(
     "Make forgeries of real faces, once, as files."
     from tqdm.auto import tqdm
     out, root = Path(out), Path(faces.attrs.get("root", "."))
-    if missing := [o for o in BOX + LANDMARKS if o not in faces]:
+    if missing := [o for o in BOX_COLUMNS + LANDMARK_COLUMNS if o not in faces]:
         raise ManifestError(root, f"faces without {missing[0]}", "a table with face boxes and landmarks")
     real = faces[faces.label == REAL]
     if not len(real): raise ManifestError(root, "no real faces", "real faces to forge from")

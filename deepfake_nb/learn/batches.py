@@ -19,7 +19,7 @@ from ..forge.augment import (contrast, degrade_in_the_wild, from_bytes, gamma, o
                                        to_bytes, uniform)
 from .canvases import Canvases, Items, as_many_channels, stack_items
 from .crops import Faces, masks_of
-from .sources import sources_of
+from .sources import sources_of, told
 # for those who look for them here
 from .crops import BOX, CLIP_COLUMNS, LANDMARKS, CropJitter, check_pictures
 from ..forge.selfblend import KINDS, SelfBlend, motion_from_still, shallow_focus, uneven_light
@@ -228,12 +228,8 @@ def _joined(parts:list[Items])->Items|None: # in one
     return Items(torch.cat(x), *map(torch.cat, rest), sum(o.seed for o in parts) % (1 << 31))
 
 # %% ../../nbs/learn/05_batches.ipynb #49b19c4c
-def _told(clip:list[dict], column:str)->str: # '' where the table does not say it
-    value = clip[0].get(column, "")
-    return "" if value is None or value != value else str(value)
-
 def _kind(clip:list[dict], label:int)->str: # of a forgery; '' for what is real
-    return _told(clip, "kind") if label == FAKE else ""
+    return told(clip[0], "kind") if label == FAKE else ""
 
 class Teachers:
     "Faces to forge from, labelled faces, and faces that are only looked at, as one data set."
@@ -243,7 +239,7 @@ class Teachers:
         chosen:Faces|None=None, # Real and forged faces to choose by; never for training
     ):
         self.parts = [(role, o) for role, o in ((0, own), (LABELLED, labelled), (CHOSEN, chosen)) if o is not None]
-        self.sources = sorted({_told(c, "dataset") for _, o in self.parts for c in o.clips})
+        self.sources = sorted({told(c[0], "dataset") for _, o in self.parts for c in o.clips})
         kinds = {_kind(c, y) for role, o in self.parts if role for c, y in zip(o.clips, o.labels)}
         self.kinds = ["", *sorted(kinds - {""})] # of labelled forgeries, where the table tells them
         self.origin = np.concatenate([self.origins(role, o) for role, o in self.parts])
@@ -253,15 +249,15 @@ class Teachers:
 
     def origins(self, role:int, faces:Faces)->np.ndarray: # of all its clips
         source, kind = ({name: i for i, name in enumerate(o)} for o in (self.sources, self.kinds))
-        found = [origin_of(role, source[_told(c, "dataset")], kind[_kind(c, y)] if role else 0)
+        found = [origin_of(role, source[told(c[0], "dataset")], kind[_kind(c, y)] if role else 0)
                  for c, y in zip(faces.clips, faces.labels)]
         return np.array(found, np.int64)
 
     def tables(self)->dict[tuple[int, int], str]: # (role, number of the data set) -> the table it came from, '' where nobody says
         "Which table each labelled data set came from."
         numbers = zip(*(o(self.origin).tolist() for o in (role_of, source_of)))
-        told = (_told(c, "table") for _, o in self.parts for c in o.clips)
-        return {key: table for key, table in zip(numbers, told) if key[0] >= LABELLED}
+        tables = (told(c[0], "table") for _, o in self.parts for c in o.clips)
+        return {key: table for key, table in zip(numbers, tables) if key[0] >= LABELLED}
 
     @functools.cached_property
     def labelled(self)->list: # `Source`s to draw couples from; raises `ManifestError`

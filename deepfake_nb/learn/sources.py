@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
 from ..core import FAKE, REAL, DeepfakeError, ManifestError
+from ..data.manifest import by_chance
 
 # %% auto #0
-__all__ = ['SHARES', 'Source', 'pair_of', 'sources_of', 'SharesError', 'source_shares', 'draw_couples']
+__all__ = ['SHARES', 'Source', 'told', 'pair_of', 'sources_of', 'SharesError', 'source_shares', 'draw_couples']
 
 # %% ../../nbs/learn/03_sources.ipynb #a32ac294
 @dataclass
@@ -31,8 +32,11 @@ class Source:
         return sum(map(len, self.forged + self.real))
 
 # %% ../../nbs/learn/03_sources.ipynb #8f12dab0
-def _text(row:dict, column:str)->str:
-    "What a row says in a column; empty where it says nothing."
+def told(
+    row:dict, # A row of a manifest
+    column:str, # Any name
+)->str: # '' where the table does not say it
+    "What a row says in a column."
     value = row.get(column, "")
     return "" if value is None or value != value else str(value)
 
@@ -40,8 +44,7 @@ def pair_of(
     row:dict, # A row of a manifest
 )->str: # Name of the original; '' where there is none, or where the pair was put together by chance
     "The pair that a face truly belongs to."
-    chance = _text(row, "paired") in ("0", "0.0", "False")
-    return "" if chance else _text(row, "pair")
+    return "" if by_chance(row.get("paired")) else told(row, "pair")
 
 # %% ../../nbs/learn/03_sources.ipynb #aa54e6c6
 def sources_of(
@@ -53,8 +56,8 @@ def sources_of(
     "Sort labelled faces by where they come from."
     found, people, pairs = {}, {}, {}
     for number, (row, label) in enumerate(zip(rows, labels), first):
-        source = found.setdefault(_text(row, "dataset"), Source(_text(row, "dataset")))
-        person = source.name, _text(row, "group") or f"#{number}", int(label)
+        source = found.setdefault(told(row, "dataset"), Source(told(row, "dataset")))
+        person = source.name, told(row, "group") or f"#{number}", int(label)
         if person not in people:
             people[person] = []
             (source.forged if label == FAKE else source.real).append(people[person])
