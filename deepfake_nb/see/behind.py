@@ -7,9 +7,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/behind.html.md"""
 # %% ../../nbs/see/17_behind.ipynb #aa8df424
 from __future__ import annotations
 import os, re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
+from .boxes import walk_boxes
 from .contents import Contents
 
 # %% auto #0
@@ -92,15 +92,6 @@ def look_behind_end(
 _pictures = (b"hvc1", b"hev1", b"av01", b"avc1", b"jpeg", b"grid", b"iovl", b"iden", b"j2k1", b"vvc1", b"unci", b"mski")
 _most_meta = 1 << 24 # bytes of a box of items that are read
 
-def _boxes(data:bytes, at:int, end:int)->Iterator[tuple[bytes, int, int]]: # name, where its content begins and ends
-    while at + 8 <= end:
-        size, name, head = int.from_bytes(data[at:at + 4], "big"), data[at + 4:at + 8], 8
-        if size == 1: size, head = int.from_bytes(data[at + 8:at + 16], "big"), 16
-        if size == 0: size = end - at
-        if size < head: return
-        yield name, at + head, min(end, at + size)
-        at += size
-
 @dataclass
 class Items:
     "What the box of items of a HEIC or AVIF says."
@@ -122,7 +113,7 @@ def read_items(
     data:bytes, # The content of a `meta` box
 )->Items: # What is broken in it is left out
     "Read the list of items."
-    items, boxes = Items(), list(_boxes(data, 4, len(data)))
+    items, boxes = Items(), list(walk_boxes(data, 4, len(data), cut_off=True))
     for name, at, end in boxes:
         if name == b"pitm": items.primary = _number(data, at + 4, 4 if _number(data, at, 1) else 2)
         if name == b"iinf": _read_kinds(items, data, at + (8 if _number(data, at, 1) else 6), end)
@@ -132,7 +123,7 @@ def read_items(
     return items
 
 def _read_kinds(items:Items, data:bytes, at:int, end:int):
-    for name, a, _ in _boxes(data, at, end):
+    for name, a, _ in walk_boxes(data, at, end, cut_off=True):
         version = _number(data, a, 1)
         if name != b"infe" or version < 2: continue
         wide = 4 if version > 2 else 2
@@ -142,13 +133,13 @@ def _read_kinds(items:Items, data:bytes, at:int, end:int):
 
 def _read_references(items:Items, data:bytes, at:int, end:int):
     wide = 4 if _number(data, at, 1) else 2
-    for kind, a, b in _boxes(data, at + 4, end):
+    for kind, a, b in walk_boxes(data, at + 4, end, cut_off=True):
         if kind in (b"thmb", b"auxl"): items.serving.add(_number(data, a, wide))
         if kind == b"dimg": items.serving.update(_number(data, o, wide) for o in range(a + wide + 2, b, wide))
 
 def _read_properties(items:Items, data:bytes, at:int, end:int): # those of the picture
-    names = [name for kind, a, b in _boxes(data, at, end) if kind == b"ipco" for name, _, _ in _boxes(data, a, b)]
-    for kind, a, b in _boxes(data, at, end):
+    names = [name for kind, a, b in walk_boxes(data, at, end, cut_off=True) if kind == b"ipco" for name, _, _ in walk_boxes(data, a, b, cut_off=True)]
+    for kind, a, b in walk_boxes(data, at, end, cut_off=True):
         if kind != b"ipma": continue
         wide, size = 4 if _number(data, a, 1) else 2, 2 if _number(data, a + 3, 1) & 1 else 1
         place = a + 8

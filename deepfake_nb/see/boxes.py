@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['TrackBoxes', 'is_whole', 'read_tracks']
+__all__ = ['TrackBoxes', 'walk_boxes', 'is_whole', 'read_tracks']
 
 # %% ../../nbs/see/12_boxes.ipynb #f0a9519f
 @dataclass
@@ -25,17 +25,23 @@ class TrackBoxes:
 
 _within = (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"sinf", b"schi")
 
-def _boxes(data, start:int, end:int)->Iterator[tuple[bytes, int, int]]: # name, where its content begins and ends
+def walk_boxes(
+    data, # The bytes of a file, or of its box that holds others
+    start:int, # Where the first one begins
+    end:int, # Where the last one ends
+    cut_off:bool=False, # May the last one end behind that? It is then taken as far as it goes
+)->Iterator[tuple[bytes, int, int]]: # Name, where its content begins and ends
+    "The boxes of an MP4, HEIF or AVIF, one after the other; those inside them are not entered."
     while start + 8 <= end:
         size, name, at = int.from_bytes(data[start:start + 4], "big"), bytes(data[start + 4:start + 8]), start + 8
         if size == 1: size, at = int.from_bytes(data[at:at + 8], "big"), at + 8
         stop = end if size == 0 else start + size
-        if stop < at or stop > end: return
-        yield name, at, stop
+        if stop < at or (stop > end and not cut_off): return
+        yield name, at, min(stop, end)
         start = stop
 
 def _inside(data, start:int, end:int)->Iterator[tuple[bytes, int, int]]: # the same, and those inside others
-    for name, a, b in _boxes(data, start, end):
+    for name, a, b in walk_boxes(data, start, end):
         yield name, a, b
         if name in _within: yield from _inside(data, a, b)
 
@@ -44,7 +50,7 @@ def _mp4_track(data, start:int, end:int)->TrackBoxes|None: # of a trak; None: it
     for name, a, b in _inside(data, start, end):
         if name == b"hdlr": shown = shown or data[a + 8:a + 12] == b"vide"
         if name == b"stsd":
-            for entry, c, d in _boxes(data, a + 8, b):
+            for entry, c, d in walk_boxes(data, a + 8, b):
                 if entry == b"encv": track.encrypted = "an unnamed scheme"
                 for inner, e, f in _inside(data, c + 78, d): _note_box(track, inner, data[e:min(f, e + 64)]) # 78: of a picture's entry
     return track if shown else None
