@@ -14,8 +14,8 @@ from .core import DECISIONS, REASONS, DeepfakeError
 # %% auto #0
 __all__ = ['flag', 'sha256', 'share', 'DEEPEST', 'plain', 'count', 'RATE', 'FOUND', 'TESTS', 'POWER', 'POINTING', 'DETECTORS',
            'KINDS', 'METRICS', 'ABSTENTION', 'TRAINING', 'CALIBRATION', 'WHERE', 'FORGERY', 'FRAME', 'FACE', 'SEGMENT',
-           'LOOKED_AT', 'CROPS', 'PREDICTION', 'REPORT', 'ROW', 'SCAN', 'SCORED', 'SchemaError', 'Kind', 'number',
-           'whole', 'text', 'one_of', 'either', 'maybe', 'listed', 'mapping', 'table']
+           'LOOKED_AT', 'CROPS', 'PREDICTION', 'REPORT', 'ROW', 'SCAN', 'SCORED', 'SchemaError', 'short', 'Kind',
+           'number', 'whole', 'text', 'one_of', 'either', 'maybe', 'listed', 'mapping', 'table']
 
 # %% ../nbs/04_schema.ipynb #3c54e0da
 class SchemaError(DeepfakeError, ValueError):
@@ -30,11 +30,14 @@ class SchemaError(DeepfakeError, ValueError):
 
     def __reduce__(self): return type(self), (self.where, self.found, self.accepted)
 
-def _short(value)->str:
-    "A value as a message shows it."
+def short(
+    value, # Anything
+    limit:int=80, # Characters
+)->str: # Its `repr`, cut to the limit
+    "What a message shows of a value that may be long."
     try: text = repr(value)
     except (RecursionError, ValueError): text = f"a {type(value).__name__} that cannot be shown"
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= limit else text[:limit-3] + "..."
 
 @dataclass(frozen=True)
 class Kind:
@@ -47,7 +50,7 @@ class Kind:
 def _that(words:str, test:Callable)->Kind:
     "A kind by a test of the value."
     def look(value, where):
-        if not test(value): raise SchemaError(where, _short(value), words)
+        if not test(value): raise SchemaError(where, short(value), words)
     return Kind(words, look)
 
 # %% ../nbs/04_schema.ipynb #3e784834
@@ -118,7 +121,7 @@ def listed(
     words = f"a list of {count}entries, each {kind.words}"
     def look(value, where):
         if not isinstance(value, (list, tuple)) or not least <= len(value) <= most:
-            raise SchemaError(where, _short(value), words)
+            raise SchemaError(where, short(value), words)
         for i, o in enumerate(value): kind(o, f"{where}[{i}]")
     return Kind(words, look)
 
@@ -132,7 +135,7 @@ def mapping(
     words = f"a table of names, each with {kind.words}"
     def look(value, where):
         if not isinstance(value, dict) or len(value) > most or not all(isinstance(k, str) for k in value):
-            raise SchemaError(where, _short(value), words)
+            raise SchemaError(where, short(value), words)
         for k, o in value.items(): kind(o, _inside(where, k))
     return Kind(words, look)
 
@@ -144,12 +147,12 @@ def _look_plain(value, where:str, depth:int=0)->None:
     if depth > DEEPEST: raise SchemaError(where, "nested deeper than anybody wrote it", f"at most {DEEPEST} tables within each other")
     if isinstance(value, dict):
         for k, o in value.items():
-            if not isinstance(k, str): raise SchemaError(where, f"a table with the name {_short(k)}", "names that are texts")
+            if not isinstance(k, str): raise SchemaError(where, f"a table with the name {short(k)}", "names that are texts")
             _look_plain(o, _inside(where, k), depth + 1)
     elif isinstance(value, (list, tuple)):
         for i, o in enumerate(value): _look_plain(o, f"{where}[{i}]", depth + 1)
     elif not (value is None or isinstance(value, (str, bool)) or _is_number(value)):
-        raise SchemaError(where, _short(value), "what JSON can hold: texts, finite numbers, true, false, null, lists and tables")
+        raise SchemaError(where, short(value), "what JSON can hold: texts, finite numbers, true, false, null, lists and tables")
 
 plain = Kind("anything that JSON can hold", _look_plain)
 
@@ -161,13 +164,13 @@ def table(
     "A table with names that mean something."
     words = f"a table with {', '.join(needed or known)}"
     def look(value, where):
-        if not isinstance(value, dict): raise SchemaError(where, _short(value), words)
+        if not isinstance(value, dict): raise SchemaError(where, short(value), words)
         if missing := [o for o in needed if o not in value]:
             raise SchemaError(where, f"a table without {', '.join(missing)}", words)
         for k, o in value.items():
-            if not isinstance(k, str): raise SchemaError(where, f"a table with the name {_short(k)}", "names that are texts")
+            if not isinstance(k, str): raise SchemaError(where, f"a table with the name {short(k)}", "names that are texts")
             kind = known.get(k, other)
-            if kind is None: raise SchemaError(where, f"a table with {_short(k)}", words)
+            if kind is None: raise SchemaError(where, f"a table with {short(k)}", words)
             kind(o, _inside(where, k))
     return Kind(words, look)
 

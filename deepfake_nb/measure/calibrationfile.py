@@ -10,8 +10,8 @@ import copy, dataclasses, hashlib, json
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..core import WeightsError, atomic_write, read_regular
-from ..schema import CALIBRATION, SchemaError
-from ..model.weightsfile import ScorerConfig, ScorerError, short
+from ..schema import CALIBRATION, SchemaError, short
+from ..model.weightsfile import ScorerConfig, ScorerError
 from .calibrate import AbstentionRule, Calibration
 
 # %% auto #0

@@ -10,7 +10,8 @@ import hashlib, os
 from pathlib import Path
 from torch import Tensor, nn, uint8
 from ..core import WeightsError
-from .weightsfile import ScorerError, short
+from ..schema import short
+from .weightsfile import ScorerError
 
 # %% auto #0
 __all__ = ['TUNES', 'state_hash', 'tuned_names', 'base_record', 'base_file', 'check_base']

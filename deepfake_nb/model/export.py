@@ -14,7 +14,8 @@ from torch import Tensor, nn
 import deepfake_nb
 from ..core import DeepfakeError, WeightsError, atomic_write, cache_folder, read_regular
 from ..extras import MissingExtra, need
-from .weightsfile import ScorerConfig, ScorerError, config_from_dict, header_text, short
+from ..schema import short
+from .weightsfile import ScorerConfig, ScorerError, config_from_dict, header_text
 from .scorer import Scorer
 
 # %% auto #0

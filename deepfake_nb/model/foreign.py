@@ -17,7 +17,8 @@ from ..core import sha256_file
 from ..see.faces import Face, cut_aligned, cut_whole
 from .base import state_hash
 from .heads import masked_mean
-from .weightsfile import ScorerConfig, ScorerError, short
+from ..schema import short
+from .weightsfile import ScorerConfig, ScorerError
 
 # %% auto #0
 __all__ = ['SLACK', 'GROUP', 'About', 'about_from_dict', 'log_odds', 'checked_output', 'ForeignScorer', 'installed_scorers',

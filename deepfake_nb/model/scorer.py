@@ -20,7 +20,8 @@ from ..core import WeightsError, atomic_write
 from .base import base_file, check_base, tuned_names
 from .heads import HEADS
 from .pretrained import PACKAGES, missing_package, packaged_weights, read_packaged
-from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, default_weights, feature_count, header_text, parse_header, read_weights, short
+from ..schema import short
+from .weightsfile import ACCEPTED, ScorerConfig, ScorerError, default_weights, feature_count, header_text, parse_header, read_weights
 # for those who look for them here
 from .weightsfile import DEFAULT_WEIGHTS, FORMAT_VERSION, TEMPORAL, weights_info
 
