@@ -7,11 +7,12 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/colour.html.md"""
 # %% ../../nbs/see/05_colour.ipynb #7b62bd2c
 from __future__ import annotations
 import io
+from collections.abc import Callable
 import cv2, numpy as np
 from PIL import Image, ImageCms
 
 # %% auto #0
-__all__ = ['TRANSPARENT', 'GREYSCALE', 'note_code', 'to_srgb']
+__all__ = ['TRANSPARENT', 'GREYSCALE', 'to_srgb']
 
 # %% ../../nbs/see/05_colour.ipynb #2017166e
 def _wide_to_8bit(image:Image.Image)->np.ndarray: # (H, W) uint8 of a grey image with 16 or 32 bits
@@ -42,17 +43,17 @@ def _transform(mode:str, profile:bytes)->ImageCms.ImageCmsTransform:
     except (ImageCms.PyCMSError, OSError, TypeError) as error: raise ValueError(str(error)) from error
 
 # RGB; as it came where nothing is to be done
-def _by_profile(image:Image.Image, profile:bytes, notes:list[str])->Image.Image:
+def _by_profile(image:Image.Image, profile:bytes, say:Callable)->Image.Image:
     # colours for a grey picture: that is quite common
     mode = "RGB" if image.mode == "L" and profile[16:20] == b"RGB " else image.mode
     try: transform = _transform(mode, profile)
     except ValueError:
-        notes.append("Its colour profile is damaged or made for other pixels and was left aside.")
+        say("COLOUR", "Its colour profile is damaged or made for other pixels and was left aside.")
         return image
     samples = _samples(mode)
     if samples and np.abs(np.asarray(ImageCms.applyTransform(samples, transform), int) - np.asarray(samples.convert("RGB"), int)).max() <= 2:
         return image
-    notes.append("Its colours were brought to sRGB by its colour profile.")
+    say("COLOUR", "Its colours were brought to sRGB by its colour profile.")
     return ImageCms.applyTransform(image.convert(mode), transform)
 
 # %% ../../nbs/see/05_colour.ipynb #d999e975
@@ -83,12 +84,12 @@ def _by_numbers(frame:np.ndarray, gamma:float, chromaticity:tuple)->np.ndarray:
 
 # %% ../../nbs/see/05_colour.ipynb #1b952c3a
 # gamma and x, y of white, red, green, blue; None: sRGB
-def _numbers(info:dict, notes:list[str])->tuple[float, tuple]|None:
+def _numbers(info:dict, say:Callable)->tuple[float, tuple]|None:
     chromaticity, gamma = info.get("chromaticity"), info.get("gamma")
     if "cicp" in info: # primaries and transfer by H.273
         primaries, transfer = info["cicp"]
         if transfer in (16, 18):
-            notes.append("Its brightness is meant for HDR screens, which was not undone: light and dark may be off.")
+            say("COLOUR", "Its brightness is meant for HDR screens, which was not undone: light and dark may be off.")
         if primaries not in _primaries or transfer not in _transfers or (primaries, _transfers[transfer]) == (1, 0.):
             return None
         return _transfers[transfer], (*_D65, *_primaries[primaries])
@@ -101,37 +102,31 @@ def _numbers(info:dict, notes:list[str])->tuple[float, tuple]|None:
 # %% ../../nbs/see/05_colour.ipynb #8e3a2525
 TRANSPARENT, GREYSCALE = "Transparent parts were laid over white.", "Greyscale: there is no colour to judge by."
 
-def note_code(
-    note:str, # What `to_srgb` added
-)->str: # ALPHA, GREY or COLOUR, as in `contents.KINDS`
-    "What kind of finding a note on colours is."
-    return {TRANSPARENT: "ALPHA", GREYSCALE: "GREY"}.get(note, "COLOUR")
-
-def _opacity(image:Image.Image, notes:list[str])->Image.Image|None: # None: nothing shines through
+def _opacity(image:Image.Image, say:Callable)->Image.Image|None: # None: nothing shines through
     if not image.has_transparency_data: return None
     opacity = image.convert("RGBA").getchannel("A")
     if opacity.getextrema()[0] == 255: return None
-    notes.append(TRANSPARENT)
+    say("ALPHA", TRANSPARENT)
     return opacity
 
 def to_srgb(
     # A loaded picture of any mode; `info` says of what colours: icc_profile, cicp, gamma, chromaticity, srgb, adobe_rgb
     image:Image.Image,
-    notes:list[str], # Sentences on what was done are added here
+    say:Callable[[str, str], object], # Is told what was done: a code of `contents.KINDS`, and a sentence
 )->np.ndarray: # uint8 (H, W, 3); raises `ValueError` for values that have no place in 8 bits
     "Bring the pixels of a picture to 8-bit sRGB."
-    info, opacity = image.info, _opacity(image, notes)
+    info, opacity = image.info, _opacity(image, say)
     if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
-        notes.append(GREYSCALE)
+        say("GREY", GREYSCALE)
     if image.mode.startswith("I") or image.mode == "F": image = Image.fromarray(_wide_to_8bit(image))
     if image.mode not in _spaces: image = image.convert("L" if image.mode in ("1", "LA") else "RGB")
-    if profile := info.get("icc_profile") if "cicp" not in info else None: image = _by_profile(image, profile, notes)
+    if profile := info.get("icc_profile") if "cicp" not in info else None: image = _by_profile(image, profile, say)
     elif image.mode == "LAB":
-        image = _by_profile(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), notes)
-    elif numbers := _numbers(info, notes):
+        image = _by_profile(image, ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), say)
+    elif numbers := _numbers(info, say):
         image = Image.fromarray(_by_numbers(np.asarray(image.convert("RGB")), *numbers))
-        notes.append("Its colours were brought to sRGB, as the file says what they are.")
-    if image.mode == "CMYK": notes.append("CMYK inks were converted to RGB without a colour profile.")
+        say("COLOUR", "Its colours were brought to sRGB, as the file says what they are.")
+    if image.mode == "CMYK": say("COLOUR", "CMYK inks were converted to RGB without a colour profile.")
     image = image.convert("RGB")
     if opacity: image = Image.composite(image, Image.new("RGB", image.size, "white"), opacity)
     return np.array(image)

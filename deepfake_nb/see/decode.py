@@ -10,10 +10,11 @@ import functools
 import av, cv2, numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
+from .colour import TRANSPARENT
 from .files import _resize
 
 # %% auto #0
-__all__ = ['TRANSPARENT', 'deinterlace', 'Unwritten', 'orientation', 'Pictures', 'picture']
+__all__ = ['deinterlace', 'Unwritten', 'orientation', 'Pictures', 'picture']
 
 # %% ../../nbs/see/15_decode.ipynb #a54cee35
 def deinterlace(
@@ -97,8 +98,6 @@ def _rgb(frame, reformatter:VideoReformatter, say)->tuple[np.ndarray, int, int]:
     pixels = picture.to_ndarray()
     if kind.startswith("rgba"): pixels = _over_white(pixels, say)
     return pixels, gamut if special else 1, transfer if special else 1
-
-TRANSPARENT = "Transparent parts were laid over white." # as of pictures
 
 def _has_alpha(frame)->bool: # a palette is none: its fourth byte is seldom meant
     return not frame.format.has_palette and any(o.is_alpha for o in frame.format.components)

@@ -16,7 +16,8 @@ from time import perf_counter
 import av, numpy as np
 from ..core import MediaError, available_cores
 from .boxes import TrackBoxes, is_whole, read_tracks
-from .decode import TRANSPARENT, Pictures, Unwritten
+from .colour import GREYSCALE, TRANSPARENT
+from .decode import Pictures, Unwritten
 from .encode import write_video
 from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale, evenly_spaced,
                                    film_streams, open_container, sniff_format)
@@ -582,7 +583,7 @@ def read_video(
                          "a complete video in a codec that FFmpeg decodes")
     media.indices, media.times, media.frames = map(list, zip(*taken))
     if TRANSPARENT in media.notes: media.contents.add("ALPHA", TRANSPARENT)
-    if _grey(media.frames): media.find("GREY", "Greyscale: there is no colour to judge by.")
+    if _grey(media.frames): media.find("GREY", GREYSCALE)
     media.frame_count = sum(len(o.shown) for o in media.tracks)
     media.undecoded = min(1., sum(o.undecoded for o in media.tracks)/max(media.duration, 1e-9))
     media.longest_still = max(float(o.lengths.max()) for o in media.tracks)

@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 from PIL.Image import Transpose
 from ..core import MediaError
 from .contents import Contents
-from .colour import note_code, to_srgb
+from .colour import to_srgb
 from .files import IMAGE_FORMATS, Limits, Media, _a, _frame_size, _name_notes, _resize, _set_looked_at, _set_scale, sniff_format
 from .behind import jpeg_end, look_behind
 from .damage import look_for_damage, missing_share
@@ -293,10 +293,7 @@ def _load(image:ImageFile.ImageFile, contents:Contents|None=None): # decodes its
 
 # %% ../../nbs/see/20_image.ipynb #7db36cf1
 def _finished(image:Image.Image, contents:Contents)->np.ndarray: # uint8 (H, W, 3) of a loaded picture
-    notes = []
-    frame = to_srgb(_upright(image, contents), notes)
-    for note in notes: contents.add(note_code(note), note)
-    return frame
+    return to_srgb(_upright(image, contents), contents.add)
 
 def _why(path:str|Path, found:str, error:Exception)->MediaError: # in a sentence
     if found == "TIFF":
