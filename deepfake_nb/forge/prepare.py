@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-import cv2, numpy as np, pandas as pd
-from ..core import REAL, DeepfakeError, ManifestError, MediaError, atomic_write
+import numpy as np, pandas as pd
+from PIL import Image
+from ..core import REAL, ManifestError, MediaError, atomic_write
 from ..data.manifest import BOX_COLUMNS, LANDMARK_COLUMNS
 from ..see.files import Limits
 from ..see.faces import crop_face
@@ -42,14 +43,6 @@ def _name(row:dict, kind:str)->str:
     "A name of letters and digits that says which face and which kind."
     return hashlib.sha256("\n".join([str(row["path"]), *(str(row[o]) for o in BOX_COLUMNS), kind]).encode()).hexdigest()[:20]
 
-def _write(path:Path, picture:np.ndarray, quality:int)->None: # raises `DeepfakeError` where it cannot be written
-    "Save a picture, RGB or grey; it appears only when whole."
-    bgr = picture if picture.ndim == 2 else picture[..., ::-1]
-    how = [cv2.IMWRITE_JPEG_QUALITY, quality] if path.suffix == ".jpg" else []
-    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(bgr), how)
-    if not done: raise DeepfakeError(f"{path}: a picture of {picture.shape} that cannot be encoded. Accepted: uint8 pixels")
-    with atomic_write(path) as temporary: temporary.write_bytes(data.tobytes())
-
 def _pair(row:dict, kind:str, forger:Callable, out:Path, size:int, margin:float, quality:int, seed:int)->list[dict]:
     "A real face and its forgery as files, and their rows."
     name, image = _name(row, kind), read_image(row["path"], WHOLE).frames[0]
@@ -57,7 +50,8 @@ def _pair(row:dict, kind:str, forger:Callable, out:Path, size:int, margin:float,
     files = [out/f"{name}-{o}" for o in ("real.jpg", "forged.jpg", "mask.png")]
     if not all(o.is_file() for o in files):
         forged, mask = forger(crop, points, np.random.default_rng([seed, int(name[:8], 16)]))
-        for path, picture in zip(files, (crop, forged, mask)): _write(path, picture, quality)
+        for path, picture in zip(files, (crop, forged, mask)):
+            with atomic_write(path) as temporary: Image.fromarray(picture).save(temporary, quality=quality)
     place = dict(zip(BOX_COLUMNS + LANDMARK_COLUMNS, np.round([*box, *points.flatten()], 1)))
     common = dict(pair=name, paired=1, split=row["split"], source=row["dataset"], group=row["group"]) | place
     return [dict(file=files[0].name, label=0, method="real", kind="real", mask="") | common,

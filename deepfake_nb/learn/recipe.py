@@ -163,13 +163,13 @@ def gather_faces(
         for one in _listed(data):
             divide = role == "forge" or role == "labelled" and not _listed(chosen)
             name = "crops" if not parts else f"crops_{role}_{len(parts)}"
-            table = f"{role} {len(parts)}" if isinstance(one, pd.DataFrame) else str(one)
+            source = f"{role} {len(parts)}" if isinstance(one, pd.DataFrame) else str(one)
             part = one if isinstance(one, pd.DataFrame) else prepare_crops(one, folder/name, clip_length, workers,
                 divide, "val" if role == "chosen" else "", **cut)
             root = Path(part.attrs.get("root", "."))
-            notes += [f"{table}: {o}" for o in part.attrs.get("notes", ())]
+            notes += [f"{source}: {o}" for o in part.attrs.get("notes", ())]
             finders[role].add(face_detector_of(part))
-            parts.append(part.assign(path=[str(root/o) for o in part.path], role=role, table=table,
+            parts.append(part.assign(path=[str(root/o) for o in part.path], role=role, table=source,
                                      **(dict(split="val") if role == "chosen" else {})))
     if not parts: raise DeepfakeError("nothing to train on. Accepted: real faces, labelled faces, or both")
     table = pd.concat(parts, ignore_index=True)

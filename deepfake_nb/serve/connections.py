@@ -77,7 +77,8 @@ class BoundedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _stop_timers(self)->None:
-        for timer in (self._header_timer, self._answer_timer): timer and timer.cancel()
+        for timer in (self._header_timer, self._answer_timer):
+            if timer is not None: timer.cancel()
         self._header_timer = self._answer_timer = None
 
     def data_received(self, data:bytes)->None:
