@@ -36,7 +36,7 @@ STANDS_ON = dict(
     follow="faces",
     pipeline="media faces",
     again="files film detect media pipeline",
-    capture="core files decode film media",
+    capture="core files decode media",
     regions="",
     # data
     tables="core",

@@ -15,9 +15,8 @@ from time import monotonic
 from urllib.parse import urlsplit
 import av, cv2, numpy as np
 from ..core import DeepfakeError, MediaError, available_cores
-from .decode import Pictures, Unwritten
+from .decode import Pictures, Unwritten, make_strict
 from .files import FILM_FORMATS, film_streams, open_container
-from .film import _tacit
 from .media import IMAGE_FORMATS, Limits, open_video, sniff_format
 
 # %% auto #0
@@ -144,7 +143,7 @@ def frames(self:_FilmReader)->Iterator[tuple[float, tuple]]:
     context, rate = self._stream.codec_context, float(self._stream.average_rate or 25)
     context.thread_type, context.thread_count = "AUTO", min(2, available_cores())
     context.options = dict(max_pixels=str(self.limits.max_video_pixels))
-    if context.name in _tacit: context.options |= dict(err_detect="explode")
+    make_strict(context)
     whole = True # did everything arrive since the last key frame?
     step, shift, last, before = 1/rate if 1 <= rate <= 1000 else .04, None, None, None
     for packet in self._container.demux(self._stream):

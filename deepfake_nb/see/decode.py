@@ -14,7 +14,16 @@ from .colour import TRANSPARENT
 from .files import _resize
 
 # %% auto #0
-__all__ = ['deinterlace', 'Unwritten', 'orientation', 'Pictures', 'picture']
+__all__ = ['TACIT', 'make_strict', 'deinterlace', 'Unwritten', 'orientation', 'Pictures', 'picture']
+
+# %% ../../nbs/see/15_decode.ipynb #ddaca924
+TACIT = ("hevc",) # decoders that go over an error without a word unless they are told not to
+
+def make_strict(
+    context, # `av.CodecContext` of a decoder that has not begun
+)->None:
+    "Have a decoder report what it cannot decode."
+    if context.name in TACIT: context.options |= dict(err_detect="explode")
 
 # %% ../../nbs/see/15_decode.ipynb #a54cee35
 def deinterlace(

@@ -17,7 +17,7 @@ import av, numpy as np
 from ..core import MediaError, available_cores
 from .boxes import TrackBoxes, is_whole, read_tracks
 from .colour import GREYSCALE, TRANSPARENT
-from .decode import Pictures, Unwritten
+from .decode import Pictures, Unwritten, make_strict
 from .encode import write_video
 from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale, evenly_spaced,
                                    film_streams, open_container, sniff_format)
@@ -86,8 +86,6 @@ def _decode(context, packet)->list: # frames; raises `Damaged`
 
 class Damaged(Exception): "A packet that cannot be decoded."
 
-_tacit = ("hevc",) # decoders that go over an error without a word unless they are told not to
-
 def _with_alpha(stream): # a decoder that reads the second picture, which says what is transparent; None: there is none
     name = dict(vp8="libvpx", vp9="libvpx-vp9").get(stream.codec_context.name)
     try: return av.CodecContext.create(name, "r") if name else None
@@ -97,7 +95,7 @@ def _prepare(stream, limits:Limits, threads:int, alpha:bool=False): # the decode
     context = _with_alpha(stream) if alpha else stream.codec_context
     context.thread_type, context.thread_count = "AUTO", threads
     context.options = dict(max_pixels=str(limits.max_video_pixels))
-    if context.name in _tacit: context.options |= dict(err_detect="explode")
+    make_strict(context)
     return context
 
 def _tracks(container, limits:Limits)->dict[int, _Track]:
@@ -348,7 +346,7 @@ def _last_before(track:_Track, edges:np.ndarray)->list[int]|None:
 class _Trust:
     "Which frames of a film were made from nothing but what arrived."
     def __init__(self, track:_Track, edges:np.ndarray, threads:int):
-        self.track, self.edges, self.threads, self.first_bad, self.troubled = track, edges, threads, {}, False
+        self.edges, self.threads, self.first_bad, self.troubled = edges, threads, {}, False
         self.parts, self.last_before = _parts_of(track, edges), _last_before(track, edges)
         for number in track.torn: self.spoil(min(number, len(track.pts) - 1))
 
