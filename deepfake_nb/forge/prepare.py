@@ -39,13 +39,15 @@ def cut_with_room(
     return crop, points, [(x - left)*scale, (y - top)*scale, width*scale, height*scale]
 
 # %% ../../nbs/forge/30_prepare.ipynb #515b7fc4
-def _name(row:dict, kind:str)->str:
-    "A name of letters and digits that says which face and which kind."
-    return hashlib.sha256("\n".join([str(row["path"]), *(str(row[o]) for o in BOX_COLUMNS), kind]).encode()).hexdigest()[:20]
+def _name(row:dict, kind:str, root:Path)->str:
+    "A name of letters and digits that says which face and which kind, wherever the folder of the faces lies."
+    path = Path(row["path"])
+    told = path.relative_to(root) if path.is_relative_to(root) else path
+    return hashlib.sha256("\n".join([told.as_posix(), *(str(row[o]) for o in BOX_COLUMNS), kind]).encode()).hexdigest()[:20]
 
-def _pair(row:dict, kind:str, forger:Callable, out:Path, size:int, margin:float, quality:int, seed:int)->list[dict]:
+def _pair(row:dict, kind:str, forger:Callable, root:Path, out:Path, size:int, margin:float, quality:int, seed:int)->list[dict]:
     "A real face and its forgery as files, and their rows."
-    name, image = _name(row, kind), read_image(row["path"], WHOLE).frames[0]
+    name, image = _name(row, kind, root), read_image(row["path"], WHOLE).frames[0]
     crop, points, box = cut_with_room(image, row, size, margin)
     files = [out/f"{name}-{o}" for o in ("real.jpg", "forged.jpg", "mask.png")]
     if not all(o.is_file() for o in files):
@@ -78,7 +80,7 @@ def prepare_forgeries(
     work = [(row | dict(path=str(root/row["path"])), kind) for row in real.to_dict("records") for kind in kinds]
     rows = []
     for row, kind in tqdm(work, desc="forgeries", disable=not progress, leave=False):
-        try: rows += _pair(row, kind, kinds[kind], out, size, margin, quality, seed)
+        try: rows += _pair(row, kind, kinds[kind], root, out, size, margin, quality, seed)
         except MediaError as error: raise ManifestError(error.path, error.found, "whole pictures") from error
     table = out.with_name(out.name + ".csv")
     with atomic_write(table) as temporary: pd.DataFrame(rows).to_csv(temporary, index=False)
