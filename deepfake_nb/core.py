@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Iterator
 
 # %% auto #0
-__all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'SPOILING', 'parse_label', 'explain_reasons',
-           'clean_text', 'DeepfakeError', 'FileError', 'MediaError', 'WeightsError', 'ManifestError', 'WriteError',
-           'FrameScore', 'Segment', 'FaceVerdict', 'Prediction', 'prediction_to_dict', 'prediction_from_dict',
-           'percent', 'confidence_sentence', 'to_dict', 'to_json', 'Unreadable', 'sha256_file', 'check_regular',
-           'read_regular', 'atomic_write', 'cache_folder', 'available_cores', 'available_memory']
+__all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'SPOILING', 'CLAIMS', 'SYNTHETIC', 'BELIEFS',
+           'parse_label', 'explain_reasons', 'clean_text', 'DeepfakeError', 'FileError', 'MediaError', 'WeightsError',
+           'ManifestError', 'WriteError', 'FrameScore', 'Segment', 'FaceVerdict', 'Claim', 'Prediction',
+           'prediction_to_dict', 'prediction_from_dict', 'percent', 'confidence_sentence', 'to_dict', 'to_json',
+           'Unreadable', 'sha256_file', 'check_regular', 'read_regular', 'atomic_write', 'cache_folder',
+           'available_cores', 'available_memory']
 
 # %% ../nbs/00_core.ipynb #2b302fa8
 REAL, FAKE = 0, 1
@@ -164,6 +165,48 @@ class FaceVerdict:
     def worst_frame(self)->FrameScore|None: # the most suspicious frame, None where there is no timeline
         return max(self.timeline, key=lambda o: o.probability, default=None)
 
+# %% ../nbs/00_core.ipynb #fa93930f
+CLAIMS = dict(
+    GENERATED="made by a generative model",
+    PART_GENERATED="made in part by a generative model",
+    FACE_CHANGED="made with a program that replaces or changes faces",
+    DRAWN="made on a computer, by no camera and no generative model",
+    EDITED="edited",
+    CAPTURED="taken with a camera",
+    SILENT="nothing about how it was made",
+)
+SYNTHETIC = ("GENERATED", "PART_GENERATED", "FACE_CHANGED") # claims that it is not, or not only, what a camera saw
+BELIEFS = dict(
+    TRUSTED="signed and unchanged since, and the signer is on the list of those who are trusted",
+    SIGNED="signed and unchanged since; the signer is on no list of those who are trusted",
+    BROKEN="signed, and the signature does not hold",
+    UNSIGNED="not signed: anyone can write that",
+    UNCHECKED="not checked here",
+)
+
+@dataclass(frozen=True)
+class Claim:
+    "One thing that a file says of its own origin."
+    kind: str # what it says: one of `CLAIMS`
+    belief: str # how far it can be believed: one of `BELIEFS`
+    text: str # a sentence for people
+    where: str = "" # where it stands in the file, for instance 'EXIF Software'
+    value: str = "" # what stands there; cut where it is long
+    by: str = "" # the program or camera that it names
+    signer: str = "" # whose certificate signed it
+    signed: str = "" # when, by its timestamp, ISO 8601; '' where there is none
+
+    def __post_init__(self):
+        for name, known in (("kind", CLAIMS), ("belief", BELIEFS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r} of a claim; accepted: {', '.join(known)}")
+
+    @property
+    def marks(self)->bool: return self.kind in SYNTHETIC and self.belief == "TRUSTED" # may it stand above a verdict?
+
+    @property
+    def noted(self)->bool: return self.kind in SYNTHETIC or self.belief == "BROKEN" # should everybody be told?
+
 # %% ../nbs/00_core.ipynb #2eadc4e9
 @dataclass
 class Prediction:
@@ -188,6 +231,7 @@ class Prediction:
     # what was looked at, of how much: people, frames, seconds, streams; as `verdict` says
     looked_at: dict = field(default_factory=dict)
     segments: list[Segment] = field(default_factory=list) # the stretches of a film that stand out, in order of time
+    claims: list[Claim]|None = None # what the file says of its own origin; None: nobody looked
     evidence: list = field(default_factory=list, repr=False, compare=False) # face clips in memory; never written
 
     def __post_init__(self):
@@ -195,6 +239,10 @@ class Prediction:
             raise ValueError(f"decision {self.decision!r}; accepted: {', '.join(DECISIONS)}")
         if self.probability is not None and not 0 <= self.probability <= 1:
             raise ValueError(f"probability {self.probability!r} lies outside [0, 1]")
+
+    @property
+    def marked(self)->str|None: # the sentence of a trusted mark that no camera alone made it; None: there is none
+        return next((o.text for o in self.claims or [] if o.marks), None)
 
 # %% ../nbs/00_core.ipynb #81233fa1
 def _face_dict(face:FaceVerdict)->dict:
@@ -204,14 +252,16 @@ def _face_dict(face:FaceVerdict)->dict:
 
 def prediction_to_dict(
     prediction:Prediction, # Any prediction
-)->dict: # Plain values only, `decision`, `probability` and `heatmap` first
+)->dict: # Plain values only, `marked`, `decision`, `probability` and `heatmap` first
     "A prediction as plain values, ready for JSON."
     d = {f.name: getattr(prediction, f.name) for f in dataclasses.fields(prediction)
          if f.name not in ("evidence", "path")}
     d["reasons"] = explain_reasons(prediction.reasons)
     d["faces"] = [_face_dict(face) for face in prediction.faces]
     d["segments"] = [dataclasses.asdict(o) for o in prediction.segments]
-    first = dict(path=prediction.path, **{k: d.pop(k) for k in ("decision", "probability", "heatmap")})
+    d["claims"] = None if prediction.claims is None else [dataclasses.asdict(o) for o in prediction.claims]
+    first = dict(path=prediction.path, marked=prediction.marked)
+    first |= {k: d.pop(k) for k in ("decision", "probability", "heatmap")}
     return first | d
 
 def _counted_from_one(d:dict)->dict: # as it is now, from a record of whichever version: the number 0 is in every older one
@@ -223,11 +273,12 @@ def prediction_from_dict(
     d:dict, # What `prediction_to_dict` gave, for instance read from JSON
 )->Prediction: # The same prediction, without its face clips
     "The inverse of `prediction_to_dict`; older versions counted people from 0."
-    d = _counted_from_one(d)
+    d = _counted_from_one({k: v for k, v in d.items() if k != "marked"}) # that follows from the claims
     codes = lambda reasons: [o["code"] for o in reasons]
     face = lambda f: FaceVerdict(**f | dict(reasons=codes(f["reasons"]), box=tuple(f["box"]),
         timeline=[FrameScore(**o | dict(box=tuple(o["box"]))) for o in f["timeline"]]))
-    return Prediction(**d | dict(reasons=codes(d["reasons"]), faces=[face(f) for f in d["faces"]],
+    claims = None if d.get("claims") is None else [Claim(**o) for o in d["claims"]]
+    return Prediction(**d | dict(reasons=codes(d["reasons"]), faces=[face(f) for f in d["faces"]], claims=claims,
                                  segments=[Segment(**o) for o in d.get("segments", [])]))
 
 # %% ../nbs/00_core.ipynb #5a62faa2
@@ -256,13 +307,14 @@ def _prediction_html(prediction:Prediction)->str:
     table = f"<table><tr><th>person</th><th>decision</th><th>P(fake)</th><th>frames</th><th>reasons</th></tr>{rows}</table>" if rows else ""
     notes = "".join(f"<li>{html.escape(o)}</li>" for o in prediction.notes)
     verdict = f"<b style='color:{colour}'>{html.escape(confidence_sentence(prediction))}</b>"
-    return f"<b>{html.escape(prediction.path)}</b><br>{verdict}{table}<ul>{notes}</ul>"
+    mark = f"<b>{html.escape(prediction.marked)}</b><br>" if prediction.marked else ""
+    return f"<b>{html.escape(prediction.path)}</b><br>{mark}{verdict}{table}<ul>{notes}</ul>"
 
 def to_dict(self:Prediction)->dict: return prediction_to_dict(self)
 def to_json(self:Prediction, indent:int|None=2)->str:
     return json.dumps(prediction_to_dict(self), indent=indent, allow_nan=False)
 Prediction.to_dict, Prediction.to_json, Prediction._repr_html_ = to_dict, to_json, _prediction_html
-Prediction.__str__ = lambda self: f"{self.path}: {confidence_sentence(self)}"
+Prediction.__str__ = lambda self: " ".join(filter(None, (f"{self.path}:", self.marked, confidence_sentence(self))))
 
 # %% ../nbs/00_core.ipynb #8602bf07
 @dataclass

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from .core import DECISIONS, REASONS, DeepfakeError
+from .core import BELIEFS, CLAIMS, DECISIONS, REASONS, DeepfakeError
 
 # %% auto #0
 __all__ = ['flag', 'sha256', 'share', 'DEEPEST', 'plain', 'count', 'RATE', 'FOUND', 'TESTS', 'POWER', 'POINTING', 'DETECTORS',
            'KINDS', 'METRICS', 'ABSTENTION', 'TRAINING', 'CALIBRATION', 'WHERE', 'FORGERY', 'FRAME', 'FACE', 'SEGMENT',
-           'LOOKED_AT', 'CROPS', 'PREDICTION', 'REPORT', 'ROW', 'SCAN', 'SCORED', 'SchemaError', 'short', 'Kind',
-           'number', 'whole', 'text', 'one_of', 'either', 'maybe', 'listed', 'mapping', 'table']
+           'LOOKED_AT', 'CLAIM', 'CROPS', 'PREDICTION', 'REPORT', 'ROW', 'SCAN', 'SCORED', 'SchemaError', 'short',
+           'Kind', 'number', 'whole', 'text', 'one_of', 'either', 'maybe', 'listed', 'mapping', 'table']
 
 # %% ../nbs/04_schema.ipynb #3c54e0da
 class SchemaError(DeepfakeError, ValueError):
@@ -246,8 +246,10 @@ _amounts = ("frames frames_in_file seconds seconds_in_file longest_gap streams s
             "people_too_many people_too_small people_too_brief people_unclear").split()
 LOOKED_AT = table({k: number(0) for k in _amounts} | dict(contents=listed(table(dict(code=text(), text=text()), needed=("code", "text")))))
 _named = table(dict(name=maybe(text(1000)), sha256=maybe(text(64))))
+CLAIM = table(dict(kind=one_of(*CLAIMS), belief=one_of(*BELIEFS), text=text(4000), where=text(400), value=text(1000), by=text(400),
+                   signer=text(400), signed=text(200)), needed=("kind", "belief", "text"), other=None)
 CROPS = ("square", "aligned", "whole") # what a network sees of a face
-PREDICTION = table(dict(path=text(), decision=one_of(*DECISIONS), probability=maybe(share), heatmap=maybe(text()),
+PREDICTION = table(dict(path=text(), marked=maybe(text(4000)), claims=maybe(listed(CLAIM, most=1000)), decision=one_of(*DECISIONS), probability=maybe(share), heatmap=maybe(text()),
                         reasons=_reasons, faces=listed(FACE), kind=one_of("image", "video"),
                         media=table(dict(width=number(0), height=number(0), duration=number(0), format=text(), frames=number(0))),
                         notes=listed(text()), threshold=share, false_positive_rate=maybe(RATE), sha256=sha256,
