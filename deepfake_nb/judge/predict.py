@@ -19,6 +19,7 @@ from tqdm import tqdm
 import deepfake_nb
 from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, Prediction, Segment, Unreadable,
                               WeightsError, available_cores)
+from ..see.claims import read_claims
 from ..see.media import Limits, Media, evenly_spaced
 from ..see.faces import FaceClip, FaceDetector, extract_clips, load_face_detector, number_people
 from ..see.pipeline import film_detector, read_and_look
@@ -327,8 +328,10 @@ def look(self:Detector,
 )->tuple[Media, object]: # What was read, and a detector that has looked, for `predict_media`; raises `MediaError`
     "Read a file and look for faces; a film where it pays twice."
     media, looked = read_and_look(path, self.face_detector, self.frames, self.limits)
-    if media.kind == "image" or not self.second_look: return media, looked
-    return look_again(path, media, looked, partial(_suspicion, self), self.second_look, self.limits)
+    if media.kind != "image" and self.second_look:
+        media, looked = look_again(path, media, looked, partial(_suspicion, self), self.second_look, self.limits)
+    media.claims = read_claims(path)
+    return media, looked
 
 # %% ../../nbs/judge/20_predict.ipynb #506f01a2
 @patch
@@ -353,9 +356,11 @@ def predict_media(self:Detector,
     decision, probability, reasons = judge(faces, self.threshold, unseen_streams, of_file)
     notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt)
     notes += _more_notes(self, decision, reasons, segments, len(faces))
+    claims = getattr(media, "claims", None)
+    notes += [o.text for o in claims or [] if o.noted and not o.marks] # a mark stands above
     seen = {k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")}
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
-        media=seen | dict(frames=len(media.frames)), notes=notes, looked_at=looked_at, segments=segments,
+        media=seen | dict(frames=len(media.frames)), notes=notes, looked_at=looked_at, segments=segments, claims=claims,
         threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence,
         settings=self.settings(),

@@ -54,6 +54,7 @@ class Media:
     contents: Contents = field(default_factory=Contents) # what else is in the file
     undecoded: float = 0. # share of its seconds that cannot be decoded as they were filmed, in [0, 1]
     longest_still: float = 0. # seconds that one of its pictures stands, the longest time
+    claims: list|None = None # what the file says of its own origin, as `read_claims` reads it; None: nobody looked
 
     def find(self,
         code:str, # One of `contents.KINDS`

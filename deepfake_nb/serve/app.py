@@ -13,6 +13,7 @@ import ipywidgets as widgets
 import deepfake_nb
 from ..core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
 from ..judge.verdict import coverage_sentences
+from ..tell.claimed import claim_sentences, mark_html
 from ..tell.wording import bold_leads, headline, percent, shown, shown_name, trust_sentences, verdict_sentences, why_sentences
 from .owned import OwnedFolder, sweep
 from .upload import Status, Upload
@@ -67,14 +68,16 @@ def verdict_html(
     "The verdict in plain words: the word, why, what was not looked at, how often that is wrong."
     decision, unseen = prediction.decision, coverage_sentences(prediction.looked_at)
     listed = lambda lines: "<ul>" + "".join(f"<li>{html.escape(o)}</li>" for o in lines) + "</ul>"
-    notes = [o for o in prediction.notes if o not in unseen]
-    return (f"<section class=\"dn-verdict {decision}\" aria-label=\"Verdict\"><h2>{decision}</h2>"
+    claims = claim_sentences(prediction)
+    notes = [o for o in prediction.notes if o not in unseen + claims]
+    return (f"{mark_html(prediction, 'dn-mark')}<section class=\"dn-verdict {decision}\" aria-label=\"Verdict\"><h2>{decision}</h2>"
             f"<p class=\"dn-lead\">{html.escape(headline(prediction))}</p>"
             + (listed([REASONS[o] for o in prediction.reasons]) if prediction.reasons else "")
             + (gauge_html(prediction) if decision != INCONCLUSIVE else "")
             + _paragraphs("What this rests on", "why", why_sentences(prediction))
             + _paragraphs("Not looked at", "unseen", unseen)
             + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
+            + _paragraphs("What the file says of itself (no part of the verdict)", "trust", claims)
             + (f"<h3>To note</h3><div class=\"dn-trust\">{listed(notes)}</div>" if notes else "") + "</section>")
 
 # %% ../../nbs/serve/15_app.ipynb #fbdaf807

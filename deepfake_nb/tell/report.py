@@ -21,6 +21,7 @@ from ..model.weightsfile import default_weights, weights_info
 from ..judge.explain import Explanation
 from .wording import (bold_leads, error_sentence, headline, miss_sentence, percent, power_rows, shown,
                                       shown_name, tests_of, trust_sentences, verdict_sentences, why_sentences)
+from .claimed import claim_sentences, claim_table, mark_html
 from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 from .pictures import report_pictures
@@ -140,7 +141,7 @@ def verdict(self:Report)->Html:
              ("How often it is wrong", "trust", trust_sentences(o)))
     below = "".join(f"<h3>{name}</h3><div class=\"{kind}\">{bold_leads(_lines(lines))}</div>"
                     for name, kind, lines in parts if lines)
-    return Html(f"<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p>"
+    return Html(f"{mark_html(o)}<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p>"
                 f"<p class=\"lead\">{html.escape(headline(o))}</p>{gauge}{below}</div>")
 
 @patch
@@ -178,7 +179,7 @@ def notes_list(self:Report)->Html:
 
 def _noted(report:Report)->list[str]: # what does not stand beside the verdict already
     return [o for o in [*report.prediction.notes, *report.notes]
-            if o not in coverage_sentences(report.prediction.looked_at)]
+            if o not in coverage_sentences(report.prediction.looked_at) + claim_sentences(report.prediction)]
 
 # %% ../../nbs/tell/20_report.ipynb #4f20946b
 def _share(rate:dict|None)->str: # for instance '18% of 99 (11% to 27%)'
@@ -205,10 +206,12 @@ def error_rate(self:Report)->Html:
 @patch
 def provenance_section(self:Report)->Html:
     "What the file says about its origin."
-    if self.provenance is None: return Html(_lines(["The file was not at hand when this report was made."]))
+    claims = self.prediction.claims or []
+    said = claim_table(claims) or _lines(claim_sentences(self.prediction))
+    if self.provenance is None: return Html(said + _lines(["The file was not at hand when this report was made."]))
     facts, record = self.provenance.facts, self.provenance.credentials
     own = "Metadata in the file:" if facts else "The file carries no metadata about its origin."
-    return Html(_lines([own]) + html_rows(facts) + _lines([record.get("text", "")])
+    return Html(said + _lines([own]) + html_rows(facts) + _lines([record.get("text", "")])
                 + html_rows(record.get("facts", {})) + _lines(self.provenance.notes))
 
 # %% ../../nbs/tell/20_report.ipynb #042c476c
