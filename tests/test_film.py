@@ -9,7 +9,7 @@ from deepfake_nb.see.faces import FaceDetector
 from deepfake_nb.see.files import FILM_FORMATS, open_container, sniff_format
 from deepfake_nb.see.film import iter_frames, open_video, read_video
 from deepfake_nb.see.media import Limits, read_media, sniff_kind, write_video
-from deepfake_nb.see.pipeline import read_and_look
+from deepfake_nb.see.look import look_at
 
 PATTERN = 0xAB  # what memory is filled with, to see whether it comes back as a picture
 
@@ -88,7 +88,7 @@ def streamed(path):
     return hashlib.sha256(b"".join(o.tobytes() for o in frames)).hexdigest()
 
 
-WAYS = dict(read=lambda path: digest(read_video(path, 12)), pipeline=lambda path: digest(read_and_look(path, Nobody(), 12)[0]), stream=streamed)
+WAYS = dict(read=lambda path: digest(read_video(path, 12)), pipeline=lambda path: digest(look_at(path, Nobody(), 12).media), stream=streamed)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -6,6 +6,7 @@ from matplotlib.cbook import get_sample_data
 from PIL import Image
 from deepfake_nb.core import prediction_from_dict
 from deepfake_nb.data.extract import extract_clips
+from deepfake_nb.see.look import Look
 from deepfake_nb.judge.explain import explain
 from deepfake_nb.judge.predict import Detector
 from deepfake_nb.model.scorer import create_scorer
@@ -43,7 +44,7 @@ def judged(scorer, frames, kind="image", **settings):
     detector = Detector(scorer, "cpu", face_detector=finder, second_look=0, **settings)
     media = Media("a file", kind, [crowd() for _ in frames], [i/2 for i in range(len(frames))], 640, 240, 1., len(frames),
                   len(frames)/2 if kind == "video" else 0., "PNG", [])
-    return detector, detector.predict_media(media, "", finder)
+    return detector, detector.verdict(Look(media, finder, finder.detect(media.frames)))
 
 
 def test_people_of_a_picture_are_numbered_from_left_to_right(scorer):

@@ -96,7 +96,7 @@ def test_batch_size_and_flip(weights, film):
 
 def test_interruption_is_not_swallowed(detector, monkeypatch):
     def stop(*args, **kwargs): raise KeyboardInterrupt
-    monkeypatch.setattr("deepfake_nb.judge.predict.read_and_look", stop)
+    monkeypatch.setattr("deepfake_nb.judge.predict.look_at", stop)
     with pytest.raises(KeyboardInterrupt): detector.predict_many([portrait], progress=False)
 
 

@@ -316,7 +316,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(scorer, tmp_path, monke
     import hashlib
     from deepfake_nb.judge import predict
     from deepfake_nb.core import MediaError
-    file, read = tmp_path/"a.png", predict.read_and_look
+    file, read = tmp_path/"a.png", predict.look_at
     Image.fromarray(portrait).save(file)
     detector = Detector(scorer, "cpu", face_detector=Told(large))
     assert detector.predict(file).sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -324,7 +324,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(scorer, tmp_path, monke
         result = read(*args)
         Image.fromarray(255 - portrait).save(file)
         return result
-    monkeypatch.setattr(predict, "read_and_look", and_somebody_writes)
+    monkeypatch.setattr(predict, "look_at", and_somebody_writes)
     with pytest.raises(MediaError, match="changed while it was read"): detector.predict(file)
 
 

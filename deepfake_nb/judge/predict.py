@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 import numpy as np, torch
 from fastcore.basics import patch
@@ -20,10 +19,10 @@ import deepfake_nb
 from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, Prediction, Segment, Unreadable,
                               WeightsError, available_cores)
 from ..see.claims import read_claims
-from ..see.media import Limits, Media, evenly_spaced
-from ..see.faces import FaceClip, FaceDetector, extract_clips, load_face_detector, number_people
-from ..see.pipeline import film_detector, read_and_look
-from ..see.again import SECOND_LOOK, look_again
+from ..see.files import Limits, Media, evenly_spaced
+from ..see.faces import FaceClip, FaceCrop, FaceDetector, PeopleSettings, load_face_detector
+from ..see.again import SECOND_LOOK
+from ..see.look import Look, look_at
 from ..model.foreign import ForeignScorer, load_foreign
 from ..model.scorer import Scorer, load_scorer
 from .scoring import (CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device,
@@ -37,10 +36,10 @@ from ..measure.calibrate import (AbstentionRule, calibration_from_config, featur
 from ..measure.calibrationfile import calibrated
 from ..measure.kinds import kinds_from_dict
 from ..memory import memory_sentence
-from ..see.unchanged import read_unchanged
+from ..see.unchanged import Unchanged
 
 # %% auto #0
-__all__ = ['MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'BESIDE', 'Detector']
+__all__ = ['MAX_PEOPLE', 'SURE', 'SMALLEST', 'logger', 'BESIDE', 'Detector', 'look_again']
 
 # %% ../../nbs/judge/20_predict.ipynb #ba1035ac
 # `Calibration`, `AbstentionRule`, `FeatureDistance` or None, `KindProbe` or None; raises `WeightsError`
@@ -181,23 +180,31 @@ def settings(self:Detector)->dict:
     return told
 
 # %% ../../nbs/judge/20_predict.ipynb #3efaafdd
-def _scored(self:Detector, crops:list[np.ndarray], known:dict|None)->list[ClipScore]: # crops of each person
-    scores = score_clips(self.scorer, crops, self.batch_size, self.flip, self.dtype, self.engine, known)
+def _score_crops(self:Detector, crops:list[np.ndarray], kept:list[list[FaceCrop]]|None)->list[ClipScore]:
+    "The scores of each person's crops; who comes close to the threshold by half the bits is scored by all of them."
+    scores = score_clips(self.scorer, crops, self.batch_size, self.flip, self.dtype, self.engine, kept)
     if self.precision != "auto" or self.dtype == torch.float32: return scores
     distance = lambda score: abs(logit(self.calibration.probability(score.logit)) - logit(self.threshold))
     close = [i for i, score in enumerate(scores) if distance(score) < CLOSE]
     again = score_clips(self.scorer, [crops[i] for i in close], self.batch_size, self.flip, torch.float32)
     return [dict(zip(close, again)).get(i, score) for i, score in enumerate(scores)]
 
-# (T,) which frames the person's number comes from
 def _even(self:Detector, clip:FaceClip, again:Collection[int])->np.ndarray:
+    "(T,) which frames the person's number comes from."
     even = np.array([i not in again for i in clip.frame_indices], bool)
     return even if even.sum() >= min(self.abstention.min_frames or 1, len(even)) else np.ones(len(even), bool)
 
-# one per person, with the logits of all frames
-def _scores(self:Detector, crops:list[np.ndarray], even:list[np.ndarray], known:dict|None=None)->list[ClipScore]:
-    parts = [part for o, e in zip(crops, even) for part in ([o] if e.all() else [o[e], o[~e]])]
-    scores = iter(_scored(self, parts, known))
+def _in_parts(crops:list, even:list[np.ndarray])->list:
+    "Of each person the evenly spaced crops, and where there are others, those after them."
+    def parts(own, e):
+        if e.all(): return [own]
+        chosen = lambda which: own[which] if isinstance(own, np.ndarray) else [o for o, w in zip(own, which) if w]
+        return [chosen(e), chosen(~e)]
+    return [part for own, e in zip(crops, even) for part in parts(own, e)]
+
+def _score_people(self:Detector, clips:list[FaceClip], even:list[np.ndarray], kept=None)->list[ClipScore]:
+    "One for each person: the number of the evenly spaced frames, with the logits of all frames."
+    scores = iter(_score_crops(self, _in_parts([o.crops for o in clips], even), kept and _in_parts(kept, even)))
     def joined(e):
         score = next(scores)
         if e.all(): return score
@@ -207,41 +214,37 @@ def _scores(self:Detector, crops:list[np.ndarray], even:list[np.ndarray], known:
     return [joined(e) for e in even]
 
 # %% ../../nbs/judge/20_predict.ipynb #3efaafde
-# P(fake) of each person, once for each re-encoding
 def _after_reencoding(self:Detector, clips:list[FaceClip], even:list[np.ndarray])->list[list[float]|None]:
+    "P(fake) of each person, once for each re-encoding."
     if not self.recheck: return [None] * len(clips)
     changed = [mild_reencodings(o.crops[e]) for o, e in zip(clips, even)] # people x re-encodings
-    by_kind = [[self.calibration.probability(o.logit) for o in _scored(self, list(crops), None)]
+    by_kind = [[self.calibration.probability(o.logit) for o in _score_crops(self, list(crops), None)]
                for crops in zip(*changed)]
     return [list(o) for o in zip(*by_kind)]
 
-@patch
-def predict_clips(self:Detector,
-    clips:list[FaceClip], # One per person, crops of the size and margin the weights file asks for
-    frames_available:int|None=None, # Frames read from the file; None: those of the longest clip
-    # The frames themselves, to see whether a face was made unrecognisable; None: not looked at
-    frames:list[np.ndarray]|None=None,
-    again:Collection[int]=(), # Positions of the frames that a second look added
-    known:dict|None=None, # As for `score_clips`
-)->list[FaceVerdict]: # One per clip, in the same order
-    "The verdicts on people whose crops are at hand."
-    available = frames_available or max((len(o.times) for o in clips), default=0)
+def _verdicts(self:Detector, clips:list[FaceClip], scores:list[ClipScore], even:list[np.ndarray], available:int,
+              hidden:list[str|None])->list[FaceVerdict]:
+    "The verdicts on people who were scored."
     away = lambda score: float(self.familiar(score.features)) if self.familiar else None
-    def hidden(clip):
-        if frames is None or not self.abstention.hidden: return None
-        some = evenly_spaced(len(clip), 5)
-        return hidden_reason([look_at_face(frames[clip.frame_indices[i]], clip.faces[i].box) for i in some])
-    even = [_even(self, o, again) for o in clips]
-    scores = _scores(self, [o.crops for o in clips], even, known)
-    told = zip(clips, even, scores, _after_reencoding(self, clips, even))
+    told = zip(clips, scores, even, _after_reencoding(self, clips, even), hidden)
     faces = [person_verdict(clip, score, self.calibration, self.abstention, self.threshold, available, changed,
-             away(score), e, hidden(clip))
-             for clip, e, score, changed in told]
+                            away(score), e, why)
+             for clip, score, e, changed, why in told]
     # the hint's error was measured among those called FAKE there
     if self.kinds and self.threshold == self.calibration.threshold:
         for face, score in zip(faces, scores):
             face.forgery = self.kinds(score.features) if face.decision == "FAKE" else {}
     return faces
+
+@patch
+def predict_clips(self:Detector,
+    clips:list[FaceClip], # One per person, crops of the size and margin the weights file asks for
+    frames_available:int|None=None, # Frames read from the file; None: those of the longest clip
+)->list[FaceVerdict]: # One per clip, in the same order
+    "The verdicts on people whose crops are at hand, without the pictures they were cut from."
+    available = frames_available or max((len(o.times) for o in clips), default=0)
+    even = [np.ones(len(o), bool) for o in clips]
+    return _verdicts(self, clips, _score_people(self, clips, even), even, available, [None]*len(clips))
 
 # %% ../../nbs/judge/20_predict.ipynb #971cbf6d
 SURE = dict(yunet=.75, haar=.6) # confidence that a face reaches in at least one frame, by the name of the detector
@@ -253,8 +256,8 @@ def _dropped_person(dropped:dict)->FaceVerdict: # from what `extract_clips` says
     return FaceVerdict(dropped["person"], INCONCLUSIVE, None, box, reasons=[dropped["reason"]],
                        face_size=float(dropped["face_size"]))
 
-# the record that `verdict` describes; what the reader knows counts
 def _looked_at(media:Media, people:list[FaceVerdict])->dict:
+    "The record that `verdict` describes; what the reader knows counts."
     own = frames_looked_at(media.times, media.frame_count, media.duration) | getattr(media, "looked_at", {})
     return own | people_looked_at(people)
 
@@ -282,98 +285,137 @@ def _more_notes(self:Detector, decision:str, reasons:list[str], segments:list[Se
     if "PIECES_STAND_OUT" in reasons: return segment_sentences(segments, people)
     return _missed_note(self) if decision == "REAL" else []
 
-def _notes(self:Detector, media:Media, looked_at:dict, dropped:list[dict])->list[str]:
+def _doubt_note(times:int)->list[str]:
+    "What was hardly taken for a face."
+    if not times: return []
+    what, whom = ("Something", "a person") if times == 1 else (f"Things, {times} of them,", "people")
+    return [f"{what} in a few frames looked a little like a face to the face detector; not counted as {whom}."]
+
+def _notes(self:Detector, look:Look, looked_at:dict)->list[str]:
+    "What a reader should know, in the order of the record."
     own, missed = self.standing_notes(), _missed_note(self)
-    notes = list(media.notes) + [o for o in own if o == self.face_detector.note]
-    notes += sorted({o["text"] for o in dropped} - set(REASONS.values()))
+    notes = list(look.media.notes)
+    if hint := look.hint: notes.append(hint)
+    notes += [o for o in own if o == self.face_detector.note]
+    notes += sorted({o["text"] for o in look.dropped} - set(REASONS.values()))
     notes += [o for o in coverage_sentences(looked_at) if o not in notes]
     if looked_at["people_judged"] > 1:
         notes.append(f"{looked_at['people_judged']} people were judged; the verdict rests on the most suspicious "
                      "credible one.")
-    return notes + [o for o in own if o not in (self.face_detector.note, *missed)]
+    return notes + [o for o in own if o not in (self.face_detector.note, *missed)] + _doubt_note(look.doubts)
 
 # %% ../../nbs/judge/20_predict.ipynb #971cbf6e
-# somebody seen in so many of so many frames, with this confidence at best
-def _doubtful(self:Detector, count:int, frames:int, score:float)->bool:
-    return count < max(self.abstention.min_frames or 1, frames/10) and score < SURE.get(self.face_detector.name, 0.)
+def _people_settings(self:Detector)->PeopleSettings:
+    "Who is judged, and the crops that the weights want."
+    config, rule = self.scorer.config, self.abstention
+    return PeopleSettings(config.image_size, config.margin, self.max_people, min_frames=rule.min_frames or 1,
+                          min_face=min(SMALLEST, rule.min_face or 0), sure=SURE.get(self.face_detector.name, 0.),
+                          cutter=self.cutter)
 
-# clips, who was dropped, and a note on what was doubtful
-def _people(self:Detector, media:Media, looked)->tuple[list[FaceClip], list[dict], str]:
-    config, rule, frames = self.scorer.config, self.abstention, len(media.frames)
-    clips, dropped = extract_clips(media, looked, config.image_size, config.margin, self.max_people,
-                                   min_frames=rule.min_frames or 1, min_face=min(SMALLEST, rule.min_face or 0), cutter=self.cutter)
-    sure = [o for o in clips if not _doubtful(self, len(o), frames, max(f.score for f in o.faces))]
-    if media.kind == "image" or not sure: return clips, dropped, ""
-    named = [o for o in dropped if not _doubtful(self, o["frames"], frames, o["score"])]
-    times = len(clips) + len(dropped) - len(sure) - len(named)
-    what, whom = ("Something", "a person") if times == 1 else (f"Things, {times} of them,", "people")
-    note = f"{what} in a few frames looked a little like a face to the face detector; not counted as {whom}."
-    return *number_people(sure, named), note if times else ""
+@patch
+def score(self:Detector,
+    look:Look, # Of a file; what has a score by this detector keeps it
+)->None:
+    "Score everybody who has no score."
+    look.follow(_people_settings(self))
+    look.read_by(self)
+    if look.scores or not look.people: return
+    kept = None if getattr(self.scorer, "by_clip", False) else [look.crops_of(o) for o in look.people]
+    even = [_even(self, o, look.media.again) for o in look.people]
+    look.scores = {o.person: score for o, score in zip(look.people, _score_people(self, look.people, even, kept))}
 
-# (N,) log odds of the most suspicious person of each frame, from 0 on suspicious
-def _suspicion(self:Detector, media:Media, looked)->np.ndarray:
-    clips, dropped, _ = _people(self, dataclasses.replace(media, notes=[]), looked)
-    odds, even = np.full(len(media.frames), -np.inf), [_even(self, o, media.again) for o in clips]
-    for clip, score in zip(clips, _scores(self, [o.crops for o in clips], even, looked.known)):
-        odds[clip.frame_indices] = np.maximum(odds[clip.frame_indices],
-                                              logit(self.calibration.probability(score.frame_logits)))
-    for o in dropped:
-        if o["reason"] == "TOO_FEW_FRAMES":
-            odds[media.times.index(o["time"])] = max(odds[media.times.index(o["time"])], 0.)
+@patch
+def suspicion(self:Detector,
+    look:Look, # That was scored
+)->np.ndarray: # (N,) log odds of the most suspicious person of each frame, from 0 on suspicious
+    "How suspicious each frame is."
+    odds = np.full(len(look.frames), -np.inf)
+    for person in look.people:
+        own = logit(self.calibration.probability(look.scores[person.person].frame_logits))
+        odds[person.frame_indices] = np.maximum(odds[person.frame_indices], own)
+    for o in look.dropped: # seen too briefly: worth a look
+        frame = look.times.index(o["time"])
+        if o["reason"] == "TOO_FEW_FRAMES": odds[frame] = max(odds[frame], 0.)
     return odds
+
+# %% ../../nbs/judge/20_predict.ipynb #ff6687ac
+def look_again(
+    detector, # A `Detector`, or anything with `score` and `suspicion`
+    look:Look, # It is extended
+    wanted:int=SECOND_LOOK, # Frames more, at most; 0: none
+)->None:
+    "Look around what is suspicious in a film, and at its longest gaps."
+    room = left = look.room_for(wanted)
+    if not room: return
+    def around_suspects(most:int)->int:
+        if most < 1: return 0
+        detector.score(look)
+        return look.extend(look.near(detector.suspicion(look), most))
+    left -= around_suspects(room//2)
+    gaps = look.gaps(left - room//4)
+    left -= look.extend(gaps)
+    if gaps or left > room//4: around_suspects(left)
 
 @patch
 def look(self:Detector,
     path:str|Path, # An image or a video
-)->tuple[Media, object]: # What was read, and a detector that has looked, for `predict_media`; raises `MediaError`
+)->Look: # All that was seen, for `verdict`; raises `MediaError`
     "Read a file and look for faces; a film where it pays twice."
-    media, looked = read_and_look(path, self.face_detector, self.frames, self.limits)
-    if media.kind != "image" and self.second_look:
-        media, looked = look_again(path, media, looked, partial(_suspicion, self), self.second_look, self.limits)
-    media.claims = read_claims(path)
-    return media, looked
+    with Unchanged(path, self.limits.max_bytes) as file:
+        look = look_at(path, self.face_detector, self.frames, self.limits)
+        look_again(self, look, self.second_look)
+        look.media.claims = read_claims(path)
+    look.sha256 = file.sha256
+    return look
 
 # %% ../../nbs/judge/20_predict.ipynb #506f01a2
+def _hidden(look:Look, person:FaceClip)->str|None:
+    "Why there is nothing to see of a face, though it is there."
+    some = evenly_spaced(len(person), 5)
+    return hidden_reason([look_at_face(look.frames[person.frame_indices[i]], person.faces[i].box) for i in some])
+
 @patch
-def predict_media(self:Detector,
-    media:Media, # From `read_media`
-    sha256:str="", # Of the file
-    looked=None, # The detector that `look` or `read_and_look` gave with it; None: faces are sought now
+def verdict(self:Detector,
+    look:Look, # From `look`, or made of frames at hand; who has no score yet is scored now
 )->Prediction: # With `evidence`
-    "The verdict on a file that was read already."
-    config, rule = self.scorer.config, self.abstention
-    looked = looked or (film_detector(self.face_detector) if media.kind == "video" else self.face_detector)
-    clips, dropped, doubt = _people(self, media, looked)
-    again = getattr(media, "again", [])
-    faces = self.predict_clips(clips, len(media.frames), media.frames, again, getattr(looked, "known", None))
-    evidence = [keep_evidence(clip, face, media.frames) for clip, face in zip(clips, faces)]
-    faces += [_dropped_person(o) for o in dropped if not o["clip"]]
+    "What a look means."
+    self.score(look)
+    config, rule, media, people = self.scorer.config, self.abstention, look.media, look.people
+    even = [_even(self, o, media.again) for o in people]
+    hidden = [_hidden(look, o) if rule.hidden else None for o in people]
+    faces = _verdicts(self, people, [look.scores[o.person] for o in people], even, len(look.frames), hidden)
+    evidence = [keep_evidence(person, face, look.frames) for person, face in zip(people, faces)]
+    faces += [_dropped_person(o) for o in look.dropped if not o["clip"]]
     looked_at = _looked_at(media, faces)
-    even = {o.person: _even(self, o, again) for o in clips}
-    segments = segments_of(faces, rule, self.threshold, even) if media.kind == "video" else []
+    by_person = {o.person: e for o, e in zip(people, even)}
+    segments = segments_of(faces, rule, self.threshold, by_person) if media.kind == "video" else []
     unseen_streams = looked_at["streams_in_file"] - looked_at["streams"]
     of_file = [*media.contents.reasons(), *coverage_reasons(looked_at)]
     decision, probability, reasons = judge(faces, self.threshold, unseen_streams, of_file)
-    notes = _notes(self, media, looked_at, dropped) + [doubt]*bool(doubt)
-    notes += _more_notes(self, decision, reasons, segments, len(faces))
-    claims = getattr(media, "claims", None)
-    notes += [o.text for o in claims or [] if o.noted and not o.marks] # a mark stands above
+    notes = _notes(self, look, looked_at) + _more_notes(self, decision, reasons, segments, len(faces))
+    notes += [o.text for o in media.claims or [] if o.noted and not o.marks] # a mark stands above
     seen = {k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")}
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
-        media=seen | dict(frames=len(media.frames)), notes=notes, looked_at=looked_at, segments=segments, claims=claims,
-        threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=sha256,
+        media=seen | dict(frames=len(look.frames)), notes=notes, looked_at=looked_at, segments=segments, claims=media.claims,
+        threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=look.sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence,
         settings=self.settings(),
         face_detector=dict(name=self.face_detector.name, sha256=self.face_detector.sha256),
         version=deepfake_nb.__version__, created=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 @patch
+def predict_media(self:Detector,
+    media:Media, # From `read_media`
+)->Prediction: # With `evidence`
+    "The verdict on frames that were read already."
+    return self.verdict(Look(media, self.face_detector))
+
+@patch
 def predict(self:Detector,
     path:str|Path, # An image or a video
 )->Prediction: # With `evidence`; raises `MediaError` for a file that cannot be read
     "The verdict on one file."
-    (media, looked), sha256 = read_unchanged(path, lambda: self.look(path), self.limits.max_bytes)
-    return dataclasses.replace(self.predict_media(media, sha256, looked), path=str(path))
+    return dataclasses.replace(self.verdict(self.look(path)), path=str(path))
 
 # %% ../../nbs/judge/20_predict.ipynb #ebd15900
 logger = logging.getLogger(__name__)

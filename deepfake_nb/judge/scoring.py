@@ -6,13 +6,14 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/scoring.html.md"""
 
 # %% ../../nbs/judge/15_scoring.ipynb #174c8ecb
 from __future__ import annotations
-import ctypes, hashlib, os, random
+import ctypes, os, random
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 import numpy as np, torch
 from torch.nn.utils.rnn import pad_sequence
 from ..core import DeepfakeError
+from ..see.faces import FaceCrop
 from ..model.foreign import ForeignScorer
 from ..model.scorer import Scorer
 from ..model.export import InferenceEngine, engine_for
@@ -146,13 +147,13 @@ def _head_scores(scorer:Scorer, features:torch.Tensor, lengths:list[int])->list[
 
 # %% ../../nbs/judge/15_scoring.ipynb #57a120c4
 @torch.inference_mode()
-# (N, F); a crop that is `known` is not computed again
-def _features(scorer:Scorer, crops:np.ndarray, known:dict|None, *settings)->torch.Tensor:
-    if known is None: return frame_features(scorer, crops, *settings)
-    keys = [hashlib.blake2b(o.tobytes(), digest_size=16).digest() for o in crops]
-    new = {k: i for i, k in enumerate(keys) if k not in known}
-    if new: known.update(zip(new, frame_features(scorer, crops[list(new.values())], *settings)))
-    return torch.stack([known[k] for k in keys])
+def _features(scorer:Scorer, crops:np.ndarray, kept:list[FaceCrop]|None, view:str, *settings)->torch.Tensor:
+    "(N, F); what was kept of a view of a crop is not computed again."
+    if kept is None: return frame_features(scorer, crops, *settings)
+    new = [i for i, o in enumerate(kept) if view not in o.features]
+    if new:
+        for i, row in zip(new, frame_features(scorer, crops[new], *settings)): kept[i].features[view] = row.clone()
+    return torch.stack([o.features[view] for o in kept])
 
 @torch.inference_mode()
 def score_clips(
@@ -162,17 +163,21 @@ def score_clips(
     flip:bool=True, # Score the mirror image too, and take the mean?
     dtype:torch.dtype=torch.float32, # `torch.bfloat16` for mixed precision
     engine:InferenceEngine|None=None, # Runs the backbone in PyTorch's place
-    # What was computed already, by crop; new ones are added. For one scorer, precision and engine only
-    known:dict|None=None,
+    # Of each clip its crops, which keep their features. For one scorer, precision and engine only; None: nothing is kept
+    kept:list[list[FaceCrop]]|None=None,
 )->list[ClipScore]: # One per clip, in the same order
     "Score people whose crops are at hand."
     if not clips: return []
     if getattr(scorer, "by_clip", False) and len(clips) > 1: # their pixels wait in memory: one person at a time
-        return [score_clips(scorer, [o], batch_size, flip, dtype, engine)[0] for o in clips]
+        own = [None]*len(clips) if kept is None else [[o] for o in kept]
+        return [score_clips(scorer, [o], batch_size, flip, dtype, engine, k)[0] for o, k in zip(clips, own)]
     crops, lengths = np.concatenate(clips), [len(o) for o in clips]
-    scores = _head_scores(scorer, _features(scorer, crops, known, batch_size, dtype, engine), lengths)
+    flat = None if kept is None else [o for clip in kept for o in clip]
+    plain = _features(scorer, crops, flat, "plain", batch_size, dtype, engine)
+    scores = _head_scores(scorer, plain, lengths)
     if not flip: return scores
-    mirrored = _head_scores(scorer, _features(scorer, crops[:, :, ::-1], known, batch_size, dtype, engine), lengths)
+    turned = _features(scorer, crops[:, :, ::-1], flat, "mirrored", batch_size, dtype, engine)
+    mirrored = _head_scores(scorer, turned, lengths)
     return [ClipScore((a.logit + b.logit)/2, (a.frame_logits + b.frame_logits)/2, a.features)
             for a, b in zip(scores, mirrored)]
 

@@ -1,4 +1,4 @@
-"""A second look at a film: at the longest gaps that the first one left, and around the moments that it found suspicious.
+"""Where to look again: at the longest gaps that a first look at a film left, and around the moments that it found suspicious.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/see/again.html.md"""
 
@@ -6,18 +6,20 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/again.html.md"""
 
 # %% ../../nbs/see/75_again.ipynb #7a1b0004
 from __future__ import annotations
-import dataclasses, heapq
-from collections.abc import Callable, Sequence
+import heapq
+from collections.abc import Sequence
 from pathlib import Path
 import numpy as np
-from .detect import Face, FaceDetector
-from .files import Limits, Media, _set_looked_at, sniff_format, IMAGE_FORMATS
-from .film import _Budget, _Film, _decoded, _finished, _pictures, open_video
+from .files import Limits, sniff_format, IMAGE_FORMATS
+from .film import open_video, read_at
 from .media import read_media
-from .pipeline import film_detector
 
 # %% auto #0
-__all__ = ['SECOND_LOOK', 'LONG_GAP', 'in_gaps', 'around', 'read_at', 'picture_at', 'Seen', 'with_frames', 'look_again']
+__all__ = ['SECOND_LOOK', 'LONG_GAP', 'in_gaps', 'around', 'shown_at', 'picture_at']
+
+# %% ../../nbs/see/75_again.ipynb #3ac20119
+SECOND_LOOK = 32 # frames
+LONG_GAP = 2. # seconds between two frames from which on the gap is worth a look
 
 # %% ../../nbs/see/75_again.ipynb #7a1b0007
 def _step(times:np.ndarray)->float: # seconds from one frame to the next, as a rule
@@ -80,45 +82,15 @@ def around(
         if len(found) >= wanted: break
     return sorted(found[:wanted])
 
-# %% ../../nbs/see/75_again.ipynb #7a1b0013
-def read_at(
-    film:Media, # From `open_video`
-    places:Sequence[int], # Which frames of the file, from 0
-    limits:Limits=Limits(), # What it may cost
-    seconds:float|None=None, # Of decoding; None: as `limits` says
-)->list[tuple[int, float, np.ndarray]]: # Place, seconds, uint8 (H, W, 3) RGB of each that came, in their order
-    "Some frames of a film, by their places."
-    found, offset, start, budget = [], 0, 0., _Budget(limits.max_seconds if seconds is None else seconds)
-    for track in film.tracks:
-        wanted = sorted({int(o) - offset for o in places if 0 <= o - offset < len(track.times)})
-        found += [(offset + place, start + moment, picture)
-                  for place, moment, picture in _of_track(film, track, wanted, limits, budget)]
-        offset, start = offset + len(track.times), start + track.duration
-    return found
-
-def _of_track(film:_Film, track, wanted:list[int], limits:Limits, budget:_Budget):
-    pictures = _pictures(film, track, limits)
-    before = waiting = None
-    left, needed = set(wanted), set(wanted)
-    for place, frame, sound in _decoded(film.path, track, limits, budget, needed) if left else ():
-        if waiting: yield from _finished(film, track, pictures, *waiting, frame, budget); waiting = None
-        if place in left and sound:
-            left.discard(place)
-            own = [float(track.times[min(place, len(track.times) - 1)])]
-            if frame.interlaced_frame: waiting = place, own, frame, before
-            else: yield from _finished(film, track, pictures, place, own, frame, None, None, budget)
-        before = frame
-        if not left and not waiting: break
-    if waiting: yield from _finished(film, track, pictures, *waiting, None, budget)
-
 # %% ../../nbs/see/75_again.ipynb #7a1b0023
-def _all_times(film:_Film)->np.ndarray: # seconds of each place of all tracks, one after the other, and of the end
-    starts = np.cumsum([0.] + [o.duration for o in film.tracks])
-    return np.append(np.concatenate([o.times + start for o, start in zip(film.tracks, starts)]), starts[-1])
-
-def _nearest(times:np.ndarray, moment:float)->int: # the place that is shown at a moment, or begins just after it
+def shown_at(
+    times:np.ndarray, # Seconds of each place of the file, rising, and of its end
+    moment:float, # Seconds
+)->int: # A place
+    "The place that is shown at a moment, or begins just after it."
     place = _shown(times, moment)
-    return place + 1 if place + 2 < len(times) and 0 < times[place + 1] - moment < min(moment - times[place], _step(times)) else place
+    soon = place + 2 < len(times) and 0 < times[place + 1] - moment < min(moment - times[place], _step(times))
+    return place + 1 if soon else place
 
 def picture_at(
     path:str|Path, # An image, an animation or a film
@@ -129,68 +101,6 @@ def picture_at(
     "The picture that is shown at a time."
     if sniff_format(path, limits) not in IMAGE_FORMATS:
         film = open_video(path, limits)
-        if found := read_at(film, [_nearest(_all_times(film), time)], limits): return found[0][2]
+        if found := read_at(film, [shown_at(film.all_times, time)], limits): return found[0][2]
     media = read_media(path, frames, limits)
     return media.frames[int(np.argmin([abs(o - time) for o in media.times]))]
-
-# %% ../../nbs/see/75_again.ipynb #7a1b0016
-SECOND_LOOK = 32 # frames
-LONG_GAP = 2. # seconds between two frames from which on the gap is worth a look
-_room = 256 << 20 # bytes of all pictures of a second look
-
-class Seen(FaceDetector):
-    "A detector that has looked at all frames already."
-    def __init__(self, detector, found:list[list[Face]]): # any detector, and the faces of each frame
-        self.detector, self.found = getattr(detector, "detector", detector), found
-        self.known = {} # for who scores these faces, what was computed
-        self.name, self.sha256, self.note = detector.name, detector.sha256, detector.note
-    def detect(self, frames:list[np.ndarray])->list[list[Face]]:
-        if len(frames) != len(self.found):
-            raise ValueError(f"{len(frames)} frames; accepted: the {len(self.found)} that were looked at")
-        return self.found
-
-def with_frames(
-    media:Media, # So far
-    looked:Seen, # Its faces
-    new:list[tuple[int, float, np.ndarray]], # From `read_at`
-)->tuple[Media, Seen]: # Both with these frames, in the order of time; `again` has their positions
-    "Add frames of a second look."
-    if not new: return media, looked
-    film, faces = film_detector(looked.detector), [o[2] for o in new]
-    first = [False]*len(media.frames)
-    for i in media.again: first[i] = True
-    rows = [*zip(media.indices, media.times, media.frames, looked.found, first),
-            *((*o, f, True) for o, f in zip(new, film.detect(faces)))]
-    rows.sort(key=lambda o: o[:2])
-    indices, times, frames, found, later = map(list, zip(*rows))
-    more = dataclasses.replace(media, indices=indices, times=times, frames=frames,
-                               again=[i for i, o in enumerate(later) if o])
-    _set_looked_at(more, media.looked_at.get("streams", 1), media.looked_at.get("streams_in_file", 1))
-    seen = Seen(looked.detector, found)
-    seen.known = looked.known
-    return more, seen
-
-# %% ../../nbs/see/75_again.ipynb #7a1b0017
-def look_again(
-    path:str|Path, # The film
-    media:Media, # What the first look read
-    looked:FaceDetector, # With the faces it found, from `read_and_look`
-    suspicion:Callable, # (media, detector) -> for each frame a number, from 0 on suspicious
-    budget:int=SECOND_LOOK, # Frames more, at most; 0: none
-    limits:Limits=Limits(), # What it may cost; half of the time for decoding
-)->tuple[Media, FaceDetector]: # As from `read_and_look`; the same where there is nothing to look at again
-    "Look at the longest gaps of a film, and around what is suspicious in it."
-    budget = min(budget, _room//max(1, media.frames[0].nbytes)) if media.frames else 0
-    if media.kind != "video" or budget < 1 or len(set(media.indices)) >= media.frame_count: return media, looked
-    if sniff_format(path, limits) in IMAGE_FORMATS: return media, looked
-    film, media = open_video(path, limits), dataclasses.replace(media)
-    looked = Seen(looked, looked.detect(media.frames))
-    times, before = _all_times(film), len(media.frames)
-    left = lambda: budget - (len(media.frames) - before)
-    def more(places): return with_frames(media, looked, read_at(film, places, limits, limits.max_seconds/6))
-    def moments(most): return around(media.indices, suspicion(media, looked), times, most) if most > 0 else []
-    media, looked = more(moments(budget//2))
-    tried = left()
-    if gaps := in_gaps(media.indices, times, tried - budget//4, LONG_GAP): media, looked = more(gaps)
-    if gaps or left() > budget//4: media, looked = more(moments(left()))
-    return media, looked

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from ..core import MediaError
 from .contents import Contents
-from .files import Limits, Media, _a, _frame_size, _name_notes, _resize, _set_looked_at, _set_scale, evenly_spaced, sniff_format
+from .files import Limits, Media, _a, _frame_size, _name_notes, _resize, set_looked_at, _set_scale, evenly_spaced, sniff_format
 from .image import _blocks, _check_size, _finished, _load, _open_image
 
 # %% auto #0
@@ -141,7 +141,7 @@ def read_animation(
     media.duration, media.frame_count = player.time*count/seen, count
     media.longest_still = player.longest
     media.take(player.contents)
-    _set_looked_at(media)
+    set_looked_at(media)
     if seen < count:
         media.notes.append(f"Only the first {seen} of its {count} frames were looked at: "
                            f"{why or 'more would take too long'}.")

@@ -16,7 +16,8 @@ from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetect
 
 # %% auto #0
 __all__ = ['SHARPNESS_SIDE', 'crop_square', 'crop_face', 'similarity', 'cut_aligned', 'cut_whole', 'cut_out', 'sharpness',
-           'split_shots', 'Track', 'track_faces', 'FaceClip', 'number_people', 'extract_clips', 'draw_faces']
+           'split_shots', 'Track', 'track_faces', 'FaceClip', 'number_people', 'PeopleSettings', 'FaceCrop',
+           'choose_people', 'make_clip', 'cut_face', 'extract_clips', 'draw_faces']
 
 # %% ../../nbs/see/55_faces.ipynb #53ad6834
 def crop_square(
@@ -276,17 +277,72 @@ def number_people(
     return numbered, [o | dict(person=numbered[0].person if o["clip"] else numbers[next(left)]) for o in dropped]
 
 # %% ../../nbs/see/55_faces.ipynb #35263d3d
-def _make_clip(track:Track, frames, times, size:int, margin:float, cutter)->FaceClip: # its number is given later
-    cut = [cut_out(frames[i], f, size, margin, cutter) for i, f in zip(track.frame_indices, track.faces)]
-    seconds = np.array([times[i] for i in track.frame_indices], float)
-    sharp = float(np.median([o for _, o in cut]))
-    return FaceClip(0, np.stack([o for o, _ in cut]), seconds, track.faces, track.frame_indices, track.face_size, sharp)
+@dataclass(frozen=True)
+class PeopleSettings:
+    "Who counts as a person of a file, and how their faces are cut out."
+    size: int # side of the crops in pixels
+    margin: float = 1.25 # side of the square, in longer sides of the face's box
+    max_people: int = 5 # at most so many are cut out, largest faces first
+    min_frames: int = 3 # a person seen in fewer frames is dropped; of shorter films, in fewer than all
+    min_face: float = 32. # a smaller face is dropped: pixels, longer side
+    sure: float = 0. # whoever is seen in few frames of a film is a person only with this confidence, in [0, 1]
+    # What cuts a face out of a frame; None: the square
+    cutter: Callable[[np.ndarray, Face], np.ndarray]|None = None
+
+@dataclass(eq=False)
+class FaceCrop:
+    "One face as a network sees it, and what networks made of it."
+    face: Face # where it was cut out
+    crop: np.ndarray = field(repr=False) # uint8 (S, S, 3) RGB
+    sharpness: float = 0. # of the square crop
+    time: float = 0. # seconds
+    features: dict = field(default_factory=dict, repr=False) # of each view of the crop, once a network saw it
+
+# %% ../../nbs/see/55_faces.ipynb #e7edd23f
+def choose_people(
+    detections:list[list[Face]], # The faces of each frame
+    times:list[float], # Seconds, one per frame, not falling
+    frames:list[np.ndarray], # The frames, uint8 (H, W, 3) each
+    settings:PeopleSettings, # Who counts
+)->tuple[list[Track], list[dict]]: # Who is cut out, largest face first; and what was dropped, as `track_faces` says
+    "Follow everybody, and choose who is cut out: the largest, or the best of what there is."
+    min_frames = min(settings.min_frames, len(frames))
+    tracks, dropped = track_faces(detections, times, frames, min_frames, settings.min_face)
+    tracks, beyond = tracks[:settings.max_people], tracks[settings.max_people:]
+    text = f"Only the faces of {settings.max_people} people, the largest ones, are judged, and this one is smaller."
+    dropped += [_dropped(o, times, "TOO_MANY_PEOPLE", text) for o in beyond]
+    if tracks or beyond or not dropped: return tracks, dropped
+    everyone, _ = track_faces(detections, times, frames, min_frames=1, min_face=0)
+    rank = lambda i: (everyone[i].face_size >= settings.min_face, len(everyone[i]), everyone[i].face_size)
+    best = max(range(len(everyone)), key=rank) # so that it can be named
+    dropped[best]["clip"] = True # both lists have the same order: largest first
+    return [everyone[best]], dropped
+
+def make_clip(
+    track:Track, # One person
+    times:list[float], # Seconds of all frames
+    crops:list[FaceCrop], # One for each face of the track
+)->FaceClip: # With the number 0: `number_people` gives another
+    "The crops of one person as a clip."
+    seconds, sharp = np.array([times[i] for i in track.frame_indices], float), [o.sharpness for o in crops]
+    return FaceClip(0, np.stack([o.crop for o in crops]), seconds, track.faces, track.frame_indices, track.face_size,
+                    float(np.median(sharp)))
+
+# %% ../../nbs/see/55_faces.ipynb #2d53d986
+def cut_face(
+    frame:np.ndarray, # uint8 (H, W, 3) RGB
+    face:Face, # A face in it
+    settings:PeopleSettings, # How it is cut out
+    time:float=0., # Seconds
+)->FaceCrop: # Not seen by any network yet
+    "One face of one frame."
+    return FaceCrop(face, *cut_out(frame, face, settings.size, settings.margin, settings.cutter), time)
 
 def extract_clips(
     media, # With `frames` (list of uint8 (H, W, 3) RGB), `times` (seconds) and perhaps `notes` (a hint is added), as `media.read_media` gives
     detector:FaceDetector, # From `load_face_detector`
     size:int, # Side of the crops in pixels
-    margin:float=1.25, # Side of the square, in longer sides of the face's box
+    margin:float=1.25, # As in `PeopleSettings`, and so are the following ones
     max_people:int=5, # At most so many clips, largest faces first
     min_frames:int=3, # A person seen in fewer frames is dropped; of shorter films, in fewer than all
     min_face:float=32, # A smaller face is dropped: pixels, longer side
@@ -294,19 +350,13 @@ def extract_clips(
 )->tuple[list[FaceClip], list[dict]]: # Clips, largest faces first; and what was dropped, as `track_faces` says; both with their numbers in `person`
     "Find, follow and cut out everybody in an image or a video."
     frames, times = media.frames, media.times
+    settings = PeopleSettings(size, margin, max_people, min_frames, min_face, cutter=cutter)
     detections = detector.detect(frames)
     if (hint := turned_hint(frames, detections, detector)) and hasattr(media, "notes"): media.notes.append(hint)
-    tracks, dropped = track_faces(detections, times, frames, min_frames=min(min_frames, len(frames)), min_face=min_face)
-    tracks, beyond = tracks[:max_people], tracks[max_people:]
-    text = f"Only the faces of {max_people} people, the largest ones, are judged, and this one is smaller."
-    dropped += [_dropped(o, times, "TOO_MANY_PEOPLE", text) for o in beyond]
-    if not tracks and not beyond and dropped: # the best of what there is, so that it can be named
-        everyone, _ = track_faces(detections, times, frames, min_frames=1, min_face=0)
-        rank = lambda i: (everyone[i].face_size >= min_face, len(everyone[i]), everyone[i].face_size)
-        best = max(range(len(everyone)), key=rank)
-        tracks = [everyone[best]]
-        dropped[best]["clip"] = True # both lists have the same order: largest first
-    return number_people([_make_clip(o, frames, times, size, margin, cutter) for o in tracks], dropped)
+    tracks, dropped = choose_people(detections, times, frames, settings)
+    clips = [make_clip(o, times, [cut_face(frames[i], f, settings) for i, f in zip(o.frame_indices, o.faces)])
+             for o in tracks]
+    return number_people(clips, dropped)
 
 # %% ../../nbs/see/55_faces.ipynb #72acff67
 def draw_faces(

@@ -17,8 +17,8 @@ from ..core import MediaError
 from .contents import Contents
 
 # %% auto #0
-__all__ = ['FILM_FORMATS', 'IMAGE_FORMATS', 'ACCEPTED', 'Limits', 'Media', 'open_container', 'film_streams', 'sniff_format',
-           'evenly_spaced']
+__all__ = ['FILM_FORMATS', 'IMAGE_FORMATS', 'ACCEPTED', 'Limits', 'Media', 'set_looked_at', 'open_container', 'film_streams',
+           'sniff_format', 'evenly_spaced']
 
 # %% ../../nbs/see/10_files.ipynb #ba7b68ee
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Media:
     indices: list[int] = field(default_factory=list) # which of the file's frames these are, from 0
     # positions of those that a second look added; the others are evenly spaced
     again: list[int] = field(default_factory=list)
-    looked_at: dict = field(default_factory=dict) # how much of the file these frames are, as `_set_looked_at` puts it
+    looked_at: dict = field(default_factory=dict) # how much of the file these frames are, as `set_looked_at` puts it
     contents: Contents = field(default_factory=Contents) # what else is in the file
     undecoded: float = 0. # share of its seconds that cannot be decoded as they were filmed, in [0, 1]
     longest_still: float = 0. # seconds that one of its pictures stands, the longest time
@@ -84,8 +84,12 @@ class Media:
         return f"<b>{html.escape(self.path)}</b> ({self.kind})<table>{rows}</table><ul>{notes}</ul>"
 
 # %% ../../nbs/see/10_files.ipynb #95ac8dca
-# sets `looked_at` from times, frame_count, duration and contents
-def _set_looked_at(media:Media, streams:int=1, streams_in_file:int=1):
+def set_looked_at(
+    media:Media, # With times, frame_count, duration and contents
+    streams:int=1, # Picture tracks that were looked at
+    streams_in_file:int=1, # Picture tracks in the file
+)->None:
+    "Write into `looked_at` how much of the file its frames are."
     times, last = media.times, max([media.duration, *media.times])
     edges, frames = [0., *times, last], len(set(media.indices)) or len(times) # one that stands may come several times
     gap = max(b - a for a, b in zip(edges, edges[1:])) if frames < media.frame_count or media.undecoded else 0.

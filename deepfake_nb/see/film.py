@@ -19,11 +19,11 @@ from .boxes import TrackBoxes, is_whole, read_tracks
 from .colour import GREYSCALE, TRANSPARENT
 from .decode import Pictures, Unwritten, make_strict
 from .encode import write_video
-from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, _set_looked_at, _set_scale, evenly_spaced,
+from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, set_looked_at, _set_scale, evenly_spaced,
                                    film_streams, open_container, sniff_format)
 
 # %% auto #0
-__all__ = ['Damaged', 'open_video', 'iter_frames', 'read_video']
+__all__ = ['Damaged', 'Film', 'open_video', 'iter_frames', 'read_film', 'read_video', 'read_at']
 
 # %% ../../nbs/see/30_film.ipynb #27619643
 _unknown = -1 << 63 # a time stamp that is not there
@@ -207,7 +207,7 @@ def _why_empty(path, found:str, container)->str: # why there is no picture in it
 
 # %% ../../nbs/see/30_film.ipynb #3b9f0802
 @dataclass
-class _Film(Media):
+class Film(Media):
     "A `Media` that knows its tracks."
     tracks: list = field(default_factory=list, repr=False, compare=False)
     present: int = 1 # picture streams in the file, whether they can be decoded or not
@@ -215,12 +215,17 @@ class _Film(Media):
     spent: float = 0. # seconds of decoding in the last pass
     stopped: bool = False # did the last pass end at a limit?
 
+    @property
+    def all_times(self)->np.ndarray: # seconds of each place of all tracks, one after the other, and of the end
+        starts = np.cumsum([0.] + [o.duration for o in self.tracks])
+        return np.append(np.concatenate([o.times + start for o, start in zip(self.tracks, starts)]), starts[-1])
+
 _most_tracks = 4 # picture streams of one file that are looked at
 
 def open_video(
     path:str|Path, # A video by its content, whatever its name
     limits:Limits=Limits(), # What it may cost; pixels and duration are judged here, before decoding
-)->Media: # Without frames yet: size, duration, number of frames, notes; raises `MediaError`
+)->Film: # Without frames yet: size, duration, number of frames, notes; raises `MediaError`
     "What can be known of a video without decoding more than its first frame."
     found = sniff_format(path, limits)
     if found in IMAGE_FORMATS: raise MediaError(path, f"an image ({found})", "a video here; `read_media` takes both")
@@ -241,7 +246,7 @@ def open_video(
         if isinstance(error, av.FFmpegError):
             raise MediaError(path, _why_closed(path, found), "a complete video") from error
         raise MediaError(path, f"cannot be read ({error.strerror or error})", "a complete video") from error
-    media = _Film(str(path), "video", [], [], 0, 0, 0., 0, found, _name_notes(path, "video", found),
+    media = Film(str(path), "video", [], [], 0, 0, 0., 0, found, _name_notes(path, "video", found),
                   tracks=tracks[:_most_tracks], present=present, whole=whole)
     if not tracks:
         raise MediaError(path, f"{_a(found)} file that says how to decode a film, and holds none of its pictures (the beginning "
@@ -252,7 +257,7 @@ def open_video(
     for o in about.values(): _find_said(media, o)
     return media
 
-def _find_said(media:_Film, said:TrackBoxes): # what the container says of a track becomes findings
+def _find_said(media:Film, said:TrackBoxes): # what the container says of a track becomes findings
     if said.encrypted:
         media.find("ENCRYPTED", f"A picture track is encrypted ({said.encrypted}); nothing is known of what it shows.", "STREAM_NOT_JUDGED")
     if said.dolby is not None:
@@ -269,7 +274,7 @@ def _check_size(path, width:int, height:int, limits:Limits):
         raise MediaError(path, f"a video of {width} x {height} pixels", f"at most {limits.max_video_pixels:,} pixels")
 
 # %% ../../nbs/see/30_film.ipynb #63689532
-def _measure(media:_Film, limits:Limits): # sizes, times and notes of a film whose packets were counted
+def _measure(media:Film, limits:Limits): # sizes, times and notes of a film whose packets were counted
     for track in media.tracks: _arrange(track, media.notes)
     media.tracks = [o for o in media.tracks if o.first is not None and len(o.shown)]
     if not media.tracks:
@@ -293,7 +298,7 @@ def _measure(media:_Film, limits:Limits): # sizes, times and notes of a film who
         media.notes.append(f"It is too large to be counted in {limits.max_seconds:g} s: only its first "
                            f"{media.duration:.1f} s are known.")
 
-def _streams_note(media:_Film)->str:
+def _streams_note(media:Film)->str:
     seen, starts = len(media.tracks), np.cumsum([o.duration for o in media.tracks])[:-1]
     if seen == 1: return f"It has {media.present} picture streams, of which only one can be looked at."
     others = "" if seen == media.present else f", of which {seen} can be looked at"
@@ -455,7 +460,7 @@ def _often(lengths:np.ndarray, n:int)->list[int]: # how often each is looked at,
     for _ in range(n - len(lengths)): often[np.argmax(lengths/often)] += 1 # the one that is longest for each look
     return often.tolist()
 
-def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget,
+def _chosen(media:Film, track:_Track, n:int, limits:Limits, budget:_Budget,
             skip:bool)->Iterator[tuple[int, float, np.ndarray]]:
     "Place, time and picture of `n` evenly spaced moments of a track; what was missed is left in `track.missed`."
     targets = _even(track, n, track.shown)[::-1] # the next target stands last
@@ -483,7 +488,7 @@ def _chosen(media:_Film, track:_Track, n:int, limits:Limits, budget:_Budget,
     if waiting: yield from _finished(media, track, pictures, *waiting, None, budget)
     budget.stopped = budget.stopped or bool(shortened)
 
-def _pictures(media:_Film, track:_Track, limits:Limits)->Pictures:
+def _pictures(media:Film, track:_Track, limits:Limits)->Pictures:
     return Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, media.notes)
 
 def _finished(media, track, pictures:Pictures, place:int, moments:list[float], frame, before, after,
@@ -503,7 +508,7 @@ def _finished(media, track, pictures:Pictures, place:int, moments:list[float], f
 
 
 # %% ../../nbs/see/30_film.ipynb #1def6a0f
-def _pass(media:_Film, n:int, limits:Limits, seconds:float, skip:bool=True)->Iterator[tuple[int, float, np.ndarray]]:
+def _pass(media:Film, n:int, limits:Limits, seconds:float, skip:bool=True)->Iterator[tuple[int, float, np.ndarray]]:
     "One pass through all tracks, one after the other: index, time, picture."
     media.spent, offset, start, stopped = 0., 0, 0., False
     for i, track in enumerate(media.tracks):
@@ -528,12 +533,12 @@ def iter_frames(
     limits:Limits=Limits(), # What it may cost
 )->Iterator[tuple[int, float, np.ndarray]]: # Index in the file, time in seconds, uint8 (H, W, 3) RGB; raises `MediaError`
     "Evenly spaced frames of a video, one by one, in a single pass."
-    media = path if isinstance(path, _Film) else open_video(path.path if isinstance(path, Media) else path, limits)
+    media = path if isinstance(path, Film) else open_video(path.path if isinstance(path, Media) else path, limits)
     if frames < 1: raise ValueError(f"{frames} frames wanted; accepted: 1 or more")
     return _pass(media, frames, limits, limits.max_seconds)
 
 # %% ../../nbs/see/30_film.ipynb #a1fc35eb
-def _see_what_decodes(media:_Film, track:_Track, limits:Limits, seconds:float)->float: # sets `shown`; seconds spent
+def _see_what_decodes(media:Film, track:_Track, limits:Limits, seconds:float)->float: # sets `shown`; seconds spent
     budget = _Budget(seconds)
     came = {place: sound for place, _, sound in _decoded(media.path, track, limits, budget) if place >= 0}
     places, count = sorted(o for o, sound in came.items() if sound), len(track.shown)
@@ -546,7 +551,7 @@ def _see_what_decodes(media:_Film, track:_Track, limits:Limits, seconds:float)->
 
 def _by_fields(frames:int, packets:int)->bool: return 2*frames - packets in (-1, 0, 1) # two packets a frame
 
-def _tell_undecoded(media:_Film, track:_Track, places:list[int], until:int): # of all places before that one
+def _tell_undecoded(media:Film, track:_Track, places:list[int], until:int): # of all places before that one
     lost = np.ones(len(track.times), bool)
     lost[[o for o in places if o < len(lost)]] = False
     lost[until:] = False
@@ -560,15 +565,14 @@ def _grey(frames:list[np.ndarray])->bool: # has a film of many shades no colour?
     few = [o[::8, ::8].astype(int) for o in frames[::max(1, len(frames)//8)]]
     return all(np.percentile(np.ptp(o, axis=2), 99.5) <= 6 for o in few) and max(len(np.unique(o[..., 1])) for o in few) > 64
 
-def read_video(
-    path:str|Path, # A video by its content, whatever its name
+def read_film(
+    media:Film, # From `open_video`; `read_at` reads more of it later
     frames:int=32, # How many evenly spaced frames are wanted; fewer come where the video has fewer
     limits:Limits=Limits(), # What it may cost
     through:Callable=iter, # Each pass goes through it, so that somebody can look at the frames meanwhile
 )->Media: # Upright RGB frames with their times; raises `MediaError`
-    "Read evenly spaced frames of a video; of a damaged one, those that decode."
+    "Read evenly spaced frames of an open film; of a damaged one, those that decode."
     if frames < 1: raise ValueError(f"{frames} frames wanted; accepted: 1 or more")
-    media = open_video(path, limits)
     taken = list(through(_pass(media, frames, limits, limits.max_seconds)))
     damaged = [o for o in media.tracks if o.missed or o.troubled or o.torn]
     if damaged and not media.stopped:
@@ -577,7 +581,7 @@ def read_video(
         taken = list(through(_pass(media, frames, limits, left, skip=False)))
     if not taken:
         why = f"no wanted frame was reached in {limits.max_seconds:g} s" if media.stopped else "no frame can be decoded"
-        raise MediaError(path, f"{_a(media.format)} video of which {why}",
+        raise MediaError(media.path, f"{_a(media.format)} video of which {why}",
                          "a complete video in a codec that FFmpeg decodes")
     media.indices, media.times, media.frames = map(list, zip(*taken))
     if TRANSPARENT in media.notes: media.contents.add("ALPHA", TRANSPARENT)
@@ -585,5 +589,46 @@ def read_video(
     media.frame_count = sum(len(o.shown) for o in media.tracks)
     media.undecoded = min(1., sum(o.undecoded for o in media.tracks)/max(media.duration, 1e-9))
     media.longest_still = max(float(o.lengths.max()) for o in media.tracks)
-    _set_looked_at(media, sum(o.judged for o in media.tracks), media.present)
-    return Media(**{o.name: getattr(media, o.name) for o in dataclasses.fields(Media)})
+    set_looked_at(media, sum(o.judged for o in media.tracks), media.present)
+    own = {o.name: getattr(media, o.name) for o in dataclasses.fields(Media)}
+    return Media(**own | dict(notes=list(media.notes)))
+
+def read_video(
+    path:str|Path, # A video by its content, whatever its name
+    frames:int=32, # How many evenly spaced frames are wanted; fewer come where the video has fewer
+    limits:Limits=Limits(), # What it may cost
+    through:Callable=iter, # As for `read_film`
+)->Media: # Upright RGB frames with their times; raises `MediaError`
+    "Read evenly spaced frames of a video; of a damaged one, those that decode."
+    return read_film(open_video(path, limits), frames, limits, through)
+
+# %% ../../nbs/see/30_film.ipynb #7a1b0013
+def read_at(
+    film:Film, # From `open_video`
+    places:Sequence[int], # Which frames of the file, from 0
+    limits:Limits=Limits(), # What it may cost
+    seconds:float|None=None, # Of decoding; None: as `limits` says
+)->list[tuple[int, float, np.ndarray]]: # Place, seconds, uint8 (H, W, 3) RGB of each that came, in their order
+    "Some frames of a film, by their places."
+    found, offset, start, budget = [], 0, 0., _Budget(limits.max_seconds if seconds is None else seconds)
+    for track in film.tracks:
+        wanted = sorted({int(o) - offset for o in places if 0 <= o - offset < len(track.times)})
+        found += [(offset + place, start + moment, picture)
+                  for place, moment, picture in _of_track(film, track, wanted, limits, budget)]
+        offset, start = offset + len(track.times), start + track.duration
+    return found
+
+def _of_track(film:Film, track, wanted:list[int], limits:Limits, budget:_Budget):
+    pictures = _pictures(film, track, limits)
+    before = waiting = None
+    left, needed = set(wanted), set(wanted)
+    for place, frame, sound in _decoded(film.path, track, limits, budget, needed) if left else ():
+        if waiting: yield from _finished(film, track, pictures, *waiting, frame, budget); waiting = None
+        if place in left and sound:
+            left.discard(place)
+            own = [float(track.times[min(place, len(track.times) - 1)])]
+            if frame.interlaced_frame: waiting = place, own, frame, before
+            else: yield from _finished(film, track, pictures, place, own, frame, None, None, budget)
+        before = frame
+        if not left and not waiting: break
+    if waiting: yield from _finished(film, track, pictures, *waiting, None, budget)

@@ -17,7 +17,7 @@ from PIL.Image import Transpose
 from ..core import MediaError
 from .contents import Contents
 from .colour import to_srgb
-from .files import IMAGE_FORMATS, Limits, Media, _a, _frame_size, _name_notes, _resize, _set_looked_at, _set_scale, sniff_format
+from .files import IMAGE_FORMATS, Limits, Media, _a, _frame_size, _name_notes, _resize, set_looked_at, _set_scale, sniff_format
 from .behind import jpeg_end, look_behind
 from .damage import look_for_damage, missing_share
 
@@ -338,7 +338,7 @@ def read_image(
                   notes=_name_notes(path, "image", found))
     media.take(contents)
     _set_scale(media, limits.max_image_side)
-    _set_looked_at(media)
+    set_looked_at(media)
     media.frames.append(_resize(frame, _frame_size(media)))
     return media
 

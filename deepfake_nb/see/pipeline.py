@@ -1,4 +1,4 @@
-"""From a file to face clips without waiting: faces are sought while the next frames are decoded, and the slow detector looks everywhere only now and then.
+"""The faces of one film: its frames are shown to the detector as they come, and the slow one looks everywhere only now and then.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/see/pipeline.html.md"""
 
@@ -6,16 +6,11 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/pipeline.html.md"""
 
 # %% ../../nbs/see/65_pipeline.ipynb #5c2c8caf
 from __future__ import annotations
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from queue import SimpleQueue
 import cv2, numpy as np
-from .media import Limits, Media, read_media
 from .faces import Face, FaceDetector, HaarDetector, _box_iou, _check_frame, _shrink, canonical_box, split_shots
 
 # %% auto #0
-__all__ = ['FilmDetector', 'HaarFilm', 'watch', 'film_detector', 'read_and_look']
+__all__ = ['FilmDetector', 'HaarFilm', 'watch', 'film_detector']
 
 # %% ../../nbs/see/65_pipeline.ipynb #7945a2ed
 class FilmDetector(FaceDetector):
@@ -115,36 +110,3 @@ def film_detector(
     "A face detector for one film."
     if isinstance(detector, HaarDetector): return HaarFilm(detector)
     return FilmDetector(detector) if isinstance(detector, FaceDetector) else detector
-
-# %% ../../nbs/see/65_pipeline.ipynb #e2fccdbe
-_new_pass, _end = object(), object()
-
-def read_and_look(
-    path:str|Path, # An image, an animation or a video
-    detector, # From `load_face_detector`
-    frames:int=32, # How many evenly spaced frames are wanted where there are several
-    limits:Limits=Limits(), # What the file may cost
-)->tuple[Media, FaceDetector]: # What was read, and a detector for `extract_clips`; raises `MediaError`
-    "Read a file, and look for faces meanwhile."
-    if not isinstance(detector, FaceDetector): return read_media(path, frames, limits), detector
-    coming, given_up, film = SimpleQueue(), [], None
-    def decode()->Media:
-        try: return read_media(path, frames, limits, lambda found: _handed_on(found, coming, given_up))
-        finally: coming.put(_end)
-    with ThreadPoolExecutor(1) as pool:
-        decoding = pool.submit(decode)
-        try:
-            while (item := coming.get()) is not _end:
-                if item is _new_pass: film = film_detector(detector)
-                else: film.watch(item)
-        except BaseException: # an interruption too: the decoder need not finish
-            given_up.append(True)
-            raise
-    return decoding.result(), detector if film is None else film # an image hands nothing over
-
-def _handed_on(found:Iterator[tuple], coming:SimpleQueue, given_up:list)->Iterator[tuple]: # index, time, frame
-    coming.put(_new_pass)
-    for item in found:
-        if given_up: return
-        coming.put(item[2])
-        yield item

@@ -7,33 +7,39 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/unchanged.html.md"""
 # %% ../../nbs/see/45_unchanged.ipynb #0b244b9a
 from __future__ import annotations
 import os, stat
-from collections.abc import Callable
 from pathlib import Path
 from ..core import MediaError, sha256_file
 
 # %% auto #0
-__all__ = ['read_unchanged']
+__all__ = ['Unchanged']
 
 # %% ../../nbs/see/45_unchanged.ipynb #0f3c6f7b
-def _state(path)->tuple: # what changes when a file is replaced or written to
+def _state(path)->tuple:
+    "What changes when a file is replaced or written to."
     o = os.stat(path)
     return o.st_dev, o.st_ino, o.st_size, o.st_mtime_ns
 
-def read_unchanged(
-    path:str|Path, # A file
-    read:Callable, # Called without arguments; reads that file
-    max_bytes:int|None=None, # A larger file is not hashed beforehand, since `read` will refuse it; None: no limit
-)->tuple[object, str]: # What `read` gave, and the SHA-256 of the bytes it read; raises `MediaError` where they changed, and what `read` raises
-    "Read a file and hash it; both are of the same bytes."
-    try:
-        info = os.stat(path)
-        usual = stat.S_ISREG(info.st_mode) and (max_bytes is None or info.st_size <= max_bytes)
-        before = (_state(path), sha256_file(path)) if usual else None
-    except (OSError, ValueError): before = None # `read` has the sentence for it
-    result = read()
-    try: after = _state(path), sha256_file(path)
-    except OSError as e:
-        raise MediaError(path, f"it went away while it was read ({e.strerror})",
-                         "a file that stays as it is meanwhile") from None
-    if before != after: raise MediaError(path, "it changed while it was read", "a file that stays as it is meanwhile")
-    return result, after[1]
+class Unchanged:
+    "While a file is read: it stays what it is, and afterwards its hash is that of the bytes that were read."
+    def __init__(self,
+        path:str|Path, # A file
+        max_bytes:int|None=None, # A larger file is not hashed beforehand, since it will be refused; None: no limit
+    ): self.path, self.max_bytes, self.sha256, self._before = path, max_bytes, "", None
+
+    def __enter__(self):
+        try:
+            info = os.stat(self.path)
+            usual = stat.S_ISREG(info.st_mode) and (self.max_bytes is None or info.st_size <= self.max_bytes)
+            if usual: self._before = _state(self.path), sha256_file(self.path)
+        except (OSError, ValueError): pass # whoever reads it has the sentence for it
+        return self
+
+    def __exit__(self, error, *_): # sets `sha256`; raises `MediaError` where the file changed
+        if error: return
+        try: after = _state(self.path), sha256_file(self.path)
+        except OSError as e:
+            raise MediaError(self.path, f"it went away while it was read ({e.strerror})",
+                             "a file that stays as it is meanwhile") from None
+        if self._before != after:
+            raise MediaError(self.path, "it changed while it was read", "a file that stays as it is meanwhile")
+        self.sha256 = after[1]

@@ -92,17 +92,18 @@ def _film_strip(frames:list): # some frames side by side
     small = [np.array(Image.fromarray(o).resize((max(1, round(200 * o.shape[1] / o.shape[0])), 200))) for o in frames]
     return np.concatenate([np.pad(o, ((0, 0), (0, 4), (0, 0)), constant_values=255) for o in small], 1)
 
-def _frame_views(prediction:Prediction, media)->list[FrameView]:
+def _frame_views(prediction:Prediction, look)->list[FrameView]:
+    "The frames in which somebody was judged, from all that was seen."
     from deepfake_nb.judge.explain import COLOURS, draw_box
     seen = {} # number of the frame -> [(verdict, score)]
     for face, clip in zip(prediction.faces, prediction.evidence):
         for number, score in zip(clip.frame_indices, face.timeline): seen.setdefault(number, []).append((face, score))
     def view(number, people):
-        picture = media.frames[number]
+        picture = look.frames[number]
         names = {o.person: f"Person {o.person}: {percent(score.probability)}" for o, score in people}
         for face, score in people[::-1]:
             picture = draw_box(picture, score.box, names[face.person], COLOURS[face.decision])
-        return FrameView(float(media.times[number]), ", ".join(names[o] for o in sorted(names)), _jpeg(picture))
+        return FrameView(float(look.times[number]), ", ".join(names[o] for o in sorted(names)), _jpeg(picture))
     return [view(*o) for o in sorted(seen.items())]
 
 # %% ../../nbs/serve/10_engine.ipynb #cce9c274
@@ -194,18 +195,17 @@ def examine(self:Engine,
 
 def _examine(self:Engine, file, name, weights, threshold, say, evidence)->Examination:
     say("Getting ready.", .02)
-    from deepfake_nb.see.unchanged import read_unchanged
     from deepfake_nb.judge.explain import explain
     from deepfake_nb.tell.report import make_report
     path, detector = self._get_detector(weights, threshold)
     say("Reading the file and looking for faces.", .15)
-    (media, looked), sha256 = read_unchanged(file, lambda: detector.look(file))
+    look = detector.look(file)
     say("Judging the faces.", .5)
-    prediction = dataclasses.replace(detector.predict_media(media, sha256, looked), path=name)
+    prediction = dataclasses.replace(detector.verdict(look), path=name)
     if not evidence: return Examination(dataclasses.replace(prediction, evidence=[]), [], [], "")
     say("Drawing where the network looked.", .75)
     explanation = explain(detector, prediction)
-    frames = _frame_views(prediction, media) if media.kind == "video" else []
+    frames = _frame_views(prediction, look) if look.media.kind == "video" else []
     say("Writing the report.", .9)
     report = make_report(prediction, explanation, file, None if self.weights is None else path)
     return Examination(report.prediction, report.pictures, frames, report.to_html(), report.to_dict())
