@@ -110,6 +110,8 @@ def deepfake_predict(
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
     # What deepfake-calibrate measured; by default what the weights say
     calibration:Annotated[str, dict(metavar="FILE")]=None,
+    # Certificates (PEM) of those whose word on a signer of Content Credentials counts; by default DEEPFAKE_NB_TRUST, else nobody's
+    trust:Annotated[str, dict(metavar="FILE")]=None,
     demo:bool=False, # Judge a real and a forged portrait, a real and a forged film, made on the spot
 )->int: # Exit code
     "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
@@ -119,7 +121,7 @@ def deepfake_predict(
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
     detector = make_detector(weights, device, frames=frames, second_look=second_look, max_people=max_people,
-                             threshold=threshold, engine=engine, scorer=scorer, calibration=calibration, base=base)
+                             threshold=threshold, engine=engine, scorer=scorer, calibration=calibration, base=base, trust=trust)
     from deepfake_nb.forge.demo import write_demo
     files = [*paths, *(write_demo(out) if demo else [])]
     report_to = functools.partial(write_report, weights=None if scorer else weights) if report else None
@@ -360,6 +362,8 @@ def deepfake_scan(
     scorer:Annotated[str, dict(metavar="NAME")]=None, # Somebody else's network in place of weights: package.module:factory, file.py:factory or an installed name. Its code is run
     # What deepfake-calibrate measured; by default what the weights say
     calibration:Annotated[str, dict(metavar="FILE")]=None,
+    # Certificates (PEM) of those whose word on a signer of Content Credentials counts; by default DEEPFAKE_NB_TRUST, else nobody's
+    trust:Annotated[str, dict(metavar="FILE")]=None,
     restart:bool=False, # Delete the rows of an earlier scan in the folder
 )->int: # Exit code
     "Judge any number of files. Prints a summary; exit code 0: every file has its row, 1: the scan could not begin or go on, 2: wrong usage, 130: stopped by Ctrl-C."
@@ -371,7 +375,7 @@ def deepfake_scan(
     need("pandas", "pyarrow", task="scan")
     from deepfake_nb.serve.scan import scan
     settings = dict(frames=frames, second_look=second_look, threshold=threshold, face_detector=face_detector,
-                    device=device, scorer=scorer, calibration=calibration)
+                    device=device, scorer=scorer, calibration=calibration, trust=trust)
     print(scan(sources, out, weights, settings, engine, workers, address, gpus, seconds, part_size, restart))
     say(f"rows: {Path(out)/'rows'}, summary: {Path(out)/'summary.html'}")
 

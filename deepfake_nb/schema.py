@@ -267,7 +267,7 @@ REPORT = table(dict(format=text(200), created=text(200), verdict=listed(text()),
 
 # %% ../nbs/04_schema.ipynb #57c7941e
 _maybe_number = _that("a number, or nothing", lambda o: o is None or isinstance(o, (int, float)) and not isinstance(o, bool))
-ROW = table(dict(path=text(), kind=maybe(text(200)), decision=maybe(one_of(*DECISIONS)), probability=maybe(share),
+ROW = table(dict(path=text(), kind=maybe(text(200)), marked=maybe(text()), claims=maybe(listed(text())), decision=maybe(one_of(*DECISIONS)), probability=maybe(share),
                  reasons=maybe(listed(text(200))), people=maybe(whole(0, 2**31 - 1)), judged=maybe(whole(0, 2**31 - 1)),
                  looked_at=maybe(text()), threshold=maybe(share), face_detector=maybe(text(200)), notes=maybe(listed(text())),
                  sha256=maybe(sha256), file_state=maybe(text(200)), weights_sha256=maybe(text(64)), seconds=maybe(number(0)),

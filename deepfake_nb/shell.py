@@ -342,6 +342,7 @@ def make_detector(
     from deepfake_nb.model.weightsfile import ScorerError
     from deepfake_nb.judge.predict import Detector
     from deepfake_nb.judge.scoring import DeviceError
+    from deepfake_nb.see.credentials import TrustError
     if base: os.environ["DEEPFAKE_NB_BASE"] = str(Path(base).absolute()) # for processes of this one too
     settings, asked = {k: v for k, v in settings.items() if v is not None or k not in ("scorer", "calibration")}, settings.get("scorer")
     try: return Detector(weights, device, **settings)
@@ -349,6 +350,7 @@ def make_detector(
         if not asked: raise
         raise UsageError(f"--scorer: {e}") from e
     except DeviceError as e: raise UsageError(f"--device: {e}") from e
+    except TrustError as e: raise UsageError(f"--trust: {e}") from e
     except ExportError as e: raise UsageError(f"--engine: {e}") from e
     except WeightsError as e:
         if e.path == settings.get("calibration"): raise UsageError(f"--calibration: {e}") from e

@@ -102,3 +102,116 @@ def test_a_film_says_it_in_its_tags(detector, portrait, tmp_path):
     found = detector.predict(tmp_path / "a.mp4")
     assert [(o.kind, o.by, o.where) for o in found.claims] == [("FACE_CHANGED", "FaceFusion", "tag 'software'")]
     assert found.claims[0].text in found.notes
+
+
+# ---- signed records
+
+MIMES = {"a.jpg": "image/jpeg", "a.png": "image/png", "a.webp": "image/webp", "a.mp4": "video/mp4"}
+
+
+@pytest.fixture(scope="module")
+def plain(portrait, tmp_path_factory):
+    "The portrait in four kinds of files, of which none says anything."
+    from deepfake_nb.see.media import write_video
+    folder = tmp_path_factory.mktemp("plain")
+    for name in ("a.jpg", "a.png", "a.webp"): portrait.save(folder / name)
+    write_video(folder / "a.mp4", [np.roll(np.asarray(portrait), i, 1) for i in range(6)], 5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def signers(tmp_path_factory):
+    "A maker whose authority is on the list, and a stranger."
+    pytest.importorskip("c2pa", reason="c2pa-python is not installed")
+    pytest.importorskip("cryptography", reason="cryptography is not installed")
+    from signing import certificate, pem
+    authority, path = certificate("Authority"), tmp_path_factory.mktemp("trust") / "trusted.pem"
+    path.write_bytes(pem(authority[0]))
+    return path, certificate("Maker <i>", authority), certificate("Maker <i>", certificate("Authority"))
+
+
+@pytest.fixture(scope="module")
+def trusting(detector, signers):
+    from deepfake_nb.judge.predict import Detector
+    return Detector(detector.scorer, "cpu", frames=4, face_detector=detector.face_detector, trust=signers[0])
+
+
+@pytest.mark.parametrize("name", MIMES)
+def test_a_trusted_mark_stands_above_the_verdict(name, plain, signers, detector, trusting, tmp_path):
+    from signing import says, signed
+    path, maker, stranger = signers
+    for word, kind in (("trainedAlgorithmicMedia", "GENERATED"), ("digitalCapture", "CAPTURED")):
+        for signer, judge, belief in ((maker, trusting, "TRUSTED"), (stranger, trusting, "SIGNED"), (maker, detector, "SIGNED")):
+            (tmp_path / name).write_bytes(signed((plain / name).read_bytes(), MIMES[name], says(word), signer))
+            found = judge.predict(tmp_path / name)
+            [claim] = found.claims
+            assert (claim.kind, claim.belief, claim.signer) == (kind, belief, "Maker <i>") and "unchanged since" in claim.text
+            marks = kind == "GENERATED" and belief == "TRUSTED"
+            assert found.marked == (claim.text if marks else None) and (claim.text in found.notes) == (kind == "GENERATED" and not marks)
+            if name == "a.png": assert (found.decision, found.probability) == (lambda o: (o.decision, o.probability))(judge.predict(plain / name))
+
+
+def test_a_changed_file_has_a_broken_signature(plain, signers, tmp_path):
+    from deepfake_nb.see.claims import read_claims
+    from deepfake_nb.see.credentials import load_trust
+    from signing import says, signed
+    for name, mime in MIMES.items():
+        before = (plain / name).read_bytes()
+        made = bytearray(signed(before, mime, says("trainedAlgorithmicMedia"), signers[1]))
+        made[made.index(before[len(before) // 2:][:12])] ^= 1
+        (tmp_path / name).write_bytes(made)
+        [claim] = read_claims(tmp_path / name, load_trust(signers[0]))
+        assert claim.belief == "BROKEN" and "changed since Maker <i> signed it" in claim.text and "They said" in claim.text, name
+
+
+def test_pages_rows_and_records_show_the_mark_first(plain, signers, trusting, tmp_path):
+    pytest.importorskip("nbconvert", reason="nbconvert is not installed")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from deepfake_nb.serve.app import verdict_html
+    from deepfake_nb.serve.ledger import file_row, rows_table
+    from deepfake_nb.tell.report import make_report
+    from signing import says, signed
+    (tmp_path / "a.jpg").write_bytes(signed((plain / "a.jpg").read_bytes(), "image/jpeg", says("trainedAlgorithmicMedia"), signers[1]))
+    found = trusting.predict(tmp_path / "a.jpg")
+    report = make_report(found, file=tmp_path / "a.jpg")
+    for page in (report.to_html(), verdict_html(found)):
+        body = page[page.index("<main"):] if "<main" in page else page
+        assert "Maker <i>" not in page and "Imager <b>" not in page  # markup in names stays text
+        assert 0 < html.unescape(body).index(found.marked) < body.index(f">{found.decision}<")
+    setup = dict(weights=dict(sha256="0" * 64), threshold=.5, face_detector=dict(name="haar"), version="1")
+    row = file_row(found, 1., setup)
+    assert row["marked"] == found.marked and row["claims"] == [found.marked] and row["decision"] == found.decision
+    assert rows_table([row]).column_names.index("marked") < rows_table([row]).column_names.index("decision")
+    record = json.loads(found.to_json())
+    assert list(record).index("marked") < list(record).index("decision") and record["marked"] == found.marked
+    assert record["settings"]["trust"]["name"] == "trusted.pem" and len(record["settings"]["trust"]["sha256"]) == 64
+
+
+def test_nothing_is_fetched(plain, signers, trusting, tmp_path):
+    "A record that lies elsewhere is asked for by nobody: a server that would have it hears nothing."
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from signing import says, signed
+    asked = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_GET(self): asked.append(self.path)
+        do_HEAD = do_GET
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/a.c2pa"
+        (tmp_path / "a.jpg").write_bytes(signed((plain / "a.jpg").read_bytes(), "image/jpeg", says("trainedAlgorithmicMedia"), signers[1], address))
+        [claim] = trusting.predict(tmp_path / "a.jpg").claims
+        server.shutdown()
+    assert (claim.kind, claim.belief, claim.value) == ("SILENT", "UNCHECKED", address) and "127.0.0.1: they were not fetched" in claim.text and not asked
+
+
+def test_a_list_that_is_none_is_wrong_usage(signers, tmp_path, monkeypatch):
+    from deepfake_nb.shell import run_command
+    (tmp_path / "list.pem").write_text("hello")
+    code, _, error = run_command("deepfake_predict", "a.jpg", "--trust", str(tmp_path / "list.pem"))
+    assert code == 2 and "--trust" in error and "no certificate in it" in error
+    monkeypatch.setenv("DEEPFAKE_NB_TRUST", str(signers[0]))
+    from deepfake_nb.see.credentials import named_trust
+    assert named_trust(None).count == 1

@@ -19,6 +19,7 @@ import deepfake_nb
 from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, Prediction, Segment, Unreadable,
                               WeightsError, available_cores)
 from ..see.claims import read_claims
+from ..see.credentials import named_trust
 from ..see.files import Limits, Media, evenly_spaced
 from ..see.faces import FaceClip, FaceCrop, FaceDetector, PeopleSettings, load_face_detector
 from ..see.again import SECOND_LOOK
@@ -106,7 +107,9 @@ class Detector:
         second_look:int=SECOND_LOOK,
         scorer=None, # Somebody else's network, as `load_foreign` takes it; its factory is called with `weights`
         calibration=None, # A file of deepfake-calibrate, or a `CalibrationFile`; None: what the weights say
-    ): # Raises `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
+        # Certificates (PEM) of those whose word on a signer of Content Credentials counts; None: `DEEPFAKE_NB_TRUST`, else nobody's
+        trust:str|Path|None=None,
+    ): # Raises `TrustError`, `WeightsError`, `DeviceError`, `ExportError`, `ValueError`
         self._given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name, least in dict(frames=1, max_people=1, batch_size=1, second_look=0).items():
             if self._given[name] < least: raise ValueError(f"{name} is {self._given[name]}; accepted: {least} or more")
@@ -134,7 +137,7 @@ class Detector:
         self.false_positive_rate, self.tests, self.unknown_rate = _figures(self)
         self.frames, self.max_people, self.batch_size, self.limits = frames, max_people, batch_size, limits or Limits()
         self.flip = flip and (not self.foreign or self.scorer.about.mirror) # theirs may say that left is not right
-        self.recheck, self.second_look = recheck, second_look
+        self.recheck, self.second_look, self.trust = recheck, second_look, named_trust(trust)
 
 # %% ../../nbs/judge/20_predict.ipynb #ab356545
 Detector.foreign = property(lambda self: isinstance(self.scorer, ForeignScorer), doc="Is it somebody else's network?")
@@ -176,6 +179,7 @@ def settings(self:Detector)->dict:
     if self.foreign:
         told |= dict(scorer=self.scorer.origin, crop=self.scorer.about.crop)
         if self.scorer.about.landmarks: told["landmarks"] = [list(o) for o in self.scorer.about.landmarks]
+    if self.trust: told["trust"] = dict(name=self.trust.name, sha256=self.trust.sha256)
     if hasattr(self.scorer, "calibration_record"): told["calibration"] = self.scorer.calibration_record
     return told
 
@@ -364,7 +368,7 @@ def look(self:Detector,
     with Unchanged(path, self.limits.max_bytes) as file:
         look = look_at(path, self.face_detector, self.frames, self.limits)
         look_again(self, look, self.second_look)
-        look.media.claims = read_claims(path)
+        look.media.claims = read_claims(path, self.trust)
     look.sha256 = file.sha256
     return look
 

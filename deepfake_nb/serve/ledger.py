@@ -21,8 +21,8 @@ __all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_row', 'sound_r
 # %% ../../nbs/serve/35_ledger.ipynb #8a1b1e84
 class ScanError(DeepfakeError): "A scan that cannot begin or go on."
 
-COLUMNS = dict(path="text", kind="text", decision="text", probability="number", reasons="texts", people="count",
-               judged="count", looked_at="text", threshold="number", face_detector="text", notes="texts", sha256="text",
+COLUMNS = dict(path="text", kind="text", marked="text", decision="text", probability="number", reasons="texts", people="count",
+               judged="count", looked_at="text", threshold="number", face_detector="text", notes="texts", claims="texts", sha256="text",
                file_state="text", weights_sha256="text", seconds="number", version="text", error="text")
 
 def plain_path(
@@ -44,13 +44,13 @@ def file_row(
     "The row of one file."
     row = dict.fromkeys(COLUMNS) | dict(path=plain_path(result.path), threshold=setup["threshold"],
         face_detector=setup["face_detector"]["name"], weights_sha256=setup["weights"]["sha256"],
-        version=setup["version"], seconds=round(seconds, 4), reasons=[], notes=[], file_state=state)
+        version=setup["version"], seconds=round(seconds, 4), reasons=[], notes=[], claims=[], file_state=state)
     if isinstance(result, Unreadable): return sound_row(row | dict(error=result.error))
     looked = getattr(result, "looked_at", None)
     return sound_row(row | dict(kind=result.kind, decision=result.decision, probability=result.probability,
         reasons=list(result.reasons), people=len(result.faces),
         judged=sum(o.probability is not None for o in result.faces), looked_at=json.dumps(looked) if looked else None,
-        notes=list(result.notes), sha256=result.sha256))
+        notes=list(result.notes), marked=result.marked, claims=[o.text for o in result.claims or []], sha256=result.sha256))
 
 def _count(value)->int:
     if not -2**31 <= int(value) < 2**31: raise OverflowError(f"{value} is no count")
@@ -64,7 +64,7 @@ def sound_row(
     "A row that is never in the way of the others."
     path = str(row["path"])
     if re.search("[\ud800-\udfff]", path): path = plain_path(path)
-    empty = dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[])
+    empty = dict.fromkeys(COLUMNS) | dict(path=path, reasons=[], notes=[], claims=[])
     try:
         made = empty | {k: _read[o](row[k]) for k, o in COLUMNS.items() if row.get(k) is not None} | dict(path=path)
         ROW(made)

@@ -333,6 +333,7 @@ def _job(weights, settings:dict|None)->dict:
     absolute = lambda o: str(Path(o).expanduser().absolute())
     if faces: job["face_detector"] = faces if faces == "haar" else absolute(faces)
     if "calibration" in job: job["calibration"] = absolute(job["calibration"])
+    if trust := job.get("trust") or os.environ.get("DEEPFAKE_NB_TRUST"): job["trust"] = absolute(trust)
     place, _, name = job.get("scorer", "").rpartition(":")
     if place.endswith(".py"): job["scorer"] = f"{absolute(place)}:{name}"
     return dict(weights=absolute(weights) if weights else None, settings=job)

@@ -33,6 +33,8 @@ class ScanSummary:
     # path, decision, people, judged: of files in which not everybody was judged
     unjudged: list[dict] = field(default_factory=list)
     people: Counter = field(default_factory=Counter) # in such files: 'files', 'people', 'judged'
+    marks: int = 0 # files with a mark of a trusted signer that no camera alone made them
+    marked: list[dict] = field(default_factory=list) # path, decision, marked: some of them
     told: list[str] = field(default_factory=list) # sentences of the run: what was left out, what had changed
     left_out: list[list[str]] = field(default_factory=list) # path and reason
 
@@ -74,6 +76,9 @@ def summarise(
         best = both.sort_values(["fake", "probability"], ascending=False, kind="stable").head(longest)
         failed = frame[frame.error.notna()].head(longest - len(summary.errors))
         summary.errors += failed[["path", "error"]].to_dict("records")
+        some = frame[frame.marked.notna()]
+        summary.marks += len(some)
+        summary.marked += some.head(longest - len(summary.marked))[["path", "decision", "marked"]].to_dict("records")
         some = frame[frame.judged.notna() & (frame.judged < frame.people)]
         summary.people.update(files=len(some), people=int(some.people.sum()), judged=int(some.judged.sum()))
         some = some.head(longest - len(summary.unjudged))
@@ -103,7 +108,9 @@ def _sections(summary:ScanSummary, longest:int)->str: # HTML
               ["face detector", summary.setup["face_detector"]["name"]], ["version", summary.setup["version"]]]
     some = [[o["decision"] or "", _people(o), o["path"]] for o in summary.unjudged[:longest]]
     notes = "".join(f"<p>{html.escape(shown(o, 1 << 20))}</p>" for o in summary.notes)
-    parts = {f"{summary.files:,} files": notes + _table(["decision", "files", "share"], counts),
+    marked = [[o["marked"], o["decision"] or "", o["path"]] for o in summary.marked[:longest]]
+    parts = {f"Marked as made or changed, by a trusted signer: {summary.marks:,}": _table(["mark", "decision", "file"], marked)} if marked else {}
+    parts |= {f"{summary.files:,} files": notes + _table(["decision", "files", "share"], counts),
              "Most suspicious": _table(["P(fake)", "decision", "kind", "people", "file"], listed)}
     if some:
         parts[f"Not everybody was judged: {summary.people['files']:,}"] = _table(["decision", "people", "file"], some)
@@ -129,7 +136,8 @@ def _text(self:ScanSummary)->str: # for the shell
     counts = ", ".join(f"{self.counts[k]:,} {k}" for k in (*DECISIONS, "unreadable") if self.counts[k])
     worst = [f"  {o['probability']:6.1%} {o['decision']:12} {shown(o['path'], 1 << 20)}"
              for o in self.suspicious[:10] if o["decision"] == "FAKE"]
-    return "\n".join([f"{self.files:,} files: {counts or 'none'}; {self.seconds:,.0f} s of judging", *worst,
+    marks = [f"{self.marks:,} marked as made or changed, by a trusted signer"] if self.marks else []
+    return "\n".join([f"{self.files:,} files: {counts or 'none'}; {self.seconds:,.0f} s of judging", *marks, *worst,
                       *(shown(o, 1 << 20) for o in self.notes)])
 
 ScanSummary.save_html, ScanSummary.__str__, ScanSummary._repr_html_ = save_html, _text, lambda self: _sections(self, 10)

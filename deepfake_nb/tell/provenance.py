@@ -6,14 +6,14 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/tell/provenance.html.md"""
 
 # %% ../../nbs/tell/10_provenance.ipynb #49db1c96
 from __future__ import annotations
-import html, json, re
+import html, re
 from dataclasses import dataclass, field
 from pathlib import Path
 from ..see.files import IMAGE_FORMATS, open_container, sniff_format
 from .wording import shown
 
 # %% auto #0
-__all__ = ['CREDENTIALS', 'image_facts', 'video_facts', 'credentials', 'Provenance', 'read_provenance']
+__all__ = ['image_facts', 'video_facts', 'Provenance', 'read_provenance']
 
 # %% ../../nbs/tell/10_provenance.ipynb #27dd84ae
 _exif = {"Make": 271, "Model": 272, "Software": 305, "Changed": 306, "Artist": 315, "Copyright": 33432,
@@ -58,80 +58,24 @@ def video_facts(
              if k not in position and k.lower() not in ("language", "handler_name", "vendor_id")}
     return facts | ({"Position": "recorded in the file (left out here)"} if position else {})
 
-# %% ../../nbs/tell/10_provenance.ipynb #a915084c
-CREDENTIALS = dict(
-    absent="The file carries no Content Credentials (C2PA). Most files do not; this says nothing for or against it.",
-    present="The file carries Content Credentials (C2PA) whose signature fits the file. Whether the signer deserves "
-            "trust was not checked.",
-    invalid="The file carries Content Credentials (C2PA) that do not fit: the file or the record was changed after it "
-            "was signed.",
-    not_checked="Content Credentials (C2PA) were not checked.",
-)
-
-def _digital_source(manifest:dict)->str: # how the picture came about, in the IPTC's word
-    actions = [a for o in manifest.get("assertions", []) if str(o.get("label", "")).startswith("c2pa.actions")
-               for a in o["data"].get("actions", [])]
-    return next((str(o["digitalSourceType"]).rsplit("/", 1)[-1] for o in actions if "digitalSourceType" in o), "")
-
-def _credential_facts(record:dict)->dict[str, str]:
-    manifest = record["manifests"][record["active_manifest"]]
-    makers = [" ".join(str(o[k]) for k in ("name", "version") if o.get(k))
-              for o in manifest.get("claim_generator_info") or []]
-    signature = manifest.get("signature_info") or {}
-    facts = {"Made by": ", ".join(makers), "Signed by": signature.get("issuer"), "Signed at": signature.get("time"),
-             "Digital source type": _digital_source(manifest),
-             "Problems": "; ".join(str(o.get("explanation") or o.get("code"))
-                                   for o in record.get("validation_status") or [])}
-    return {k: shown(v) for k, v in facts.items() if v}
-
-# %% ../../nbs/tell/10_provenance.ipynb #a8731324
-def credentials(
-    path:str|Path, # An image or video
-)->dict: # state (a key of `CREDENTIALS`), text (a sentence), facts (a table of what the record says)
-    "The state of a file's Content Credentials (C2PA)."
-    say = lambda state, more="", **facts: dict(state=state, text=CREDENTIALS[state] + more, facts=facts)
-    try: import c2pa
-    except ImportError: return say("not_checked", " The package c2pa-python is not installed.")
-    settings = c2pa.Settings.from_dict(dict(verify=dict(remote_manifest_fetch=False, ocsp_fetch=False)))
-    try:
-        with open(path, "rb") as stream:
-            if (reader := c2pa.Reader.try_create(_mime(path), stream, context=c2pa.Context(settings))) is None:
-                return say("absent")
-            record, state = json.loads(reader.json()), reader.get_validation_state()
-            return dict(say("present" if state in ("Valid", "Trusted") else "invalid"), facts=_credential_facts(record))
-    except c2pa.C2paError as e: return say("not_checked", f" {shown(e)}.")
-
-def _kind(found:str)->str: # of the file: an animation is a picture here
-    return "image" if found in IMAGE_FORMATS else "video"
-
-def _mime(path)->str: # what c2pa calls the format
-    found = sniff_format(path)
-    return "video/mp4" if found == "MP4" else f"{_kind(found)}/{found.split('/')[0].lower()}"
-
 # %% ../../nbs/tell/10_provenance.ipynb #198c455c
 @dataclass
 class Provenance:
     "What a file says about its own origin."
     facts: dict = field(default_factory=dict) # name -> text, from EXIF, XMP, PNG texts or the container
-    credentials: dict = field(default_factory=dict) # state, text, facts
     notes: list[str] = field(default_factory=list) # sentences: what could not be read
 
-    def to_dict(self)->dict: return dict(facts=self.facts, credentials=self.credentials, notes=self.notes)
+    def to_dict(self)->dict: return dict(facts=self.facts, notes=self.notes)
     def _repr_html_(self)->str:
-        rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>"
-                       for k, v in (self.facts | self.credentials.get("facts", {})).items())
-        lines = [self.credentials.get("text", ""), *self.notes]
-        return "".join(f"<p>{html.escape(o)}</p>" for o in lines if o) + (f"<table>{rows}</table>" if rows else "")
+        rows = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in self.facts.items())
+        return "".join(f"<p>{html.escape(o)}</p>" for o in self.notes) + (f"<table>{rows}</table>" if rows else "")
 
 def read_provenance(
     path:str|Path, # An image or video
 )->Provenance: # With a note for whatever could not be read
     "What a file says about its own origin."
     result = Provenance()
-    try: result.facts = (image_facts if _kind(sniff_format(path)) == "image" else video_facts)(path)
+    try: result.facts = (image_facts if sniff_format(path) in IMAGE_FORMATS else video_facts)(path)
     except Exception as e: # decoders raise whatever they like
         result.notes.append(f"Its metadata could not be read ({shown(e, 120)}).")
-    try: result.credentials = credentials(path)
-    except Exception as e:
-        result.credentials = dict(state="not_checked", text=f"{CREDENTIALS['not_checked']} {shown(e, 120)}.", facts={})
     return result

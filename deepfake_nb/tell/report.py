@@ -16,6 +16,7 @@ from ..origin import how_to_get, software_origin
 from ..schema import PREDICTION, Kind, SchemaError
 from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FileError, Prediction, atomic_write, read_regular,
                               prediction_from_dict, prediction_to_dict, sha256_file)
+from ..see.claims import read_claims
 from ..judge.verdict import coverage_sentences
 from ..model.weightsfile import default_weights, weights_info
 from ..judge.explain import Explanation
@@ -97,7 +98,8 @@ def make_report(
                                 f"{prediction.sha256 or 'none'})", "that very file, unchanged")
     model = _model_facts(prediction, weights)
     pictures = report_pictures(prediction, explanation, file if there else None)
-    told = dataclasses.replace(prediction, path=shown_name(prediction.path), heatmap=None, evidence=[])
+    claims = read_claims(file) if prediction.claims is None and there else prediction.claims # None: of an older version
+    told = dataclasses.replace(prediction, path=shown_name(prediction.path), heatmap=None, evidence=[], claims=claims)
     report = Report(told, pictures, read_provenance(file) if there else None, file.stat().st_size if there else None,
                     model, software_versions(), software_origin() if prediction.version == deepfake_nb.__version__ else {},
                     created=_now())
@@ -209,10 +211,9 @@ def provenance_section(self:Report)->Html:
     claims = self.prediction.claims or []
     said = claim_table(claims) or _lines(claim_sentences(self.prediction))
     if self.provenance is None: return Html(said + _lines(["The file was not at hand when this report was made."]))
-    facts, record = self.provenance.facts, self.provenance.credentials
+    facts = self.provenance.facts
     own = "Metadata in the file:" if facts else "The file carries no metadata about its origin."
-    return Html(said + _lines([own]) + html_rows(facts) + _lines([record.get("text", "")])
-                + html_rows(record.get("facts", {})) + _lines(self.provenance.notes))
+    return Html(said + _lines([own]) + html_rows(facts) + _lines(self.provenance.notes))
 
 # %% ../../nbs/tell/20_report.ipynb #042c476c
 def flatten(
