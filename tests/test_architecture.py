@@ -52,7 +52,7 @@ STANDS_ON = dict(
     newsets="core folders tables manifest datasets",
     splits="core figure media manifest datasets newsets",
     dealt="core tables manifest",
-    extract="media faces splits",
+    extract="media faces look splits",
     # forge
     filming="core",
     augment="filming",

@@ -5,13 +5,12 @@ import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from deepfake_nb.core import prediction_from_dict
-from deepfake_nb.data.extract import extract_clips
 from deepfake_nb.see.look import Look
 from deepfake_nb.judge.explain import explain
 from deepfake_nb.judge.predict import Detector
 from deepfake_nb.model.scorer import create_scorer
 from deepfake_nb.see.detect import FaceDetector
-from deepfake_nb.see.faces import Face
+from deepfake_nb.see.faces import Face, extract_clips
 from deepfake_nb.see.files import Media
 from deepfake_nb.see.follow import Follower
 from deepfake_nb.tell.report import make_report

@@ -21,7 +21,8 @@ from PIL import Image
 from ..core import FAKE, REASONS, SPOILING, DeepfakeError, ManifestError, WriteError, atomic_write, available_cores, clean_text
 from .splits import BOX_COLUMNS, LANDMARK_COLUMNS, REQUIRED, check_manifest, drop_doubles, write_manifest
 from .manifest import write_labelled
-from ..see.faces import Face, FaceDetector, crop_face, crop_square, extract_clips, load_face_detector, sharpness
+from ..see.faces import Face, FaceDetector, PeopleSettings, crop_face, crop_square, load_face_detector, sharpness
+from ..see.look import Look
 from ..see.media import read_media
 from .tables import unspell_name
 
@@ -154,8 +155,9 @@ def _jobs(manifest:pd.DataFrame, out:Path, settings:ExtractSettings, detector:st
 # %% ../../nbs/data/40_extract.ipynb #f7fe4fd9
 _unnamed = "people are seen, the label is the file's, and nothing says who of them is forged. Accepted: one person, face boxes or a mask, or label_everybody"
 
-# clips, each with the number of its row or None, and its masks or None; or reason and detail
-def _people(job:_Job, settings:ExtractSettings, media, clips:list, dropped:list)->tuple[list[tuple], str, str]:
+def _people(job:_Job, settings:ExtractSettings, look:Look)->tuple[list[tuple], str, str]:
+    "Clips, each with the number of its row or None, and its masks or None; or reason and detail."
+    clips, media = look.people, look.media
     if any(job.boxes):
         named = _named_by_boxes(clips, job.boxes, media.scale)
         chosen = [(o, named[o.person], None) for o in clips if o.person in named]
@@ -164,25 +166,26 @@ def _people(job:_Job, settings:ExtractSettings, media, clips:list, dropped:list)
         named = _named_by_mask(clips, masks, shape)
         chosen = [(o, None, _mask_crops(o, masks, shape, settings)) for o in clips if o.person in named]
     else:
-        several = len(clips) + sum(o["reason"] == "TOO_MANY_PEOPLE" for o in dropped)
+        several = len(clips) + sum(o["reason"] == "TOO_MANY_PEOPLE" for o in look.dropped)
         if job.fake and several > 1 and not settings.label_everybody:
             return [], "SEVERAL_PEOPLE", f"{several} {_unnamed}."
         chosen = [(o, None, None) for o in clips]
     if chosen: return chosen[:settings.max_people], "", ""
     return [], "NOT_NAMED", f"Neither box nor mask lies on any of the {len(clips)} faces that were found."
 
-def _read_clips(job:_Job, settings:ExtractSettings, detector:FaceDetector)->tuple[list[tuple], str, str]: # as `_people`
+def _read_clips(job:_Job, settings:ExtractSettings, detector:FaceDetector)->tuple[list[tuple], str, str]:
+    "As `_people`."
     most = max(20, settings.max_people) if job.boxes or job.mask else settings.max_people
     try:
         media = read_media(unspell_name(job.path), settings.frames)
         spoilt = [o for o in media.contents if o.reason in SPOILING]
         if spoilt: return [], spoilt[0].reason, spoilt[0].text
-        clips, dropped = extract_clips(media, detector, settings.size, settings.margin, most, settings.min_frames,
-                                       settings.min_face)
+        look = Look(media, detector, detector.detect(media.frames))
+        look.follow(PeopleSettings(settings.size, settings.margin, most, settings.min_frames, settings.min_face))
         # not good enough, and only given because there is nothing better
-        best = next((o for o in dropped if o.get("clip")), None)
+        best = next((o for o in look.dropped if o["clip"]), None)
         if best: return [], best["reason"], best["text"]
-        return _people(job, settings, media, clips, dropped) if clips else ([], "NO_FACE", REASONS["NO_FACE"])
+        return _people(job, settings, look) if look.people else ([], "NO_FACE", REASONS["NO_FACE"])
     except DeepfakeError as error: return [], "UNREADABLE", str(error)
     except Exception as error: # whatever a decoder comes up with
         return [], "ERROR", clean_text(f"{type(error).__name__}: {error}")

@@ -291,7 +291,7 @@ class PeopleSettings:
 
 @dataclass(eq=False)
 class FaceCrop:
-    "One face as a network sees it, and what networks made of it."
+    "One face as a network sees it, and what networks made of it; of a file or of a live picture."
     face: Face # where it was cut out
     crop: np.ndarray = field(repr=False) # uint8 (S, S, 3) RGB
     sharpness: float = 0. # of the square crop
@@ -319,14 +319,15 @@ def choose_people(
     return [everyone[best]], dropped
 
 def make_clip(
-    track:Track, # One person
-    times:list[float], # Seconds of all frames
-    crops:list[FaceCrop], # One for each face of the track
-)->FaceClip: # With the number 0: `number_people` gives another
+    crops:list[FaceCrop], # The faces of one person, in the order of time
+    frame_indices:list[int], # Positions in the list of frames
+    person:int=0, # Its number; `number_people` gives another
+)->FaceClip: # All crops as one array
     "The crops of one person as a clip."
-    seconds, sharp = np.array([times[i] for i in track.frame_indices], float), [o.sharpness for o in crops]
-    return FaceClip(0, np.stack([o.crop for o in crops]), seconds, track.faces, track.frame_indices, track.face_size,
-                    float(np.median(sharp)))
+    faces = [o.face for o in crops]
+    face_size, sharpness = (float(np.median(o)) for o in ([o.size for o in faces], [o.sharpness for o in crops]))
+    return FaceClip(person, np.stack([o.crop for o in crops]), np.array([o.time for o in crops], float), faces,
+                    frame_indices, face_size, sharpness)
 
 # %% ../../nbs/see/55_faces.ipynb #2d53d986
 def cut_face(
@@ -354,9 +355,8 @@ def extract_clips(
     detections = detector.detect(frames)
     if (hint := turned_hint(frames, detections, detector)) and hasattr(media, "notes"): media.notes.append(hint)
     tracks, dropped = choose_people(detections, times, frames, settings)
-    clips = [make_clip(o, times, [cut_face(frames[i], f, settings) for i, f in zip(o.frame_indices, o.faces)])
-             for o in tracks]
-    return number_people(clips, dropped)
+    cut = lambda track: [cut_face(frames[i], f, settings, times[i]) for i, f in zip(track.frame_indices, track.faces)]
+    return number_people([make_clip(cut(o), o.frame_indices) for o in tracks], dropped)
 
 # %% ../../nbs/see/55_faces.ipynb #72acff67
 def draw_faces(

@@ -76,7 +76,7 @@ def _crop(look:Look, frame:int, face:Face)->FaceCrop:
     return look._crops[time, id(face)]
 
 def _clip(look:Look, track:Track)->FaceClip:
-    return make_clip(track, look.times, [_crop(look, i, face) for i, face in zip(track.frame_indices, track.faces)])
+    return make_clip([_crop(look, i, face) for i, face in zip(track.frame_indices, track.faces)], track.frame_indices)
 
 # %% ../../nbs/see/77_look.ipynb #5524de66
 def follow(self:Look,
@@ -179,6 +179,7 @@ def extend(self:Look,
     times:Sequence[float], # Seconds
 )->int: # Frames that came; one that cannot be decoded, or not in time, does not
     "Read more of the film, and look for faces there."
+    if not times: return 0
     places = [shown_at(self.film.all_times, o) for o in times]
     new = read_at(self.film, places, self.limits, self.limits.max_seconds/6)
     if new: _insert(self, new, film_detector(self.finder).detect([o[2] for o in new]))

@@ -78,6 +78,13 @@ def problem_sentence(
     logger.error("unexpected error", exc_info=error)
     return f"{shown_name(name)} could not be examined because of an unexpected error ({type(error).__name__})."
 
+@contextmanager
+def _for_the_owner(file:str|Path, name:str)->Iterator[None]:
+    "What goes wrong with a file is told to its owner: raises `EngineError`."
+    try: yield
+    except ConnectionError: raise # whoever asked has gone
+    except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
+
 # %% ../../nbs/serve/10_engine.ipynb #d413ed6d
 def _jpeg(pixels, side:int=640)->bytes: # (H, W, 3) uint8 RGB, scaled down to that longer side
     from PIL import Image
@@ -165,8 +172,7 @@ class Engine:
         from deepfake_nb.see.media import read_media
         with self._watchdog.watch(self.seconds):
             began(self.seconds)
-            try: media = read_media(file, frames=3)
-            except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
+            with _for_the_owner(file, name): media = read_media(file, frames=3)
         length = f", {media.duration:.1f} seconds" if media.kind == "video" else ""
         size = Path(file).stat().st_size
         size = f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB"
@@ -187,28 +193,23 @@ def examine(self:Engine,
 )->Examination: # Raises `EngineError`
     "Judge a file, explain the verdict, and write the report."
     if self._lock.locked(): say("Waiting: another file is being examined.", 0.)
-    with self._lock, self._watchdog.watch(self.seconds):
+    with self._lock, self._watchdog.watch(self.seconds), _for_the_owner(file, name):
         began(self.seconds)
-        try: return self._examine(Path(file), name, weights, threshold, say, evidence)
-        except ConnectionError: raise # whoever asked has gone
-        except Exception as e: raise EngineError(problem_sentence(e, file, name)) from None
-
-def _examine(self:Engine, file, name, weights, threshold, say, evidence)->Examination:
-    say("Getting ready.", .02)
-    from deepfake_nb.judge.explain import explain
-    from deepfake_nb.tell.report import make_report
-    path, detector = self._get_detector(weights, threshold)
-    say("Reading the file and looking for faces.", .15)
-    look = detector.look(file)
-    say("Judging the faces.", .5)
-    prediction = dataclasses.replace(detector.verdict(look), path=name)
-    if not evidence: return Examination(dataclasses.replace(prediction, evidence=[]), [], [], "")
-    say("Drawing where the network looked.", .75)
-    explanation = explain(detector, prediction)
-    frames = _frame_views(prediction, look) if look.media.kind == "video" else []
-    say("Writing the report.", .9)
-    report = make_report(prediction, explanation, file, None if self.weights is None else path)
-    return Examination(report.prediction, report.pictures, frames, report.to_html(), report.to_dict())
+        say("Getting ready.", .02)
+        path, detector = self._get_detector(weights, threshold)
+        from deepfake_nb.judge.explain import explain
+        from deepfake_nb.tell.report import make_report
+        say("Reading the file and looking for faces.", .15)
+        look = detector.look(file)
+        say("Judging the faces.", .5)
+        prediction = dataclasses.replace(detector.verdict(look), path=name)
+        if not evidence: return Examination(dataclasses.replace(prediction, evidence=[]), [], [], "")
+        say("Drawing where the network looked.", .75)
+        explanation = explain(detector, prediction)
+        frames = _frame_views(prediction, look) if prediction.kind == "video" else []
+        say("Writing the report.", .9)
+        report = make_report(prediction, explanation, Path(file), None if self.weights is None else path)
+        return Examination(report.prediction, report.pictures, frames, report.to_html(), report.to_dict())
 
 def print_page(self:Engine, page:str)->bytes: # A PDF; raises `EngineError`
     "The report as PDF."
@@ -222,7 +223,6 @@ def print_page(self:Engine, page:str)->bytes: # A PDF; raises `EngineError`
                           "as HTML.") from None
 
 Engine.examine = examine
-Engine._examine = _examine
 Engine.print_page = print_page
 
 # %% ../../nbs/serve/10_engine.ipynb #c9b540b1

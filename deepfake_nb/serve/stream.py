@@ -14,21 +14,21 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from time import monotonic
-import numpy as np, torch
+import numpy as np
 import deepfake_nb
 from ..core import INCONCLUSIVE, FaceVerdict, explain_reasons, percent
-from ..see.faces import Face, FaceClip, cut_out
+from ..see.faces import PeopleSettings, cut_face, make_clip
 from ..measure.calibrate import logit, sigmoid
 from ..judge.verdict import UNSEEN
-from ..judge.scoring import ClipScore, _head_scores, frame_features
+from ..judge.scoring import score_clips
 from ..judge.people import person_verdict
 from ..judge.predict import Detector
 from ..see.capture import Capture, Event, Frame
 from ..see.follow import Follower, LivePerson
 
 # %% auto #0
-__all__ = ['StreamSettings', 'SteadyVerdict', 'Pace', 'Sample', 'score_samples', 'Opinion', 'LiveScorer', 'LiveVerdict',
-           'LiveResult', 'live_to_dict', 'Stream']
+__all__ = ['StreamSettings', 'SteadyVerdict', 'Pace', 'Opinion', 'LiveScorer', 'LiveVerdict', 'LiveResult', 'live_to_dict',
+           'Stream']
 
 # %% ../../nbs/serve/25_stream.ipynb #72887aae
 @dataclass(frozen=True)
@@ -114,56 +114,24 @@ class Pace:
         base = self.next if 0 <= start - self.next < 1/self.rate else start # a little late is made up for, much is not
         self.next = max(base + 1/self.rate, end + (end - start)*(1/self.share - 1))
 
-# %% ../../nbs/serve/25_stream.ipynb #8f71d9e5
-@dataclass(eq=False)
-class Sample:
-    "One crop of a person."
-    time: float # seconds
-    face: Face # where it was cut out
-    crop: np.ndarray = field(repr=False) # uint8 (S, S, 3)
-    sharpness: float = 0. # as `faces.sharpness` measures it
-    # (V, F): of the crop, and of its mirror image if it is scored too
-    features: torch.Tensor|None = field(default=None, repr=False)
-
-@torch.inference_mode()
-def score_samples(
-    detector:Detector, # Scorer, precision, mirror images or not
-    clips:list[list[Sample]], # The crops of each person, none empty; those without features get them
-)->list[ClipScore]: # One for each person
-    "Score rolling clips."
-    new = [o for clip in clips for o in clip if o.features is None]
-    if new:
-        crops = np.stack([o.crop for o in new])
-        views = [crops, crops[:, :, ::-1]][:1 + detector.flip]
-        features = torch.stack([frame_features(detector.scorer, o, detector.batch_size, detector.dtype, detector.engine)
-                                for o in views], 1)
-        for sample, of_sample in zip(new, features): sample.features = of_sample.clone()
-    both = torch.stack([o.features for clip in clips for o in clip], 1) # (V, N, F)
-    views = [_head_scores(detector.scorer, o, [len(clip) for clip in clips]) for o in both]
-    return [ClipScore(float(np.mean([o.logit for o in same])), np.mean([o.frame_logits for o in same], 0), same[0].features) for same in zip(*views)]
-
 # %% ../../nbs/serve/25_stream.ipynb #831e70e3
 @dataclass
 class Opinion:
     "What is known of one person."
-    samples: deque # of `Sample`: the rolling clip
+    samples: deque # of `FaceCrop`: the rolling clip
     steady: SteadyVerdict # what is said
     latest: FaceVerdict|None = None # of the newest clip alone
     time: float|None = None # of the newest crop in it, seconds
     crops: Pace = field(default_factory=Pace) # when to take the next
 
-def _clip(number:int, samples:list[Sample])->FaceClip:
-    faces = [o.face for o in samples]
-    return FaceClip(number, np.stack([o.crop for o in samples]), np.array([o.time for o in samples]), faces,
-                    list(range(len(faces))), float(np.median([o.size for o in faces])),
-                    float(np.median([o.sharpness for o in samples])))
-
-def _verdicts(detector:Detector, jobs:dict, length:int)->dict: # number -> samples becomes number -> verdict
-    rule = dataclasses.replace(detector.abstention, near=None) # the band does that
-    scores, away = score_samples(detector, list(jobs.values())), detector.familiar or (lambda features: None)
-    verdict = lambda clip, score: person_verdict(clip, score, detector.calibration, rule, detector.threshold, length,
-                                                 distance=away(score.features))
-    return {k: verdict(_clip(k, samples), score) for (k, samples), score in zip(jobs.items(), scores)}
+def _verdicts(detector:Detector, jobs:dict, length:int)->dict:
+    "The verdict on each number's crops, which keep what the network made of them."
+    d, rule = detector, dataclasses.replace(detector.abstention, near=None) # the band does that
+    clips = [make_clip(samples, list(range(len(samples))), number) for number, samples in jobs.items()]
+    scores = score_clips(d.scorer, [o.crops for o in clips], d.batch_size, d.flip, d.dtype, d.engine, list(jobs.values()))
+    away = d.familiar or (lambda features: None)
+    return {clip.person: person_verdict(clip, score, d.calibration, rule, d.threshold, length, distance=away(score.features))
+            for clip, score in zip(clips, scores)}
 
 # %% ../../nbs/serve/25_stream.ipynb #aa23e78b
 class LiveScorer:
@@ -187,7 +155,7 @@ class LiveScorer:
         now:float, # Seconds
     )->None:
         "Score those with new crops, if it is time."
-        new = {k: fresh for k, o in opinions.items() if (fresh := [s for s in o.samples if s.features is None])}
+        new = {k: fresh for k, o in opinions.items() if (fresh := [s for s in o.samples if not s.features])}
         if self._job or self._done or not new or not self.pace.ready(now): return
         most = max(1, int((self.longest/self.cost if self.cost else 4)/len(new))) if self._pool else self.length
         for number, samples in new.items():
@@ -197,7 +165,7 @@ class LiveScorer:
         else: self._done, _ = [self._work(jobs)], self.pace.done(now, now)
 
     def _work(self, jobs:dict)->tuple[dict, dict]: # verdicts and times of the newest crops
-        count, start = sum(o.features is None for samples in jobs.values() for o in samples), monotonic()
+        count, start = sum(not o.features for samples in jobs.values() for o in samples), monotonic()
         verdicts, end = _verdicts(self.detector, jobs, self.length), monotonic()
         if self._pool:
             self.cost = np.mean([self.cost or (end - start)/count, (end - start)/count])
@@ -344,8 +312,8 @@ def _sample(self:Stream, person:LivePerson, frame:Frame): # takes a crop of a pe
     if not opinion.crops.ready(frame.time): return
     if self.detector.aligned and person.face.landmarks is None: return # carried on; the next search finds them again
     opinion.crops.done(frame.time, frame.time)
-    cut = cut_out(frame.image, person.face, config.image_size, config.margin, self.detector.cutter)
-    opinion.samples.append(Sample(frame.time, person.face, *cut))
+    cut = PeopleSettings(config.image_size, config.margin, cutter=self.detector.cutter)
+    opinion.samples.append(cut_face(frame.image, person.face, cut, frame.time))
 
 def _say(self:Stream, person:LivePerson, now:float)->LiveVerdict:
     opinion, box = self.opinions.get(person.number), tuple(float(o) for o in person.face.box)
