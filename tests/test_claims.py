@@ -177,11 +177,19 @@ def test_pages_rows_and_records_show_the_mark_first(plain, signers, trusting, tm
     for page in (report.to_html(), verdict_html(found)):
         body = page[page.index("<main"):] if "<main" in page else page
         assert "Maker <i>" not in page and "Imager <b>" not in page  # markup in names stays text
+        assert 'class="stamp"' in page or 'class="dn-mark"' in page  # and not "mark", which is the threshold on the scale
         assert 0 < html.unescape(body).index(found.marked) < body.index(f">{found.decision}<")
-    setup = dict(weights=dict(sha256="0" * 64), threshold=.5, face_detector=dict(name="haar"), version="1")
+    setup = dict(weights=dict(name="random", sha256="0" * 64), threshold=.5, face_detector=dict(name="haar"), version="1")
     row = file_row(found, 1., setup)
     assert row["marked"] == found.marked and row["claims"] == [found.marked] and row["decision"] == found.decision
     assert rows_table([row]).column_names.index("marked") < rows_table([row]).column_names.index("decision")
+    from deepfake_nb.serve.ledger import Ledger
+    from deepfake_nb.serve.summary import summarise
+    with Ledger(tmp_path / "scan", setup) as ledger: ledger.add(row)
+    summary = summarise(tmp_path / "scan")
+    page = summary.save_html(tmp_path / "summary.html").read_text()
+    assert summary.marks == 1 and "1 marked as made or changed" in str(summary) and "Maker <i>" not in page
+    assert html.unescape(page).index(found.marked) < page.index("1 files")
     record = json.loads(found.to_json())
     assert list(record).index("marked") < list(record).index("decision") and record["marked"] == found.marked
     assert record["settings"]["trust"]["name"] == "trusted.pem" and len(record["settings"]["trust"]["sha256"]) == 64

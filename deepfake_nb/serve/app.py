@@ -77,7 +77,7 @@ def verdict_html(
             + _paragraphs("What this rests on", "why", why_sentences(prediction))
             + _paragraphs("Not looked at", "unseen", unseen)
             + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
-            + _paragraphs("What the file says of itself (no part of the verdict)", "trust", claims)
+            + _paragraphs("What the file says of itself (no part of the verdict)", "trust", [o for o in claims if o != prediction.marked])
             + (f"<h3>To note</h3><div class=\"dn-trust\">{listed(notes)}</div>" if notes else "") + "</section>")
 
 # %% ../../nbs/serve/15_app.ipynb #fbdaf807

@@ -26,7 +26,7 @@ def claim_sentences(
 
 def mark_html(
     prediction:Prediction, # Any
-    name:str="mark", # Of the class of its style
+    name:str="stamp", # Of the class of its style
 )->Html: # Nothing where there is no such mark
     "The mark that stands above a verdict."
     if not prediction.marked: return Html("")
