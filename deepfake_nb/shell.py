@@ -9,19 +9,24 @@ from __future__ import annotations
 import contextlib, functools, hashlib, inspect, io, json, os, re, runpy, sys, tempfile, traceback
 from collections.abc import Iterable
 from contextvars import ContextVar
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, entry_points, metadata
 from pathlib import Path
+from types import NoneType
+from typing import Annotated, get_args, get_origin, get_type_hints
 import deepfake_nb
+from fastcore.docments import ann_parts, docments
 from fastcore.script import anno_parser
 from .core import DeepfakeError, Prediction, atomic_write, available_cores, cache_folder, clean_text
 from .extras import MissingExtra, how_to_install
 from .memory import memory_sentence
+from .options import SettingsError
 
 # %% auto #0
-__all__ = ['BOUNDS', 'UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'result_folder', 'write_result',
-           'print_json', 'say', 'write_report', 'check_writable', 'check_file_out', 'check_usage', 'evaluation_source',
-           'check_bounds', 'weights_files', 'make_detector']
+__all__ = ['BOUNDS', 'UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'settings_signature',
+           'from_settings', 'result_folder', 'write_result', 'print_json', 'say', 'write_report', 'check_writable',
+           'check_file_out', 'check_usage', 'evaluation_source', 'check_bounds', 'weights_files', 'make_detector']
 
 # %% ../nbs/92_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -43,7 +48,7 @@ def error_sentence(
 )->tuple[int, str]: # Exit code and sentence
     "What to tell people about an error."
     if isinstance(e, KeyboardInterrupt): return 130, "interrupted"
-    if isinstance(e, (UsageError, MissingExtra)): return 2, str(e)
+    if isinstance(e, (UsageError, SettingsError, MissingExtra)): return 2, str(e)
     if isinstance(e, DeepfakeError): return 1, str(e)
     if sentence := memory_sentence(e): return 1, sentence
     if isinstance(e, ModuleNotFoundError) and e.name and how_to_install(e.name):
@@ -83,6 +88,24 @@ def _share_cores()->None:
                            str(available_cores()))
     for name, value in (waits | counts).items(): os.environ.setdefault(name, value) # read when the libraries are loaded
 
+# %% ../nbs/92_shell.ipynb #4612aa62
+def _comments(settings:type)->dict:
+    "The comment beside each field of a dataclass, those that it inherits too."
+    found = {}
+    for one in reversed(settings.__mro__):
+        if is_dataclass(one):
+            comments = docments(one, returns=False)
+            found |= {o: " ".join((comments.get(o) or "").split()) for o in inspect.get_annotations(one)}
+    return found
+
+def _explained(function):
+    "The same function; where its arguments are settings, they have the comments of these."
+    if settings := getattr(function, "settings", None):
+        comments, signature = _comments(settings), inspect.signature(function)
+        told = [o.replace(annotation=Annotated[o.annotation, comments[o.name]]) for o in signature.parameters.values()]
+        function.__signature__ = signature.replace(parameters=told)
+    return function
+
 # %% ../nbs/92_shell.ipynb #2d860bce
 _from_shell = ContextVar("from_shell", default=False)
 
@@ -101,7 +124,7 @@ def _wrong_usage(parser, message:str)->None:
 
 def _arguments(function)->tuple[list, dict]:
     "What the shell gave, by position and by name."
-    parser = anno_parser(function)
+    parser = anno_parser(_explained(function))
     parser.add_argument("--version", action="version", version=f"%(prog)s (deepfake_nb) {deepfake_nb.__version__}",
                         help="Print the version and end")
     parser.error = functools.partial(_wrong_usage, parser)
@@ -169,6 +192,45 @@ def run_command(
         except SystemExit as e: code = e.code
         finally: sys.argv = old
     return code or 0, out.getvalue(), error.getvalue()
+
+# %% ../nbs/92_shell.ipynb #a2a90da4
+def _parameter(field, hint, by_name:bool)->inspect.Parameter:
+    "What a command takes for a field of its settings."
+    kind, details = ann_parts(hint)
+    given = [o for o in get_args(kind) if o is not NoneType]
+    several = get_origin(kind) is tuple
+    if several or NoneType in get_args(kind): kind = given[0] # of `tuple[T, ...]` and `T|None` the T
+    if details: kind = Annotated[(kind, *details)]
+    if several: return inspect.Parameter(field.name, inspect.Parameter.VAR_POSITIONAL, annotation=kind)
+    how = inspect.Parameter.KEYWORD_ONLY if by_name else inspect.Parameter.POSITIONAL_OR_KEYWORD
+    made = inspect.Parameter(field.name, how, annotation=kind)
+    if field.default_factory is not MISSING: return made.replace(default=field.default_factory())
+    return made if field.default is MISSING else made.replace(default=field.default)
+
+def settings_signature(
+    settings:type, # A dataclass
+    without:tuple[str, ...]=(), # Names of fields that nobody sets from a shell
+)->inspect.Signature: # A parameter for each other field
+    "The arguments of a command that is told such settings."
+    hints, found = get_type_hints(settings, include_extras=True), []
+    for field in fields(settings):
+        if field.name in without: continue
+        by_name = any(o.kind is o.VAR_POSITIONAL for o in found)
+        found.append(_parameter(field, hints[field.name], by_name))
+    return inspect.Signature(found, return_annotation=int)
+
+def from_settings(
+    settings:type, # A dataclass: its fields become the arguments of the command
+    without:tuple[str, ...]=(), # Names of fields that nobody sets from a shell
+): # For a function of such settings, which is then called with the arguments themselves
+    "Make the options of a command from a dataclass. Goes below `command`."
+    def decorate(function):
+        signature = settings_signature(settings, without)
+        @functools.wraps(function)
+        def run(*args, **kwargs): return function(settings(**signature.bind(*args, **kwargs).arguments))
+        run.__signature__, run.settings = signature, settings
+        return run
+    return decorate
 
 # %% ../nbs/92_shell.ipynb #6584a2fa
 def result_folder(

@@ -6,7 +6,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
-GROUND = "core extras figure memory schema origin".split()  # beside the rooms: everybody stands on these
+GROUND = "core extras figure memory schema origin options".split()  # beside the rooms: everybody stands on these
 ROOF = "doctor shell cli service workbench".split()  # and nobody on these
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
@@ -17,6 +17,7 @@ STANDS_ON = dict(
     memory="core",
     schema="core",
     origin="",
+    options="core",
     # see
     contents="core",
     colour="",
@@ -94,21 +95,22 @@ STANDS_ON = dict(
     faithful="explain metrics scorer selfblend",
     robustness="evaluate predict augment",
     # learn
+    settings="options",
     crops="core files image selfblend",
     canvases="crops augment selfblend",
-    sources="core manifest",
+    sources="core manifest settings",
     batches="canvases filming sources",
     loaders="sources batches canvases",
     pace="core",
     learner="batches loaders pace scorer metrics",
     tune="core base scorer learner",
     thresholds="batches calibrate scorer",
-    recipe="figure splits dealt extract redraw loaders learner tune thresholds pretrained",
-    training="core folders splits weightsfile pretrained sources recipe tune",
+    recipe="figure splits dealt extract redraw settings loaders learner tune thresholds pretrained",
+    training="options folders splits weightsfile pretrained settings tune",
     head="crops canvases pace calibrate metrics heads scorer",
     mining="batches dealt extract predict",
     finetune="mining learner thresholds figures",
-    bound="recipe training heldout",
+    bound="options settings recipe training heldout",
     # tell
     wording="core verdict",
     provenance="files wording",
@@ -138,7 +140,7 @@ STANDS_ON = dict(
     scan="summary lists predict memory",
     # the commands
     doctor="core extras origin detect weightsfile scorer scoring predict demo page",
-    shell="core extras memory splits dealt predict report",
+    shell="core extras memory options splits dealt predict report",
     cli="*",
     workbench="*",
     service="extras shell api hosting",

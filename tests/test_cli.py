@@ -1,5 +1,5 @@
 "Every bad input of deepfake-predict through the command line, in one process: sentence, exit code, nothing half-written."
-import json, os, pickle, struct, subprocess, sys, zlib
+import ast, dataclasses, inspect, json, os, pickle, re, struct, subprocess, sys, zlib
 from pathlib import Path
 import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
@@ -274,3 +274,30 @@ def test_too_little_memory_as_the_shell_gives_it(tmp_path):
     limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (600_000_000,)*2)
     done = subprocess.run([sys.executable, str(script), portrait], capture_output=True, text=True, preexec_fn=limit)
     assert done.returncode == 1 and "not enough memory" in done.stderr and "ulimit -v allows 0.6 GB" in done.stderr and "unforeseen" not in done.stderr, done.stderr[-2000:]
+
+
+def test_options_of_a_training_are_the_fields_of_its_settings_each_said_once():
+    "Whatever `TrainingSettings` says is what the command offers, with the comment beside the field; and a recipe's fields are typed nowhere else."
+    from deepfake_nb import cli
+    from deepfake_nb.learn.settings import Recipe, TrainingData, TrainingSettings
+    code, shown, _ = run_command("deepfake_train", "--help")
+    shown, hidden = " ".join(shown.split()), {"inside", "whole"}
+    options = {o.name for o in dataclasses.fields(TrainingSettings)} - hidden - {"data"}
+    assert code == 0 and set(re.findall(r"(?<=\[)--([a-z-]+)", shown)) == {o.replace("_", "-") for o in options} | {"version"}
+    tree = ast.parse(inspect.getsource(inspect.getmodule(Recipe)))
+    own = {o.name: {p.target.id for p in o.body if isinstance(p, ast.AnnAssign)} - {"_"} for o in tree.body if isinstance(o, ast.ClassDef)}
+    again = own["TrainingSettings"] & own["Recipe"]
+    assert again == {"temporal", "clip_length", "image_size", "pretrained", "arch_args"} and all(getattr(TrainingSettings(), o) != getattr(Recipe(), o) for o in again)
+    assert issubclass(TrainingSettings, (Recipe, TrainingData)) and not own["TrainingData"] & own["Recipe"]
+    source = inspect.getsource(cli.deepfake_train)
+    assert not [o for o in options if re.search(rf"\b{o} ?[:=]", source)], "an option is typed a second time"
+    assert "Side of the face crops, in longer sides of the face (default: 1.25)" in shown and "(pip install 'deepfake_nb[pretrained]') (default: auto)" in shown
+    assert "--clip-length (int) Frames of a clip; by default 1" in shown and "--from-real-only Learn from real faces" in shown
+
+
+@pytest.mark.parametrize("wrong,said", [("--margin 3", "--margin 3.0. Accepted: from 1 to 2"), ("--batch-size 1", "--batch-size 1. Accepted: from 2"), ("--average 1", "--average 1.0. Accepted: from 0 to below 1"),
+                                        ("--labelled-share 1", "--labelled-share 1.0. Accepted: between 0 and 1"), ("--tune some", "--tune some. Accepted: all, norm, head"), ("--learning-rate 0", "--learning-rate 0.0. Accepted: above 0"),
+                                        ("--clip-length x", "argument --clip-length: invalid int value: 'x'")])
+def test_a_setting_that_is_not_accepted_is_named_with_what_is(wrong, said):
+    code, out, error = run_command("deepfake_train", "data", *wrong.split())
+    assert (code, out) == (2, "") and error.startswith(f"deepfake-train: error: {said}"), error

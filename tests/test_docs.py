@@ -65,7 +65,8 @@ def test_where_to_change_what_is_true():
     part = text[text.index("## Where to change what"):].split("\n## ")[0]
     rows = [[cell.strip() for cell in o.split("|")[1:-1]] for o in part.splitlines() if o.startswith("| ")][1:]
     assert len(rows) > 10 and {"crop", "threshold", "words"} <= {o[0].split()[0].rstrip(",") for o in rows}
-    commands = (ROOT / "deepfake_nb" / "cli.py").read_text(encoding="utf-8")
+    # an option is an argument of a command, or a field of the settings that a command is made from
+    commands = "".join((ROOT / "deepfake_nb" / o).read_text(encoding="utf-8") for o in ("cli.py", "learn/settings.py"))
     for wanted, setting, place in rows:
         files = [(ROOT / o).read_text(encoding="utf-8") for o in re.findall(r"\]\(([^)]+)\)", place)]
         assert files, wanted

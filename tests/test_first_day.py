@@ -1,5 +1,6 @@
 "A first-time user's day: what deepfake-train is given decides how it looks, the split is handed on, a report names the very code, and what got worse is seen."
 import dataclasses, json, re
+from dataclasses import replace
 from pathlib import Path
 import pandas as pd
 import pytest
@@ -9,6 +10,7 @@ import numpy as np
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from deepfake_nb.core import DeepfakeError
+from deepfake_nb.learn.settings import TrainingSettings
 from deepfake_nb.model.weightsfile import weights_info
 from deepfake_nb.shell import run_command
 
@@ -60,9 +62,9 @@ def test_pictures_are_looked_at_as_pictures(trained):
 
 def test_what_was_asked_for_is_done(data):
     from deepfake_nb.learn.training import fit_to_data
-    asked = dict(weights="", temporal="lstm", clip_length=None)
-    assert fit_to_data(asked, [str(data)])[0] == asked | dict(clip_length=1)
-    assert fit_to_data(dict(weights="", temporal="lstm", clip_length=4), ["nowhere"])[1] == []
+    asked = TrainingSettings(temporal="lstm")
+    assert fit_to_data(asked, [str(data)])[0] == replace(asked, clip_length=1)
+    assert fit_to_data(replace(asked, clip_length=4), ["nowhere"])[1] == []
 
 
 def test_films_are_looked_at_as_clips(tmp_path):
@@ -70,14 +72,14 @@ def test_films_are_looked_at_as_clips(tmp_path):
     for name in ("real/a.mp4", "fake/b.mp4", "real/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"not looked at")
-    found, said = fit_to_data(dict(weights="", temporal=None, clip_length=None), [str(tmp_path)])
-    assert (found["temporal"], found["clip_length"], said) == ("lstm", 8, [])
+    found, said = fit_to_data(TrainingSettings(), [str(tmp_path)])
+    assert (found.temporal, found.clip_length, said) == ("lstm", 8, [])
 
 
 def test_weights_to_go_on_with_keep_what_they_are(trained):
     from deepfake_nb.learn.training import fit_to_data
-    found, said = fit_to_data(dict(weights=str(trained[0]), temporal=None, clip_length=None), ["nowhere"])
-    assert (found["temporal"], found["clip_length"], said) == ("mean", 1, [])
+    found, said = fit_to_data(TrainingSettings(weights=str(trained[0])), ["nowhere"])
+    assert (found.temporal, found.clip_length, said) == ("mean", 1, [])
 
 
 def test_a_training_that_goes_on_shows_the_epoch_it_is_in(trained):

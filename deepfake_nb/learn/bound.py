@@ -7,54 +7,57 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/bound.html.md"""
 # %% ../../nbs/learn/40_bound.ipynb #c40dee6c
 from __future__ import annotations
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 from ..core import REAL
 from ..data.manifest import write_manifest
 from ..data.tables import fake_means
-from .training import SettingsError, fit_to_data, plan_training
+from .settings import TrainingSettings
+from .training import fit_to_data, plan_training
 from ..measure.protocol import Protocol, read_protocol, training_manifest
+from ..options import SettingsError, option_name
 
 # %% auto #0
 __all__ = ['protocol_table', 'train_as_told']
 
 # %% ../../nbs/learn/40_bound.ipynb #46b91a6e
 def protocol_table(
-    # Arguments of `deepfake_train` by name: protocol, hold_out, data (NAME=PATH each), out, from_real_only ...
-    settings:dict,
+    settings:TrainingSettings, # With a protocol, and NAME=PATH for each of its data sets
     say:Callable=print, # Told what a reader should know
 )->tuple[Protocol, Path]: # The protocol, and the table beside the weights of what it trains on; raises `SettingsError`, `ManifestError`
     "Write down what a protocol lets a training see."
-    others = [f"--{k.replace('_', '-')}" for k in ("real_faces", "labelled", "validate_on") if settings[k]]
+    others = [option_name(o) for o in ("real_faces", "labelled", "validate_on") if getattr(settings, o)]
     if others:
         raise SettingsError(f"--protocol with {', '.join(others)}. Accepted: a protocol says alone what is trained on")
-    if strange := [o for o in settings["data"] if "=" not in o[1:]]:
+    if strange := [o for o in settings.data if "=" not in o[1:]]:
         raise SettingsError(f"{strange[0]}: no name of a data set of the protocol. Accepted: NAME=PATH for each")
-    protocol = read_protocol(settings["protocol"])
-    places = dict(o.split("=", 1) for o in settings["data"])
-    manifest = training_manifest(protocol, places, settings["hold_out"] or None)
+    protocol = read_protocol(settings.protocol)
+    places = dict(o.split("=", 1) for o in settings.data)
+    manifest = training_manifest(protocol, places, settings.hold_out or None)
     for line in manifest.attrs["notes"]: say(line)
-    if settings["from_real_only"]: manifest = manifest[manifest.label == REAL]
-    return protocol, write_manifest(manifest, Path(settings["out"]).with_suffix("")/"protocol.csv")
+    if settings.from_real_only: manifest = manifest[manifest.label == REAL]
+    return protocol, write_manifest(manifest, Path(settings.out).with_suffix("")/"protocol.csv")
 
+# %% ../../nbs/learn/40_bound.ipynb #0a38221e
 def train_as_told(
-    settings:dict, # Arguments of `deepfake_train` by name
+    settings:TrainingSettings, # As a command line gives them
     say:Callable=print, # Told what a reader should know
-)->Path: # The weights; raises `SettingsError` for arguments that make no sense, other `DeepfakeError` for data that cannot be used
+)->Path: # The weights; raises `SettingsError` for settings that make no sense, other `DeepfakeError` for data that cannot be used
     "Train as a command line says, with a protocol or without."
-    if settings["hold_out"] and not settings["protocol"]:
+    if settings.hold_out and not settings.protocol:
         raise SettingsError("--hold-out is for a protocol. Accepted: together with --protocol")
     plan_training(settings) # what is wrong with the settings is said before data are looked at
-    with fake_means(settings["fake_is"]):
-        protocol, table = protocol_table(settings, say) if settings["protocol"] else (None, None)
-        settings = settings | (dict(data=(str(table),)) if protocol else {})
+    with fake_means(settings.fake_is):
+        protocol, table = protocol_table(settings, say) if settings.protocol else (None, None)
+        if protocol: settings = replace(settings, data=(str(table),))
         settings, fitting = fit_to_data(settings, sum(plan_training(settings)[:3], []))
         own, told, chosen, recipe, notes = plan_training(settings)
         from deepfake_nb.learn.recipe import train
         for line in notes + fitting: say(line)
-        weights = train(own or told, settings["out"], recipe, settings["workers"], say=say,
-                        labelled=told if own else None, validate_on=chosen)
+        weights = train(own or told, settings.out, recipe, settings.workers, say=say, labelled=told if own else None,
+                        validate_on=chosen)
     if protocol and os.environ.get("RANK", "0") == "0": # of several processes the first
         from deepfake_nb.measure.heldout import stamp_weights
-        stamp_weights(weights, protocol, settings["hold_out"] or None)
+        stamp_weights(weights, protocol, settings.hold_out or None)
     return weights

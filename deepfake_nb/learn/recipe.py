@@ -7,10 +7,12 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/recipe.html.md"""
 # %% ../../nbs/learn/20_recipe.ipynb #daaf0f58
 from __future__ import annotations
 import json, sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 import numpy as np, pandas as pd, torch
+from fastcore.basics import patch
+from .settings import Recipe
 from .batches import Faces, check_pictures
 from ..core import REAL, DeepfakeError, atomic_write
 from ..figure import new_figure
@@ -28,57 +30,12 @@ from ..forge.selfblend import SelfBlend
 from .thresholds import calibrate_weights, chance_sentence
 
 # %% auto #0
-__all__ = ['DRAWERS', 'Recipe', 'loaders', 'learner', 'prepare_crops', 'gather_faces', 'make_redraw', 'train', 'plot_log',
-           'average_weights']
-
-# %% ../../nbs/learn/20_recipe.ipynb #1f52b268
-@dataclass
-class Recipe:
-    "How to train; everything that a run must keep when it is continued."
-    arch: str = "tf_efficientnet_lite0" # any timm architecture
-    temporal: str = "lstm" # 'lstm', 'mean' or 'cnn_lstm'
-    clip_length: int = 8 # frames of a clip; 1 for single faces
-    image_size: int = 224 # side of the crops in pixels
-    margin: float = 1.25 # side of the crop / longer side of the face box
-    epochs: int = 20
-    # clips, over all processes; half of them are forgeries, where they are made here or come in pairs
-    batch_size: int = 32
-    learning_rate: float = 1e-3 # of the head
-    early_rate: float = .1 # that of the early layers as a share of it; 1 for a backbone that knows little of the matter
-    from_real_only: bool = False # forge from the real faces of the data? Labelled faces may be given beside them
-    labelled_share: float = .5 # with both teachers: share of the clips of a batch that are labelled, above 0 to 1
-    labelled_weight: float = 1. # of the loss of labelled clips beside that of forgeries made here
-    ranking: float = .5 # weight of how forgeries stand to the real clips of a batch that look most forged; 0 for none
-    severity: float = 1. # of the degradations of training and validation clips, 0 (none) to 1
-    # with `from_real_only`: file of networks that draw some of the faces to paste; made first where it does not exist
-    redraw: str = ""
-    # with `from_real_only`: a latent autoencoder that draws some of the forgeries anew, as `load_autoencoder` reads it
-    autoencoder: str = ""
-    inside: float = .08 # share of forgeries whose face it draws anew
-    whole: float = .1 # share of forgeries that it draws anew as a whole
-    sources: str = "root" # how often each source of labelled faces is drawn: by the root of its size, 'even' or 'size'
-    balance: str|None = "class" # oversampling of labelled data that do not come in pairs
-    frozen_epochs: int = 0 # epochs with the head alone, and again as many with the late layers
-    freeze: int = 0 # stages of the backbone that stay as they are, with its stem; makes training quick on a processor
-    average: float = .998 # decay of the running average of the weights; 0 for none
-    patience: int = 0 # stop after so many epochs without a better AUC; 0 for never
-    weights: str = "" # weights file of this library to go on with; its network must be that of the recipe
-    pretrained: str|bool = False # backbone: a file, True for ImageNet's, False for none
-    arch_args: dict = field(default_factory=dict) # further arguments of the architecture
-    mean: float|None = None # of pixel values in [0, 1], for all channels; None: what timm states for the architecture
-    std: float|None = None # likewise
-    tune: str = "all" # what of the backbone is trained: all, its norm layers (norm) or nothing but the head (head)
-    uniformity: float = 0. # weight of alignment and uniformity of the features beside the loss; 0 for none
-    false_positive_rate: float = .05 # what the threshold stands for: share of real validation clips at or above it
-    seed: int = 0
-
-    @property
-    def begun(self)->bool: # does the backbone bring batch-norm statistics that are worth keeping?
-        return bool(self.pretrained or self.weights)
+__all__ = ['DRAWERS', 'prepare_crops', 'gather_faces', 'make_redraw', 'train', 'plot_log', 'average_weights']
 
 # %% ../../nbs/learn/20_recipe.ipynb #e433f31d
-# fastai `DataLoaders` of a manifest of faces, with a column `role` where not all have the same
+@patch
 def loaders(self:Recipe, manifest:pd.DataFrame, workers:int|None=1, say:Callable=lambda line: None):
+    "fastai's `DataLoaders` of a manifest of faces, with a column `role` where not all have the same."
     roles = manifest.role if "role" in manifest else pd.Series("forge" if self.from_real_only
                                                                else "labelled", manifest.index)
     own, labelled, chosen = (manifest[roles == o] if (roles == o).any() else None
@@ -99,8 +56,9 @@ def loaders(self:Recipe, manifest:pd.DataFrame, workers:int|None=1, say:Callable
     return forged_loaders(own, pairs=max(1, half - couples), selfblend=forger, labelled=labelled, couples=couples,
                           shares=self.sources, chosen=chosen, **common)
 
-# fastai `Learner` of a scorer, or of a new one with that name
+@patch
 def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path):
+    "fastai's `Learner` of a scorer, or of a new one with that name."
     channels = lambda value: value and [value]*3
     masks = dict(mask_weight=0.) if self.tune != "all" else {} # transformers have no such map
     made = face_learner(dls, self.arch, self.temporal, scorer, name=name, frozen_epochs=self.frozen_epochs,
@@ -109,8 +67,6 @@ def learner(self:Recipe, dls, scorer:Scorer|None, name:str, cbs:list, log:Path):
                         pretrained=self.pretrained, arch_args=self.arch_args, mean=channels(self.mean), std=channels(self.std),
                         patience=self.patience, log=log, cbs=cbs, **masks)
     return tuned_learner(made, self.tune, self.uniformity, self.pretrained)
-
-Recipe.loaders, Recipe.learner = loaders, learner
 
 # %% ../../nbs/learn/20_recipe.ipynb #08906aab
 def _cut(recipe:Recipe)->dict: # for `extract`: crops that leave room to move, and hold the pixels that the network sees

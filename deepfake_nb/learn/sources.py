@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from ..core import FAKE, REAL, DeepfakeError, ManifestError
 from ..data.manifest import by_chance
+from .settings import SHARES
 
 # %% auto #0
-__all__ = ['SHARES', 'Source', 'told', 'pair_of', 'sources_of', 'SharesError', 'source_shares', 'draw_couples']
+__all__ = ['Source', 'told', 'pair_of', 'sources_of', 'SharesError', 'source_shares', 'draw_couples']
 
 # %% ../../nbs/learn/03_sources.ipynb #a32ac294
 @dataclass
@@ -76,8 +77,6 @@ def _check_source(source:Source, name:str|Path)->None: # raises `ManifestError`
                         "both in each data set, or sources would be learnt in place of forgeries")
 
 # %% ../../nbs/learn/03_sources.ipynb #f70b5ae8
-SHARES = ("root", "even", "size")
-
 class SharesError(DeepfakeError, ValueError): "A way of sharing draws among sources that is not known."
 
 def source_shares(
