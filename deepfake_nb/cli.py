@@ -139,12 +139,23 @@ def deepfake_report(
     weights:str=None,
     template:str=None, # A notebook in place of the built-in one. Its code is run
     pdf:Annotated[bool, dict(help="Make no PDF")]=True, # Make a PDF?
-    verify:str=None, # A report.json to check against --input, instead of making a report
+    # A report.json to check against --input, or the signature of a report.pdf, instead of making a report
+    verify:str=None,
+    # Sign the PDF: a certificate in PEM, with those that vouch for it, and its key (pip install 'deepfake_nb[report]')
+    sign:Annotated[str, dict(nargs=2, metavar=("CERT", "KEY"))]=None,
+    # With --verify report.pdf: certificates (PEM) of those whose word on a signer counts
+    trust:Annotated[str, dict(metavar="FILE")]=None,
 )->int: # Exit code
     "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
     if not verify: need("nbformat", "nbconvert", task="report")
     from deepfake_nb.tell.report import load_prediction
     from deepfake_nb.tell.verify import verify_report
+    if verify and Path(verify).suffix.lower() == ".pdf":
+        if predictions: raise UsageError("--verify checks one report. Accepted: --verify report.pdf, with or without --input FILE")
+        from deepfake_nb.see.credentials import named_trust
+        from deepfake_nb.tell.signed import read_signed
+        print(result := read_signed(verify, input, named_trust(trust)))
+        return 0 if result.ok else 1
     if verify:
         if not input or predictions:
             raise UsageError("--verify compares a report with a file. Accepted: --verify report.json --input FILE")
@@ -154,10 +165,13 @@ def deepfake_report(
         raise UsageError("no prediction given. Accepted: one or more prediction.json, or --verify report.json --input FILE")
     if len(predictions) > 1 and (input or out):
         raise UsageError("--input and --out are for one prediction. Accepted: one at a time, or without them")
+    if sign and not pdf: raise UsageError("--sign signs the PDF. Accepted: --sign without --no-pdf")
+    from deepfake_nb.tell.signed import load_signing
+    signing = load_signing(*sign) if sign else None
     for path in predictions: check_writable(out or Path(path).parent)
     for path in predictions:
         lines = write_report(load_prediction(path), None, out or Path(path).parent, weights, file=input, pdf=pdf,
-                             template=template)
+                             template=template, signing=signing)
         for line in lines: say(line)
 
 # %% ../nbs/94_cli.ipynb #f9fe9e42

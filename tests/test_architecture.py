@@ -117,7 +117,8 @@ STANDS_ON = dict(
     page="core",
     claimed="core page",
     pictures="again explain wording page",
-    report="schema origin claims claimed provenance pictures",
+    signed="core extras credentials",
+    report="schema origin claims claimed provenance pictures signed",
     verify="schema report",
     # serve
     owned="",

@@ -223,3 +223,49 @@ def test_a_list_that_is_none_is_wrong_usage(signers, tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPFAKE_NB_TRUST", str(signers[0]))
     from deepfake_nb.see.credentials import named_trust
     assert named_trust(None).count == 1
+
+
+# ---- reports that are signed
+
+PDF = (b"%PDF-1.4\n1 0 obj\n<</Type/Catalog/Pages 2 0 R>>\nendobj\n2 0 obj\n<</Type/Pages/Kids[3 0 R]/Count 1>>\nendobj\n3 0 obj\n"
+       b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]>>\nendobj\nxref\n0 4\n0000000000 65535 f \n0000000009 00000 n \n0000000054 00000 n \n"
+       b"0000000105 00000 n \ntrailer\n<</Size 4/Root 1 0 R>>\nstartxref\n166\n%%EOF\n")
+
+
+def test_a_signed_report_says_who_wrote_it(detector, portrait, signers, tmp_path, monkeypatch):
+    pytest.importorskip("nbconvert", reason="nbconvert is not installed")
+    pytest.importorskip("weasyprint", reason="weasyprint is not installed")
+    from deepfake_nb.shell import run_command
+    from deepfake_nb.tell import report as module
+    from signing import certificate, key_pem, pem
+    monkeypatch.setattr(module, "to_pdf", lambda page, path, notes: path.write_bytes(PDF))  # what prints it is tried elsewhere
+    file = png(tmp_path / "a.png", portrait)
+    (tmp_path / "prediction.json").write_text(detector.predict(file).to_json())
+    authority = certificate("Newsroom authority")
+    editor = certificate("Editor <b>", authority)
+    for name, data in {"editor.pem": pem(editor[0]), "editor.key": key_pem(editor[1]), "list.pem": pem(authority[0])}.items(): (tmp_path / name).write_bytes(data)
+
+    def run(*arguments):
+        code, out, error = run_command("deepfake_report", *map(str, arguments))
+        return code, out + error
+
+    made = run(tmp_path / "prediction.json", "--input", file, "--out", tmp_path, "--sign", tmp_path / "editor.pem", tmp_path / "editor.key")
+    assert made[0] == 0, made
+    verify = "--verify", tmp_path / "report.pdf", "--input"
+    code, said = run(*verify, file, "--trust", tmp_path / "list.pem")
+    assert code == 0 and "signed by Editor <b>, unchanged since" in said and "on the list" in said
+    assert run(*verify, file)[0] == 0 and "anybody can sign in any name" in run(*verify, file)[1]
+    assert run(*verify, file, "--trust", signers[0])[0] == 1  # somebody else's list
+    (tmp_path / "b.png").write_bytes(file.read_bytes() + b"0")
+    assert run(*verify, tmp_path / "b.png")[0] == 1 and "about another file" in run(*verify, tmp_path / "b.png")[1]
+    assert run("--verify", tmp_path / "report.json", "--input", file)[0] == 0  # the hashes are those of the signed PDF
+    signed, changed = (tmp_path / "report.pdf").read_bytes(), PDF.index(b"MediaBox")
+    (tmp_path / "report.pdf").write_bytes(signed[:changed] + b"mediaBox" + signed[changed + 8:])
+    assert run(*verify, file)[0] == 1 and "changed since Editor <b> signed it" in run(*verify, file)[1]
+    (tmp_path / "report.pdf").write_bytes(PDF)
+    assert run(*verify, file) == (1, "The report carries no signature.\n")
+    again = tmp_path / "prediction.json", "--input", file, "--out", tmp_path, "--sign", tmp_path / "editor.pem"
+    (tmp_path / "other.key").write_bytes(key_pem(authority[1]))
+    for key, words in (("list.pem", "no private key in it"), ("other.key", "cannot be signed with")):
+        code, said = run(*again, tmp_path / key)
+        assert code == 1 and words in said, said

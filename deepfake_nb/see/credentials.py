@@ -15,7 +15,7 @@ from .blocks import LARGEST_RECORD
 
 # %% auto #0
 __all__ = ['SOURCE_TYPES', 'DEEPEST_INGREDIENT', 'MOST_INGREDIENTS', 'MOST_PARTS', 'MOST_ACTIONS', 'cut', 'source_type',
-           'TrustError', 'TrustList', 'load_trust', 'named_trust', 'read_credentials']
+           'TrustError', 'TrustList', 'load_trust', 'named_trust', 'checked_record', 'signature_of', 'read_credentials']
 
 # %% ../../nbs/see/14_credentials.ipynb #93aec81e
 def cut(
@@ -194,6 +194,28 @@ _types = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF"
 def _unchecked(why:str)->list[Claim]:
     return [Claim("SILENT", "UNCHECKED", f"It carries Content Credentials, which were not checked: {why}.", "Content Credentials")]
 
+def checked_record(
+    path:str|Path, # A file
+    mime:str, # What it is
+    trust:TrustList|None=None, # Whom the user trusts
+)->tuple[dict, bool]|None: # What c2pa read, and whether all of it is valid; None: there is no record; raises what c2pa raises
+    "Let c2pa check a record, and fetch nothing."
+    import c2pa
+    settings = _settings | dict(verify=_settings["verify"] | dict(verify_trust=trust is not None))
+    if trust: settings["trust"] = dict(trust_anchors=trust.pem)
+    with open(path, "rb") as file:
+        reader = c2pa.Reader.try_create(mime, file, context=c2pa.Context(c2pa.Settings.from_dict(settings)))
+        return None if reader is None else (json.loads(reader.json()), reader.get_validation_state() in ("Valid", "Trusted"))
+
+def signature_of(
+    record:dict, # From `checked_record`
+    valid:bool, # Likewise
+    trust:TrustList|None=None, # Whom the user trusts
+)->tuple[str, str]: # One of `BELIEFS`, and a sentence
+    "How far a signature can be believed."
+    reading = _Reading(record, trust, valid)
+    return reading.belief, f"{reading.lead}."
+
 def read_credentials(
     path:str|Path, # An image or video
     found:str, # Its format, as `sniff_format` says it
@@ -205,11 +227,7 @@ def read_credentials(
     if record.count(b"jumd") > MOST_PARTS or record.count(b"action") > MOST_ACTIONS: return _unchecked("the record has more parts than are read here")
     try: import c2pa
     except ImportError: return _unchecked(f"c2pa-python is not installed ({how_to_install('c2pa', task='claims')})")
-    settings = _settings | dict(verify=_settings["verify"] | dict(verify_trust=trust is not None))
-    if trust: settings["trust"] = dict(trust_anchors=trust.pem)
     try:
-        with open(path, "rb") as file:
-            reader = c2pa.Reader.try_create(_types[found], file, context=c2pa.Context(c2pa.Settings.from_dict(settings)))
-            if reader is None: return _unchecked("no record was found in that place")
-            return _Reading(json.loads(reader.json()), trust, reader.get_validation_state() in ("Valid", "Trusted")).read()
+        checked = checked_record(path, _types[found], trust)
+        return _Reading(checked[0], trust, checked[1]).read() if checked else _unchecked("no record was found in that place")
     except (c2pa.C2paError, ValueError, RecursionError, KeyError) as e: return _unchecked(f"it cannot be read ({cut(e, 200)})")

@@ -26,6 +26,7 @@ from .claimed import claim_sentences, claim_table, mark_html
 from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
 from .pictures import report_pictures
+from .signed import SignatureError, Signing, sign_pdf
 
 # %% auto #0
 __all__ = ['TEMPLATE', 'FORMAT', 'LARGEST_RECORD', 'BESIDE', 'Report', 'ReportError', 'software_versions', 'repeat_command',
@@ -340,7 +341,8 @@ def save(self:Report,
     folder:str|Path, # Made if it is missing
     pdf:bool=True, # A PDF too? Where nothing here can print, a sentence in `notes` says so
     template:str|Path|None=None, # A notebook like `TEMPLATE`
-)->dict[str, Path]: # 'html', 'pdf' (where there is one), 'json'
+    signing:Signing|None=None, # With what to sign the PDF, as from `load_signing`
+)->dict[str, Path]: # Raises `SignatureError`; 'html', 'pdf' (where there is one), 'json'
     "Write report.html, report.pdf and report.json."
     folder, page = Path(folder), self.to_html(template)
     files = {o: folder/f"report.{o}" for o in ("html", "pdf", "json")}
@@ -348,6 +350,9 @@ def save(self:Report,
     with atomic_write(files["html"]) as temporary: temporary.write_text(page, encoding="utf-8")
     try: to_pdf(page, files["pdf"], self.notes) if pdf else files.pop("pdf")
     except PageError as e: self.notes.append(str(e)); del files["pdf"]
+    if signing:
+        if "pdf" not in files: raise SignatureError(folder, "no PDF that could be signed", "a report with a PDF, where something here can print one")
+        sign_pdf(files["pdf"], signing, dict(input_sha256=self.prediction.sha256, evidence_sha256=self.to_dict()["evidence_sha256"]))
     record = self.to_dict() | dict(files={o: sha256_file(folder/o) for o in BESIDE if (folder/o).is_file()})
     with atomic_write(files["json"]) as temporary: temporary.write_text(written(record), encoding="utf-8")
     return files
