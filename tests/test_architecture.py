@@ -147,6 +147,8 @@ STANDS_ON = dict(
     service="extras shell api hosting",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner", "tune")  # wraps batches and the training loop; everything else works without it
+# Modules that still import what another one keeps to itself, and how many such names: none may be added.
+UNDERSCORED = dict(animation=10, decode=1, faces=4, film=3, follow=5, image=5, live=1, media=1, pipeline=3)
 LARGEST_NOTEBOOK = 250_000
 
 by_module = pytest.mark.parametrize("module", list(modules()))
@@ -228,6 +230,32 @@ def test_an_upward_arrow_would_be_seen():
     assert own_imports("from ..see.media import read_media", "deepfake_nb.judge") == own_imports("from .media import a", "deepfake_nb.see") == {"media"}
     assert own_imports("from deepfake_nb.see import media as m") == own_imports("from . import media", "deepfake_nb.see") == {"media"}
     assert own_imports("import json, os.path") == set()
+
+
+def underscored(code):
+    "Names with an underscore that a piece of code takes from another module of the project, by import or as an attribute of it."
+    tree, own = ast.parse(code), set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.ImportFrom) or not (node.level or (node.module or "").split(".")[0] == PACKAGE): continue
+        yield from (o.name for o in node.names if o.name.startswith("_") and not o.name.startswith("__"))
+        own |= {o.asname or o.name for o in node.names if o.name in modules()}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in own and re.match("_[^_]", node.attr): yield node.attr
+
+
+@by_module
+def test_what_a_module_keeps_to_itself_is_used_by_no_other(module):
+    "The modules of `UNDERSCORED` are those that are left to be put right."
+    found = sorted(underscored(source(module)))
+    most = UNDERSCORED.get(module, 0)
+    assert len(found) <= most, f"{dotted(module)} imports {', '.join(found)}; accepted: {most} such names. Give it a public name, or move it where it is used"
+
+
+def test_a_name_with_an_underscore_would_be_seen():
+    assert list(underscored("from .metrics import auc, _checked")) == list(underscored("def f():\n    from deepfake_nb.measure.metrics import _checked")) == ["_checked"]
+    assert list(underscored("from ..measure import metrics as m\nm._checked(1)")) == ["_checked"]
+    assert not list(underscored("from collections import _tuplegetter\nfrom .metrics import auc\nfrom deepfake_nb import __version__\nself._checked"))
+    assert set(UNDERSCORED) <= set(modules())
 
 
 # ---- weight

@@ -5,7 +5,7 @@ import pytest
 from deepfake_nb.core import FAKE, REAL, ManifestError
 from deepfake_nb.data.manifest import ADAPTERS
 from deepfake_nb.data.newsets import DF40_KINDS, FORGERYNET_METHODS, with_pairs
-from deepfake_nb.data.splits import _recognise, check_leaks, join_manifests, read_manifest, write_manifest
+from deepfake_nb.data.splits import recognise, check_leaks, join_manifests, read_manifest, write_manifest
 
 
 def tree(root, *paths, **texts):
@@ -71,7 +71,7 @@ SETS = {
 def test_a_published_layout_is_found_and_read(tmp_path, name):
     build, expected = SETS[name]
     root = build(tmp_path / "data")
-    assert _recognise(root)[0] == name and name in ADAPTERS
+    assert recognise(root)[0] == name and name in ADAPTERS
     found = read_manifest(root)
     inside = [str(Path(o).relative_to(root)) for o in found.path]
     for part, (label, split, method) in expected.items():

@@ -15,12 +15,15 @@ from .manifest import SPLIT_WORDS, SPLITS, adapter, drop_missing, family_of, fin
 from .tables import LARGEST_TABLE, read_each, read_table, spell_name
 
 # %% auto #0
-__all__ = ['manifest_from_faceforensics', 'manifest_from_deepfakedetection', 'manifest_from_celeb_df', 'manifest_from_dfdc',
-           'manifest_from_dfdc_preview', 'manifest_from_deeperforensics', 'manifest_from_ffiw',
-           'manifest_from_deepfakebench']
+__all__ = ['CELEB_FOLDERS', 'pair_splits', 'manifest_from_faceforensics', 'manifest_from_deepfakedetection', 'testing_list',
+           'manifest_from_celeb_df', 'manifest_from_dfdc', 'manifest_from_dfdc_preview',
+           'manifest_from_deeperforensics', 'manifest_from_ffiw', 'manifest_from_deepfakebench']
 
 # %% ../../nbs/data/30_datasets.ipynb #8fb11083
-def _pair_splits(root:Path)->dict[str, str]: # identity -> split, from the lists of pairs
+def pair_splits(
+    root:Path, # Folder with train.json, val.json and test.json, or with `splits` or `dataset/splits` in it
+)->dict[str, str]: # Identity -> split; raises `ManifestError`
+    "The splits of FaceForensics++, from its lists of pairs."
     out = {}
     for split in SPLITS:
         for path in filter(Path.is_file, (root/part/f"{split}.json" for part in ("", "splits", "dataset/splits"))):
@@ -43,7 +46,7 @@ def manifest_from_faceforensics(
 )->pd.DataFrame: # FaceForensics++ and, where present, DeepFakeDetection, in one manifest; `mask` where there are masks
     "Read FaceForensics++ by its published layout and its lists of pairs."
     root, records, notes = Path(root).absolute(), [], []
-    splits = _pair_splits(root)
+    splits = pair_splits(root)
     for path in media_files(root, notes):
         parts = path.relative_to(root).parts
         if len(parts) != 5 or parts[0] not in ("original_sequences", "manipulated_sequences") or parts[3] != "videos" or parts[2] == "masks":
@@ -72,15 +75,18 @@ def manifest_from_deepfakedetection(
                            accepted="original_sequences/actors, manipulated_sequences/DeepFakeDetection")
 
 # %% ../../nbs/data/30_datasets.ipynb #b8ee8956
-_celeb_folders = {"Celeb-real": REAL, "YouTube-real": REAL, "Celeb-synthesis": FAKE}
+# folders of Celeb-DF, and what is in each
+CELEB_FOLDERS = {"Celeb-real": REAL, "YouTube-real": REAL, "Celeb-synthesis": FAKE}
 
-# paths below `root`; empty without a list; raises `ManifestError` where a line contradicts its folder
-def _testing_list(root:Path)->set[str]:
+def testing_list(
+    root:Path, # Folder of Celeb-DF
+)->set[str]: # Paths below it; empty without a list; raises `ManifestError` where a line contradicts its folder
+    "The official test videos of Celeb-DF."
     listing, test = root/"List_of_testing_videos.txt", set()
     for line in listing.read_text(encoding="utf-8-sig").splitlines() if listing.is_file() else []:
         if not line.strip(): continue
         word, _, name = line.strip().partition(" ")
-        if _celeb_folders.get(name.split("/")[0]) != {"1": REAL, "0": FAKE}.get(word, ""):
+        if CELEB_FOLDERS.get(name.split("/")[0]) != {"1": REAL, "0": FAKE}.get(word, ""):
             raise ManifestError(listing, f"the line {line!r}", "1 before a real video, 0 before one of Celeb-synthesis")
         test.add(name.strip())
     return test
@@ -91,10 +97,10 @@ def manifest_from_celeb_df(
 )->pd.DataFrame: # A manifest; what is not in the list is `train`, without a list nothing has a split
     "Read Celeb-DF (v1 or v2) with its official test list."
     root, records, notes = Path(root).absolute(), [], []
-    test = _testing_list(root)
+    test = testing_list(root)
     for path in media_files(root, notes):
         name = path.relative_to(root).as_posix()
-        if (label := _celeb_folders.get(name.split("/")[0])) is None: continue
+        if (label := CELEB_FOLDERS.get(name.split("/")[0])) is None: continue
         split = "test" if name in test else "train" if test else ""
         records.append(item_record(path, root, label, "Celeb-DF", "Celeb-synthesis", split,
                                    identities_in(path.stem, "celeb-df")))

@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 import pandas as pd
 from ..core import FAKE, REAL, ManifestError
-from .datasets import _celeb_folders, _pair_splits, _testing_list
+from .datasets import CELEB_FOLDERS, pair_splits, testing_list
 from .folders import is_picture
 from .manifest import SPLIT_WORDS, adapter, drop_missing, finish_manifest, identities_in, item_record, media_files
-from .tables import _decoded, _lines, label_word, read_each, read_table
+from .tables import table_text, table_lines, label_word, read_each, read_table
 
 # %% auto #0
 __all__ = ['DF40_KINDS', 'FORGERYNET_METHODS', 'with_pairs', 'manifest_from_df40', 'manifest_from_celeb_df_pp',
@@ -101,7 +101,7 @@ def manifest_from_df40(
 )->pd.DataFrame: # A row for each frame or film, with the columns `kind` and `domain`
     "Read DF40: forty methods, by the published folders."
     root, records, notes, strange = Path(root).absolute(), [], [], Counter()
-    pairs = _pair_splits(root) or _pair_splits(root/"FaceForensics++")
+    pairs = pair_splits(root) or pair_splits(root/"FaceForensics++")
     for path in media_files(root, notes):
         parts = path.relative_to(root).parts
         item = _df40_item(parts, path)
@@ -139,10 +139,10 @@ def manifest_from_celeb_df_pp(
 )->pd.DataFrame: # A manifest with the columns `kind` and `original`
     "Read Celeb-DF++ with its test list."
     root, records, notes, strange = Path(root).absolute(), [], [], Counter()
-    test = _testing_list(root)
+    test = testing_list(root)
     for path in media_files(root, notes):
         parts = path.relative_to(root).parts
-        label = _celeb_folders.get(parts[0])
+        label = CELEB_FOLDERS.get(parts[0])
         if label is None or label == FAKE and (len(parts) < 4 or parts[1] not in _celeb_kinds):
             strange["/".join(parts[:2])] += 1
             continue
@@ -303,7 +303,7 @@ def _platter_lists(root:Path)->tuple[dict[str, str], dict[str, list]]:
         split = SPLIT_WORDS.get(listing.stem.split("_")[0].lower())
         if split is None:
             raise ManifestError(listing, "a list whose name begins with no split", "train_..., val_..., test_...")
-        for i, line in _lines(listing, _decoded(listing), ",")[1:]:
+        for i, line in table_lines(listing, table_text(listing), ",")[1:]:
             try: numbers = [int(float(o)) for o in line[1:]]
             except ValueError: numbers = []
             if len(numbers) not in (1, 5) or numbers[-1] not in (0, 1):
@@ -385,7 +385,7 @@ def manifest_from_forgerynet(
     for part, split in _forgery_parts.items():
         for kind in ("image", "video"):
             listing = root/part/f"{kind}_list.txt"
-            lines = _decoded(listing).splitlines() if listing.is_file() else []
+            lines = table_text(listing).splitlines() if listing.is_file() else []
             for number, line in enumerate(lines, 1):
                 if not line.strip() or number == 1 and "label" in line: continue # a header
                 try: name, label, what, stretches = _forgery_line(line, kind == "video")

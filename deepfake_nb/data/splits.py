@@ -29,14 +29,17 @@ from ..see.media import read_media
 from .tables import fake_means, table_columns, unspell_name
 
 # %% auto #0
-__all__ = ['read_manifest', 'join_manifests', 'split_by_group', 'Leaks', 'picture_hash', 'check_leaks', 'summarize_manifest',
-           'show_manifest']
+__all__ = ['recognise', 'read_manifest', 'join_manifests', 'split_by_group', 'Leaks', 'picture_hash', 'check_leaks',
+           'summarize_manifest', 'show_manifest']
 
 # %% ../../nbs/data/35_splits.ipynb #9374f100
 def _detail(mark:str)->int: # parts of a mark that are names
     return sum(not set(o) & set("*?[") for o in mark.split("/"))
 
-def _recognise(path:Path)->tuple[str, Path]: # name in ADAPTERS and the path to give it
+def recognise(
+    path:Path, # Of a file or a folder
+)->tuple[str, Path]: # Name in `ADAPTERS`, and the path to give it
+    "Which data set is this, by its layout?"
     if path.is_file():
         if path.name == "labels.csv": return "dfdc", path.parent
         if path.name == "dataset.json": return "dfdc-preview", path.parent
@@ -62,7 +65,7 @@ def read_manifest(
     if not path.exists(): raise ManifestError(path, "there is no such file or folder", "a folder, a CSV or a JSON")
     if dataset is not None and dataset not in ADAPTERS:
         raise ManifestError(path, f"the data set {dataset!r} is unknown", ", ".join(ADAPTERS))
-    name, place = (dataset, path) if dataset else _recognise(path)
+    name, place = (dataset, path) if dataset else recognise(path)
     with fake_means(fake_is) if fake_is is not None else nullcontext(): return ADAPTERS[name](place)
 
 # %% ../../nbs/data/35_splits.ipynb #cddcc9d0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np, pandas as pd
 from ..forge.augment import DEGRADATIONS, degrade
 from ..core import DeepfakeError
-from ..measure.evaluate import _as_manifest
+from ..measure.evaluate import as_manifest
 from ..measure.figures import html_table
 from ..measure.metrics import auc, bootstrap_interval, false_positive_rate, paired_bootstrap, recall_of_fakes
 from ..figure import figure_html, new_figure
@@ -91,7 +91,7 @@ def robustness(
     grid = degradations or {name: o[2] for name, o in DEGRADATIONS.items()}
     if unknown := sorted(set(grid) - set(DEGRADATIONS)):
         raise DeepfakeError(f"Degradation {', '.join(unknown)} is unknown. Accepted: {', '.join(DEGRADATIONS)}.")
-    manifest = _as_manifest(manifest)
+    manifest = as_manifest(manifest)
     notes = list(manifest.attrs.get("notes", ()))
     if limit is not None and limit < len(manifest):
         notes.append(f"{limit} of {len(manifest)} items, drawn at random.")

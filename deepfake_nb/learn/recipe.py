@@ -22,7 +22,7 @@ from ..data.extract import extract, face_detector_of
 from .learner import Checkpoint, KeepBest, face_learner, fit, has_fast_bfloat16, join_processes, leave_processes
 from .tune import tuned_learner
 from .loaders import forged_loaders, labelled_loaders, world
-from ..model.scorer import Scorer, _fixed_size, load_scorer, save_scorer
+from ..model.scorer import Scorer, has_fixed_size, load_scorer, save_scorer
 from ..model.weightsfile import ScorerConfig, weights_info
 from ..model.pretrained import PACKAGES
 from ..forge.redraw import FaceAutoencoder, LatentRedraw, Redraw, face_windows, fit_autoencoder, load_autoencoder, load_redraw, save_redraw
@@ -171,7 +171,7 @@ _kept, _crops = ("arch", "temporal", "clip_length"), ("image_size", "margin")
 
 # in words, of what must be alike and of further settings; nothing where they agree
 def _differences(config, other, *more:str)->str:
-    keys = (*_kept, *_crops[:1]*_fixed_size(other.arch), *more)
+    keys = (*_kept, *_crops[:1]*has_fixed_size(other.arch), *more)
     return ", ".join(f"{k} {getattr(config, k)!r} and not {getattr(other, k)!r}" for k in keys
                      if getattr(config, k) != getattr(other, k))
 

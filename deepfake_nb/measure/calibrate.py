@@ -14,7 +14,7 @@ from ..core import FAKE, REAL
 from ..schema import ABSTENTION
 from .pooling import Pooling, stretches
 from ..figure import empty_figure, new_figure
-from .metrics import _checked, expected_calibration_error, reliability_bins, wilson_interval
+from .metrics import checked_scores, expected_calibration_error, reliability_bins, wilson_interval
 
 # %% auto #0
 __all__ = ['sigmoid', 'logit', 'fit_temperature', 'Calibration', 'calibration_from_config', 'fit_isotonic', 'ThresholdChoice',
@@ -41,7 +41,7 @@ def logit(
 
 # %% ../../nbs/measure/25_calibrate.ipynb #79a2d9bb
 def _logits_labels(logits, labels):
-    y, x, _ = _checked(labels, logits)
+    y, x, _ = checked_scores(labels, logits)
     if len(np.unique(y)) < 2: raise ValueError("calibration needs real and fake items; only one class was given")
     return y, x
 
@@ -352,7 +352,7 @@ def risk_coverage(
     name:str="", # Of the sign of doubt, for the plot
 )->RiskCoverage: # Items of equal doubt are answered together
     "How the error falls when doubtful items are left unanswered."
-    y, p, _ = _checked(y_true, y_prob)
+    y, p, _ = checked_scores(y_true, y_prob)
     doubt = np.asarray(abstain_score, dtype=float)
     if doubt.shape != y.shape or np.isnan(doubt).any():
         raise ValueError("doubts missing or of another length; accepted: one number for each item")

@@ -23,10 +23,10 @@ from .plots import plot_confusion, plot_det, plot_roc, plot_scores
 from .scored import item_row, score_items
 
 # %% auto #0
-__all__ = ['FAIRNESS_COLUMNS', 'LONGEST_LIST', 'Evaluation', 'video_table', 'evaluate', 'by_level', 'by_dataset', 'by_method',
-           'failures', 'abstentions', 'unreadable', 'fairness', 'classification_report', 'evaluation_plots',
-           'evaluation_dict', 'page_html', 'evaluation_sections', 'save_evaluation', 'read_evaluation', 'Comparison',
-           'compare']
+__all__ = ['FAIRNESS_COLUMNS', 'LONGEST_LIST', 'Evaluation', 'video_table', 'as_manifest', 'evaluate', 'by_level', 'by_dataset',
+           'by_method', 'failures', 'abstentions', 'unreadable', 'fairness', 'classification_report',
+           'evaluation_plots', 'evaluation_dict', 'page_html', 'evaluation_sections', 'save_evaluation',
+           'read_evaluation', 'Comparison', 'compare']
 
 # %% ../../nbs/measure/35_evaluate.ipynb #bea874f2
 @dataclass(repr=False)
@@ -74,10 +74,12 @@ def video_table(
     return first.join(both).reset_index()
 
 # %% ../../nbs/measure/35_evaluate.ipynb #0b64463b
-def _as_manifest(manifest)->pd.DataFrame:
+def as_manifest(
+    manifest, # A table, a path, or several of either
+)->pd.DataFrame: # With `video_id`, and without columns that an evaluation fills
     "A manifest from a table, a path, or several of either."
     if isinstance(manifest, (str, Path)): manifest = read_manifest(manifest)
-    if not isinstance(manifest, pd.DataFrame): manifest = join_manifests(*map(_as_manifest, manifest))
+    if not isinstance(manifest, pd.DataFrame): manifest = join_manifests(*map(as_manifest, manifest))
     if clash := {"probability", "decision", "declined", "items"} & set(manifest):
         manifest = manifest.drop(columns=sorted(clash))
     ids = manifest.video_id if "video_id" in manifest else manifest.path.map(video_id)
@@ -98,7 +100,7 @@ def evaluate(
     seed:int=0, # The same seed gives the same intervals
 )->Evaluation: # Raises `ManifestError` where the manifest cannot be used
     "Score every item of a manifest."
-    manifest = _as_manifest(manifest)
+    manifest = as_manifest(manifest)
     records, notes = score_items(detector, [str(o) for o in manifest.path], progress, resume)
     rows = pd.DataFrame([o["row"] for o in records])
     items = manifest.drop(columns=[o for o in rows if o in manifest]).join(rows)

@@ -11,12 +11,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 import numpy as np
 from ..core import FAKE, REAL
-from .metrics import (_checked, _group_numbers, _quantiles, accuracy, auc, average_precision,
+from .metrics import (checked_scores, group_numbers, middle_of, accuracy, auc, average_precision,
     balanced_accuracy, brier_score, equal_error_rate, expected_calibration_error, false_positive_rate, log_loss,
     recall_of_fakes, resample_weights, tpr_at_fpr, wilson_interval)
 
 # %% auto #0
-__all__ = ['FIGURES', 'Metrics', 'metrics_to_dict', 'metrics_from_dict', 'html_table', 'measure', 'MetricsTable', 'measure_by']
+__all__ = ['FIGURES', 'figure_text', 'span_text', 'Metrics', 'metrics_to_dict', 'metrics_from_dict', 'html_table', 'measure',
+           'MetricsTable', 'measure_by']
 
 # %% ../../nbs/measure/10_figures.ipynb #8af96b8e
 def _at_rate(rate): return lambda y, p, weights, threshold: tpr_at_fpr(y, p, weights, rate)
@@ -38,8 +39,17 @@ FIGURES = dict( # name: (what people call it, which items it needs, the function
     false_positive_rate=("false-positive rate", "decided", false_positive_rate))
 
 # %% ../../nbs/measure/10_figures.ipynb #8e4c3496
-def _number(x:float|None)->str: return "-" if x is None or np.isnan(x) else f"{x:.3f}"
-def _span(low:float|None, high:float|None)->str:
+def figure_text(
+    x:float|None, # A figure
+)->str: # '-' where there is none
+    "A figure as tables show it."
+    return "-" if x is None or np.isnan(x) else f"{x:.3f}"
+
+def span_text(
+    low:float|None, # Lower end
+    high:float|None, # Upper end
+)->str: # '' where there is none
+    "An interval as tables show it."
     return "" if low is None or np.isnan(low) else f"{low:.3f} to {high:.3f}"
 
 @dataclass(repr=False)
@@ -61,7 +71,7 @@ class Metrics:
 
     def rows(self)->list[tuple[str, str, str, int]]: # name, value, interval, number of items, as text for a table
         label = lambda name: "coverage" if name == "coverage" else FIGURES[name][0]
-        return [(label(k), _number(v), _span(*self.intervals[k]), self.items_behind(k)) for k, v in self.values.items()]
+        return [(label(k), figure_text(v), span_text(*self.intervals[k]), self.items_behind(k)) for k, v in self.values.items()]
 
 # %% ../../nbs/measure/10_figures.ipynb #cdf34bfc
 def metrics_to_dict(
@@ -124,7 +134,7 @@ def _interval(name, value, y, decided, numbers, resampled, threshold, p, level):
     if name in rates and independent:
         total = int(rates[name].sum())
         return wilson_interval(round(value * total), total, level) if total else (math.nan, math.nan)
-    return _quantiles(resampled, level) if np.unique(numbers).size > 1 else (math.nan, math.nan)
+    return middle_of(resampled, level) if np.unique(numbers).size > 1 else (math.nan, math.nan)
 
 # %% ../../nbs/measure/10_figures.ipynb #4243e031
 def measure(
@@ -141,10 +151,10 @@ def measure(
     "Every figure of the field at once."
     p = np.array([np.nan if o is None else o for o in y_prob], dtype=float)
     scored = ~np.isnan(p)
-    y = _checked(y_true, np.where(scored, p, 0))[0].astype(int)
+    y = checked_scores(y_true, np.where(scored, p, 0))[0].astype(int)
     if (scored & ((p < 0) | (p > 1))).any(): raise ValueError("scores outside [0, 1]; accepted: probabilities, or None")
     decided = scored & ~(np.zeros(len(y), bool) if declined is None else np.asarray(declined, bool))
-    numbers, n_groups = _group_numbers(groups, len(y))
+    numbers, n_groups = group_numbers(groups, len(y))
     masks, values, draws = dict(scored=scored, decided=decided), {}, {k: [] for k in FIGURES}
     call = lambda name, w: FIGURES[name][2](y[m], p[m], w[..., m], threshold) if (m := masks[FIGURES[name][1]]).any() else np.full(w.shape[:-1], np.nan)
     for w in resample_weights(groups, len(y), n, seed):
@@ -169,8 +179,8 @@ class MetricsTable(dict):
                "false_positive_rate", "coverage")
 
     def rows(self)->list[list[str]]: # one row of text for each name
-        span = lambda m, k: f" ({_span(*m.intervals[k])})" if _span(*m.intervals[k]) else ""
-        cell = lambda m, k: _number(m[k]) + span(m, k)
+        span = lambda m, k: f" ({span_text(*m.intervals[k])})" if span_text(*m.intervals[k]) else ""
+        cell = lambda m, k: figure_text(m[k]) + span(m, k)
         return [[str(name), m.counts["real"], m.counts["fake"], *(cell(m, k) for k in self.columns)]
                 for name, m in self.items()]
 

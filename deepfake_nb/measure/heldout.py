@@ -14,10 +14,10 @@ import numpy as np, pandas as pd
 from ..core import FAKE, atomic_write, clean_text
 from ..data.manifest import family_of
 from .evaluate import Evaluation, evaluate, page_html, save_evaluation, unreadable, video_table
-from .figures import FIGURES, Metrics, _number, _span, html_table
+from .figures import FIGURES, Metrics, figure_text, span_text, html_table
 from ..data.tables import fake_means
 from .scores import score_table
-from .protocol import Protocol, _held, _select, protocol_data, protocol_tests, read_protocol
+from .protocol import Protocol, held_out_rows, part_rows, protocol_data, protocol_tests, read_protocol
 
 # %% auto #0
 __all__ = ['check_held_out', 'stamp_weights', 'ProtocolResult', 'protocol_items', 'measure_protocol', 'evaluate_protocol',
@@ -76,10 +76,10 @@ def check_held_out(
     training:dict|None, # What a weights file says: `ScorerConfig.training`
 )->dict[str, tuple[str, str]]: # For each row 'yes', 'no' or 'unknown', and a sentence why
     "Was what a protocol measures on kept from training?"
-    train, out = _select(protocol, protocol.train, table), {}
+    train, out = part_rows(protocol, protocol.train, table), {}
     for name, chosen in rows.items():
         value = name.removeprefix(f"{protocol.tests[0].name}: ") if protocol.leave_out else None
-        learned = table[train & ~_held(protocol, table, value)] if protocol.leave_out else table[train]
+        learned = table[train & ~held_out_rows(protocol, table, value)] if protocol.leave_out else table[train]
         fakes, allowed = table[chosen & (table.label == FAKE).to_numpy()], set(learned.dataset)
         known = {(d, m) for d, m in zip(learned.dataset, learned.method)}
         unseen = {m for d, m in zip(fakes.dataset, fakes.method) if d in allowed and (d, m) not in known}
@@ -116,8 +116,8 @@ class ProtocolResult:
 
     def table(self)->list[list[str]]: # the head, and a row of text for each test
         def cell(m:Metrics, k:str)->str:
-            span = _span(*m.intervals[k])
-            return _number(m[k]) + (f" ({span})" if span else "")
+            span = span_text(*m.intervals[k])
+            return figure_text(m[k]) + (f" ({span})" if span else "")
         head = ["test", "real", "fake", "groups",
                 *("coverage" if k == "coverage" else FIGURES[k][0] for k in self.protocol.figures), "held out"]
         return [head, *([clean_text(name), *(str(m.counts[k]) for k in ("real", "fake", "groups")), *(cell(m, k) for k in self.protocol.figures), self.held_out[name][0]] for name, m in self.rows.items())]

@@ -14,13 +14,17 @@ import numpy as np
 from ..core import FAKE, REAL, parse_label
 
 # %% auto #0
-__all__ = ['operating_points', 'auc', 'average_precision', 'equal_error_rate', 'tpr_at_fpr', 'accuracy', 'recall_of_fakes',
-           'false_positive_rate', 'balanced_accuracy', 'log_loss', 'brier_score', 'reliability_bins',
-           'expected_calibration_error', 'wilson_interval', 'resample_weights', 'bootstrap_interval', 'video_id',
-           'aggregate', 'video_scores', 'paired_bootstrap', 'mcnemar']
+__all__ = ['checked_scores', 'operating_points', 'auc', 'average_precision', 'equal_error_rate', 'tpr_at_fpr', 'accuracy',
+           'recall_of_fakes', 'false_positive_rate', 'balanced_accuracy', 'log_loss', 'brier_score', 'reliability_bins',
+           'expected_calibration_error', 'wilson_interval', 'group_numbers', 'resample_weights', 'middle_of',
+           'bootstrap_interval', 'video_id', 'aggregate', 'video_scores', 'paired_bootstrap', 'mcnemar']
 
 # %% ../../nbs/measure/05_metrics.ipynb #84b3f4bd
-def _checked(y_true, y_prob, weights=None):
+def checked_scores(
+    y_true:Sequence[int], # Labels, 0 real and 1 fake, or words for them
+    y_prob:Sequence[float], # Scores, higher for fake
+    weights:np.ndarray|None=None, # Of the items, (N,) or (resamples, N); None: all alike
+)->tuple[np.ndarray, np.ndarray, np.ndarray]: # Labels, scores, weights
     "Labels, scores and weights as arrays of the right type; raises `ValueError` for anything that cannot be measured."
     y, p = np.asarray(y_true), np.asarray(y_prob, dtype=float)
     if y.dtype.kind in "UOS": y = np.array([parse_label(o) for o in y], dtype=int)
@@ -59,7 +63,7 @@ def operating_points(
     weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
 )->tuple[np.ndarray, np.ndarray, np.ndarray]: # Thresholds (K,), false-positive rates (..., K), true-positive rates (..., K); nan for a class that is missing
     "The ROC curve, one point for each distinct score."
-    thresholds, fp, tp = _sweep(*_checked(y_true, y_prob, weights))
+    thresholds, fp, tp = _sweep(*checked_scores(y_true, y_prob, weights))
     return thresholds, _ratio(fp, fp[..., -1:]), _ratio(tp, tp[..., -1:])
 
 # %% ../../nbs/measure/05_metrics.ipynb #3f5b76f8
@@ -78,7 +82,7 @@ def average_precision(
     weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
 )->float|np.ndarray: # In [0, 1]; nan where there is no fake; its floor is the share of fakes
     "Mean precision over the recalls reached, without interpolation."
-    _, fp, tp = _sweep(*_checked(y_true, y_prob, weights))
+    _, fp, tp = _sweep(*checked_scores(y_true, y_prob, weights))
     precision = np.nan_to_num(_ratio(tp, tp + fp))
     return _plain((np.diff(_ratio(tp, tp[..., -1:]), axis=-1) * precision[..., 1:]).sum(-1))
 
@@ -110,7 +114,7 @@ def tpr_at_fpr(
 # %% ../../nbs/measure/05_metrics.ipynb #846daceb
 def _hits(y_true, y_prob, weights, threshold):
     "Weights of the real and fake items that are right, and of all real and fake items."
-    y, p, w = _checked(y_true, y_prob, weights)
+    y, p, w = checked_scores(y_true, y_prob, weights)
     called = p >= threshold
     total = lambda mask: (w * mask).sum(-1)
     return total((y == REAL) & ~called), total((y == FAKE) & called), total(y == REAL), total(y == FAKE)
@@ -163,7 +167,7 @@ def log_loss(
     weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
 )->float|np.ndarray: # 0 or more, in nats; ln 2 for always saying one half
     "Mean surprise in nats; probabilities of exactly 0 and 1 are taken as 1e-7 away from it."
-    y, p, w = _checked(y_true, y_prob, weights)
+    y, p, w = checked_scores(y_true, y_prob, weights)
     p = np.clip(p, 1e-7, 1 - 1e-7)
     return _plain(_ratio((w * -np.log(np.where(y == FAKE, p, 1 - p))).sum(-1), w.sum(-1)))
 
@@ -173,7 +177,7 @@ def brier_score(
     weights:np.ndarray|None=None, # Weight of each item, (N,) or (resamples, N)
 )->float|np.ndarray: # In [0, 1]; 0.25 for always saying one half
     "Mean squared difference between probability and label."
-    y, p, w = _checked(y_true, y_prob, weights)
+    y, p, w = checked_scores(y_true, y_prob, weights)
     return _plain(_ratio((w * (p - y)**2).sum(-1), w.sum(-1)))
 
 # %% ../../nbs/measure/05_metrics.ipynb #4bcbaf63
@@ -184,7 +188,7 @@ def reliability_bins(
     bins:int=10, # Number of bins of equal width
 )->tuple[np.ndarray, np.ndarray, np.ndarray]: # Of each bin (..., bins): weight of its items, their mean probability, their share of fakes; nan in empty bins
     "What was said against what was so."
-    y, p, w = _checked(y_true, y_prob, weights)
+    y, p, w = checked_scores(y_true, y_prob, weights)
     inside = np.eye(bins)[np.clip((p * bins).astype(int), 0, bins - 1)] # (items, bins)
     count, said, so = w @ inside, (w * p) @ inside, (w * y) @ inside
     return count, _ratio(said, count), _ratio(so, count)
@@ -214,7 +218,10 @@ def wilson_interval(
     return (0. if count == 0 else low), (1. if count == total else high)
 
 # %% ../../nbs/measure/05_metrics.ipynb #46935e24
-def _group_numbers(groups, n:int)->tuple[np.ndarray, int]:
+def group_numbers(
+    groups:Sequence[Hashable]|None, # The group of each item; None: every item stands for itself
+    n:int, # Items
+)->tuple[np.ndarray, int]: # Numbers (N,), and how many groups; raises `ValueError` where not each item has a group
     "Each item's group as a number from 0, and how many groups there are."
     if groups is None: return np.arange(n), n
     if len(groups) != n: raise ValueError(f"{len(groups)} groups for {n} items; accepted: one for each")
@@ -231,7 +238,7 @@ def resample_weights(
     chunk:int=4_000_000, # At most about this many numbers at once
 )->Iterator[np.ndarray]: # Arrays (some resamples, items) of how often each item is drawn, `n` rows in all
     "Draws whole groups with replacement, again and again."
-    numbers, n_groups = _group_numbers(groups, n_items)
+    numbers, n_groups = group_numbers(groups, n_items)
     rng, rows = np.random.default_rng(seed), max(1, chunk // n_items)
     for start in range(0, n, rows):
         k = min(rows, n - start)
@@ -245,7 +252,10 @@ def _values(metric:Callable, y, p, weights:np.ndarray)->np.ndarray:
     rows = (np.repeat(np.arange(len(y)), row.astype(int)) for row in weights)
     return np.array([metric(y[o], p[o]) if len(set(y[o].tolist())) == 2 else np.nan for o in rows], dtype=float)
 
-def _quantiles(values:np.ndarray, level:float)->tuple[float, float]:
+def middle_of(
+    values:np.ndarray, # One for each resample, nan where it gave none
+    level:float, # Share of the values between both ends
+)->tuple[float, float]: # Lower and upper end
     "The middle `level` of the values; nan where more than half of the resamples gave none."
     good = values[~np.isnan(values)]
     if len(good) < len(values) / 2: return math.nan, math.nan
@@ -263,9 +273,9 @@ def bootstrap_interval(
     level:float=.95, # Confidence level
 )->tuple[float, float]: # Lower and upper end; (nan, nan) for a single group, or where most resamples lack a class
     "Percentile bootstrap that draws groups, not items (Efron and Tibshirani 1993)."
-    y, p, _ = _checked(y_true, y_prob)
-    if _group_numbers(groups, len(y))[1] < 2: return math.nan, math.nan
-    return _quantiles(np.concatenate([_values(metric, y, p, w) for w in resample_weights(groups, len(y), n, seed)]),
+    y, p, _ = checked_scores(y_true, y_prob)
+    if group_numbers(groups, len(y))[1] < 2: return math.nan, math.nan
+    return middle_of(np.concatenate([_values(metric, y, p, w) for w in resample_weights(groups, len(y), n, seed)]),
                       level)
 
 # %% ../../nbs/measure/05_metrics.ipynb #bf2b172b
@@ -286,7 +296,7 @@ def aggregate(
 )->tuple[list, np.ndarray]: # Keys in order of appearance and their values; nan where no part is known
     "One score for each key."
     if how not in ("mean", "median", "max"): raise ValueError(f"how {how!r}; accepted: 'mean', 'median', 'max'")
-    p, (numbers, n) = np.asarray(y_prob, dtype=float), _group_numbers(list(keys), len(y_prob))
+    p, (numbers, n) = np.asarray(y_prob, dtype=float), group_numbers(list(keys), len(y_prob))
     order = np.argsort(numbers, kind="stable")
     known = [o[~np.isnan(o)] for o in np.split(p[order], np.cumsum(np.bincount(numbers, minlength=n))[:-1])]
     return list(dict.fromkeys(keys)), np.array([getattr(np, how)(o) if len(o) else np.nan for o in known])
@@ -320,13 +330,13 @@ def paired_bootstrap(
     level:float=.95, # Confidence level
 )->dict: # `difference` (after - before), `low`, `high`, two-sided `p_value`, `n_groups`; nan where it cannot be said
     "The difference of one figure between two detectors, and whether it could be chance."
-    y, a, _ = _checked(y_true, before)
-    b, n_groups = _checked(y_true, after)[1], _group_numbers(groups, len(y))[1]
+    y, a, _ = checked_scores(y_true, before)
+    b, n_groups = checked_scores(y_true, after)[1], group_numbers(groups, len(y))[1]
     one = np.ones((1, len(y)))
     difference = float((_values(metric, y, b, one) - _values(metric, y, a, one))[0])
     drawn = np.concatenate([_values(metric, y, b, w) - _values(metric, y, a, w)
                             for w in resample_weights(groups, len(y), n, seed)])
-    low, high = _quantiles(drawn, level) if n_groups > 1 else (math.nan, math.nan)
+    low, high = middle_of(drawn, level) if n_groups > 1 else (math.nan, math.nan)
     good = drawn[~np.isnan(drawn)]
     tail = min((good <= 0).sum(), (good >= 0).sum()) + 1
     return dict(difference=difference, low=low, high=high,

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import FAKE, REAL, DeepfakeError, ManifestError
 from ..data.manifest import ADAPTERS
-from ..data.splits import SPLITS, _recognise, join_manifests, read_manifest
+from ..data.splits import SPLITS, recognise, join_manifests, read_manifest
 from .figures import FIGURES
 
 # %% auto #0
-__all__ = ['ANY', 'UNDECIDED', 'OWN', 'Part', 'Protocol', 'protocol_names', 'read_protocol', 'protocol_data', 'held_out_values',
-           'protocol_tests', 'training_manifest']
+__all__ = ['ANY', 'UNDECIDED', 'OWN', 'Part', 'Protocol', 'protocol_names', 'read_protocol', 'protocol_data', 'part_rows',
+           'held_out_rows', 'held_out_values', 'protocol_tests', 'training_manifest']
 
 # %% ../../nbs/measure/50_protocol.ipynb #b1577d2d
 ANY, UNDECIDED = "any", "undecided"
@@ -174,7 +174,7 @@ def _source(protocol:Protocol, name:str, source)->pd.DataFrame: # the manifest o
     if isinstance(source, pd.DataFrame): return source
     path, adapter = Path(source), protocol.sets[name].get("adapter")
     # faces that were cut out are a table, whatever they are of
-    table = read_manifest(path, adapter if path.is_dir() and _recognise(path)[0] != "csv" else None)
+    table = read_manifest(path, adapter if path.is_dir() and recognise(path)[0] != "csv" else None)
     return table
 
 def protocol_data(
@@ -204,7 +204,12 @@ def protocol_data(
     return table
 
 # %% ../../nbs/measure/50_protocol.ipynb #2f0a3829
-def _select(protocol:Protocol, part:Part, table:pd.DataFrame)->np.ndarray: # which rows belong to a part
+def part_rows(
+    protocol:Protocol, # Any
+    part:Part, # What it trains on, or a test
+    table:pd.DataFrame, # All of its data
+)->np.ndarray: # True for each row that belongs to the part
+    "Which rows belong to a part?"
     chosen, fake = table.protocol_set.isin(part.sets).to_numpy(), (table.label == FAKE).to_numpy()
     if ANY not in part.splits:
         chosen = chosen & table.split.isin(["" if o == UNDECIDED else o for o in part.splits]).to_numpy()
@@ -212,8 +217,12 @@ def _select(protocol:Protocol, part:Part, table:pd.DataFrame)->np.ndarray: # whi
     if part.without: chosen = chosen & (~fake | ~table.method.isin(part.without).to_numpy())
     return chosen & _where(protocol.path, table, part.where)
 
-# which rows a round holds out: forgeries of a method, or a whole set
-def _held(protocol:Protocol, table:pd.DataFrame, value:str)->np.ndarray:
+def held_out_rows(
+    protocol:Protocol, # One that leaves one out
+    table:pd.DataFrame, # All of its data
+    value:str, # A method, or a set
+)->np.ndarray: # True for forgeries of the method, or for the whole set
+    "Which rows does a round hold out?"
     if protocol.leave_out == "method": return ((table.method == value) & (table.label == FAKE)).to_numpy()
     return (table.protocol_set == value).to_numpy()
 
@@ -222,7 +231,7 @@ def held_out_values(
     table:pd.DataFrame, # From `protocol_data`
 )->list[str]: # Methods or sets; empty without `leave_out`
     "What the rounds of a protocol hold out, one after the other."
-    part = table[_select(protocol, protocol.tests[0], table)]
+    part = table[part_rows(protocol, protocol.tests[0], table)]
     return [] if not protocol.leave_out else sorted(set(part.method[part.label == FAKE])) if protocol.leave_out == "method" else [o for o in protocol.tests[0].sets if o in set(part.protocol_set)]
 
 # raises `ManifestError` where there is no such round
@@ -241,10 +250,10 @@ def protocol_tests(
     rows = {}
     for part in protocol.tests:
         if not set(part.sets) & set(table.protocol_set): continue # optional, and not given
-        chosen, fake = _select(protocol, part, table), (table.label == FAKE).to_numpy()
+        chosen, fake = part_rows(protocol, part, table), (table.label == FAKE).to_numpy()
         if protocol.leave_out:
             for value in held_out_values(protocol, table) if hold_out is None else [hold_out]:
-                mine = _held(protocol, table, value)
+                mine = held_out_rows(protocol, table, value)
                 rows[f"{part.name}: {value}"] = chosen & (mine if protocol.leave_out == "dataset" else mine | ~fake)
         else: rows[part.name] = chosen
         if part.each == "method":
@@ -274,8 +283,8 @@ def training_manifest(
         rounds = ", ".join(held_out_values(protocol, table))
         raise ManifestError(protocol.path, "no round named", f"--hold-out with one of {rounds}")
     tests = np.any(list(protocol_tests(protocol, table, hold_out).values()), axis=0)
-    chosen = _select(protocol, protocol.train, table)
-    if protocol.leave_out: chosen = chosen & ~_held(protocol, table, hold_out)
+    chosen = part_rows(protocol, protocol.train, table)
+    if protocol.leave_out: chosen = chosen & ~held_out_rows(protocol, table, hold_out)
     tested = {o for item in table.identities[tests] for o in item.split("|")}
     meets = np.array([bool(tested & set(o.split("|"))) for o in table.identities])
     out = table[chosen & ~meets & ~tests].reset_index(drop=True)

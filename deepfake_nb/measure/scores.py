@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
 from ..core import FAKE, LABELS, REAL, ManifestError, sha256_file
-from .evaluate import Evaluation, _as_manifest
+from .evaluate import Evaluation, as_manifest
 from ..data.tables import read_each, read_table, spell_name, unspell_name
 
 # %% auto #0
@@ -90,7 +90,7 @@ def score_table(
 )->tuple[Evaluation, ScoreRows]: # The figures, and which items have no score; raises `ManifestError` where a table cannot be used
     "Measure the scores of another program."
     if not 0 <= threshold <= 1: raise ManifestError(scores, f"threshold {threshold:g}", "a probability from 0 to 1")
-    manifest, path = _as_manifest(manifest), Path(scores)
+    manifest, path = as_manifest(manifest), Path(scores)
     probabilities, rows = _fit(manifest, path, "probability")
     if not rows.matched:
         one = f", for instance {rows.unknown[0]}" if rows.unknown else ""

@@ -15,8 +15,8 @@ from ..data.journal import append_line, file_state, json_line, read_lines
 from ..schema import ROW, SchemaError, plain
 
 # %% auto #0
-__all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_row', 'sound_row', 'rows_table', 'differences', 'Ledger',
-           'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan']
+__all__ = ['COLUMNS', 'LONGEST', 'ScanError', 'plain_path', 'file_row', 'sound_row', 'rows_table', 'differences', 'scan_record',
+           'Ledger', 'read_part', 'add', 'flush', 'close', 'outdated', 'forget', 'tell', 'scan_tables', 'read_scan']
 
 # %% ../../nbs/serve/35_ledger.ipynb #8a1b1e84
 class ScanError(DeepfakeError): "A scan that cannot begin or go on."
@@ -99,7 +99,10 @@ def differences(
     a, b = _flat(json.loads(json.dumps(old))), _flat(json.loads(json.dumps(new)))
     return [f"{k} {b.get(k)} instead of {a.get(k)}" for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k)]
 
-def _record(folder)->dict: # of `scan.json`; raises `FileError`
+def scan_record(
+    folder:str|Path, # Of a scan
+)->dict: # Raises `FileError` where there is none that can be read
+    "What `scan.json` says."
     try: record = json.loads(read_regular(Path(folder)/"scan.json", 1 << 28).decode())
     except (FileError, ValueError, RecursionError): record = None
     if not (isinstance(record, dict) and isinstance(record.get("setup"), dict)):
@@ -115,7 +118,7 @@ def _write_record(folder:Path, record:dict):
 
 def _check_setup(folder:Path, setup:dict): # writes `scan.json` where there is none
     if (folder/"scan.json").exists():
-        if changed := differences(_record(folder)["setup"], setup):
+        if changed := differences(scan_record(folder)["setup"], setup):
             raise ScanError(f"{folder} holds a scan with another setup: {'; '.join(changed)}. Accepted: the same "
                             "setup, another folder, or --restart (restart=True), which deletes its rows.")
     elif any(folder.glob("rows/part-*")):
@@ -289,7 +292,7 @@ LONGEST = 1000 # files that are named in `scan.json` and on the page of its summ
 def tell(self:Ledger, notes:list[str], left_out:list[tuple[str|Path, str]])->None:
     "Write beside the rows what a reader of the summary should know: sentences, and files that were not judged with the reason."
     named = [[clean_text(path), clean_text(why)] for path, why in left_out[:LONGEST]]
-    _write_record(self.folder, _record(self.folder) | dict(notes=list(map(clean_text, notes)), left_out=named))
+    _write_record(self.folder, scan_record(self.folder) | dict(notes=list(map(clean_text, notes)), left_out=named))
 
 Ledger.outdated, Ledger.forget, Ledger.tell = outdated, forget, tell
 
@@ -308,7 +311,7 @@ def scan_tables(
 )->Iterator: # A `pyarrow.Table` for each partition, in the order of writing; raises `FileError`
     "The rows of a scan, one partition after the other."
     folder, columns, seen = Path(folder), columns or list(COLUMNS), set()
-    _record(folder)
+    scan_record(folder)
     def once(whole): # one row a path, whatever somebody copied into the folder
         fresh = _first_time(whole["path"].to_pylist(), seen)
         if not all(fresh): whole = whole.filter(_arrow().array(fresh, _arrow().bool_()))
@@ -330,5 +333,5 @@ def read_scan(
     if not frames: frames = [rows_table([]).select(columns or list(COLUMNS)).to_pandas()]
     frame = pd.concat([o for o in frames if len(o)] or frames[:1], ignore_index=True)
     for name in {"reasons", "notes"} & set(frame): frame[name] = frame[name].map(list)
-    frame.attrs["setup"] = _record(folder)["setup"]
+    frame.attrs["setup"] = scan_record(folder)["setup"]
     return frame

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core import DECISIONS, FileError, atomic_write
 from ..schema import SCAN, SchemaError
 from ..tell.wording import shown
-from .ledger import LONGEST, _record, scan_tables
+from .ledger import LONGEST, scan_record, scan_tables
 
 # %% auto #0
 __all__ = ['ScanSummary', 'summarise', 'save_html']
@@ -59,7 +59,7 @@ def summarise(
 )->ScanSummary: # Raises `FileError`
     "Count and pick."
     import pandas as pd
-    record, best = _record(folder), None
+    record, best = scan_record(folder), None
     try: SCAN(record)
     except SchemaError as e:
         raise FileError(Path(folder)/"scan.json", f"{e.where} is {e.found}", f"{e.accepted}, as deepfake-scan wrote it") from None
