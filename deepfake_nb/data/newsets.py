@@ -14,7 +14,7 @@ from ..core import FAKE, REAL, ManifestError
 from .datasets import CELEB_FOLDERS, pair_splits, testing_list
 from .folders import is_picture
 from .manifest import SPLIT_WORDS, adapter, drop_missing, finish_manifest, identities_in, item_record, media_files
-from .tables import table_text, table_lines, label_word, read_each, read_table
+from .tables import file_text, table_lines, label_word, read_each, read_table
 
 # %% auto #0
 __all__ = ['DF40_KINDS', 'FORGERYNET_METHODS', 'with_pairs', 'manifest_from_df40', 'manifest_from_celeb_df_pp',
@@ -303,7 +303,7 @@ def _platter_lists(root:Path)->tuple[dict[str, str], dict[str, list]]:
         split = SPLIT_WORDS.get(listing.stem.split("_")[0].lower())
         if split is None:
             raise ManifestError(listing, "a list whose name begins with no split", "train_..., val_..., test_...")
-        for i, line in table_lines(listing, table_text(listing), ",")[1:]:
+        for i, line in table_lines(listing, file_text(listing), ",")[1:]:
             try: numbers = [int(float(o)) for o in line[1:]]
             except ValueError: numbers = []
             if len(numbers) not in (1, 5) or numbers[-1] not in (0, 1):
@@ -385,7 +385,7 @@ def manifest_from_forgerynet(
     for part, split in _forgery_parts.items():
         for kind in ("image", "video"):
             listing = root/part/f"{kind}_list.txt"
-            lines = table_text(listing).splitlines() if listing.is_file() else []
+            lines = file_text(listing).splitlines() if listing.is_file() else []
             for number, line in enumerate(lines, 1):
                 if not line.strip() or number == 1 and "label" in line: continue # a header
                 try: name, label, what, stretches = _forgery_line(line, kind == "video")

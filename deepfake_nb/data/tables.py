@@ -16,8 +16,8 @@ from ..core import FAKE, REAL, ManifestError, parse_label
 
 # %% auto #0
 __all__ = ['LARGEST_TABLE', 'TEXT', 'LABEL_NAMES', 'spell_name', 'unspell_name', 'spell_cell', 'unspell_cell', 'table_text',
-           'table_lines', 'table_columns', 'read_table', 'read_each', 'label_word', 'yes_means', 'label_column',
-           'fake_means', 'read_labels']
+           'file_text', 'table_lines', 'table_columns', 'read_table', 'read_each', 'label_word', 'yes_means',
+           'label_column', 'fake_means', 'read_labels']
 
 # %% ../../nbs/data/05_tables.ipynb #c65bf416
 def spell_name(
@@ -66,11 +66,11 @@ def table_text(
 LARGEST_TABLE = 1 << 30 # bytes
 _separators = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
-def table_text(
+def file_text(
     path:Path, # Any file
     most:int=LARGEST_TABLE, # Bytes to read; whole lines of them
 )->str: # Raises `ManifestError` for what is no text, or too large
-    "The text of a table, or its beginning."
+    "The text of a table's file, or its beginning."
     try:
         if path.stat().st_size > LARGEST_TABLE:
             raise ManifestError(path, f"a table of {path.stat().st_size:,} bytes", f"at most {LARGEST_TABLE:,}")
@@ -136,7 +136,7 @@ def table_columns(
     path:str|Path, # A table, as `read_table` takes it
 )->list[str]: # Raises `ManifestError`
     "What the columns of a table are called."
-    return _header(Path(path), table_text(Path(path), 1 << 16), ("path",), strict=False)[1]
+    return _header(Path(path), file_text(Path(path), 1 << 16), ("path",), strict=False)[1]
 
 def read_table(
     path:str|Path, # A table with a header line: CSV, or separated by semicolons, tabs or bars; UTF-8 or UTF-16
@@ -144,7 +144,7 @@ def read_table(
 )->pd.DataFrame: # Indexed by the line in the file; raises `ManifestError` naming the line
     "Read a table without guessing."
     path = Path(path)
-    text = table_text(path)
+    text = file_text(path)
     separator, names = _header(path, text, needed)
     rows = table_lines(path, text, separator)[1:]
     for line, fields in rows:
