@@ -132,25 +132,37 @@ class ThresholdChoice:
     def to_dict(self, dataset:str="")->dict: # for `Calibration.false_positive_rate`
         return dataclasses.asdict(self) | (dict(dataset=dataset) if dataset else {})
 
+def _source_weights(sources:Sequence|None, n:int)->np.ndarray: # (n,), sum n
+    "What each item counts where every source counts alike."
+    if sources is None: return np.ones(n)
+    if len(sources) != n: raise ValueError(f"{len(sources)} sources for {n} scores; accepted: one for each")
+    _, which, sizes = np.unique(np.asarray([str(o) for o in sources]), return_inverse=True, return_counts=True)
+    return n/(len(sizes)*sizes[which])
+
 def threshold_at_fpr(
     real_scores:Sequence[float], # P(fake) of real items that were not trained on, one for each independent person
     rate:float=.05, # The largest share of them that may be called fake, in (0, 1)
     level:float=.95, # Confidence level of the interval
+    sources:Sequence|None=None, # Where each item comes from: all sources count alike then; None: all items do
 )->ThresholdChoice: # Raises `ValueError` where no threshold up to 1 keeps the rate
     "The lowest threshold that calls at most `rate` of the real items fake."
-    s = np.sort(np.asarray(real_scores, dtype=float))[::-1]
+    s = np.asarray(real_scores, dtype=float)
     if not 0 < rate < 1: raise ValueError(f"rate {rate!r}; accepted: a number between 0 and 1, such as 0.05")
     if not len(s) or np.isnan(s).any():
         raise ValueError(f"{len(s)} real scores, {int(np.isnan(s).sum())} of them missing; accepted: at least one, "
                          "none missing")
-    allowed = min(int(rate * len(s) + 1e-9), len(s) - 1)
-    threshold = float(np.nextafter(s[allowed], np.inf))
+    weights = _source_weights(sources, len(s))
+    values, places = np.unique(s, return_inverse=True)
+    share_from = np.bincount(places, weights)[::-1].cumsum()[::-1]/len(s) # of the items at or above each value
+    highest = values[np.flatnonzero(share_from > rate + 1e-9)[-1]] # from here on it would be too many
+    threshold = float(np.nextafter(highest, np.inf))
     if threshold > 1:
         raise ValueError(f"more than {rate:.1%} of the {len(s)} real items score exactly 1: no threshold keeps that "
                          "rate")
-    above = int((s >= threshold).sum())
-    note = f"{len(s)} real items are too few for a rate of {rate:.2%}: not one of them may be called fake." if allowed < 1 else ""
-    return ThresholdChoice(threshold, rate, above / len(s), len(s), *wilson_interval(above, len(s), level), note)
+    achieved = float(weights[s >= threshold].sum())/len(s)
+    effective = len(s)**2/float((weights**2).sum()) # as many items of equal weight tell as much (Kish 1965)
+    note = f"{len(s)} real items are too few for a rate of {rate:.2%}: not one of them may be called fake." if rate*effective < 1 - 1e-9 else ""
+    return ThresholdChoice(threshold, rate, achieved, len(s), *wilson_interval(min(achieved, 1.)*effective, effective, level), note)
 
 # %% ../../nbs/measure/25_calibrate.ipynb #70025191
 def fit_calibration(
