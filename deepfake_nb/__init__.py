@@ -23,7 +23,7 @@ _HOMES = {
     "split_by_group": "data.splits",
     "check_leaks": "data.splits",
     "extract": "data.extract",
-    "Recipe": "learn.recipe",
+    "Recipe": "learn.settings",
     "train": "learn.recipe",
     "evaluate": "measure.evaluate",
     "compare": "measure.evaluate",
@@ -43,7 +43,8 @@ if TYPE_CHECKING:  # for type checkers and editors, which do not run the functio
     from .judge.predict import Detector
     from .judge.robustness import robustness
     from .learn.finetune import finetune
-    from .learn.recipe import Recipe, train
+    from .learn.recipe import train
+    from .learn.settings import Recipe
     from .measure.evaluate import compare, evaluate
     from .model.scorer import load_scorer
     from .see.capture import Capture

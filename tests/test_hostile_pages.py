@@ -1,5 +1,6 @@
 "The app as somebody meets it who has no browser and speaks to its socket: every shared state is set, every message is malformed, every page is asked for; no limit moves, nothing of the inside is told."
 import asyncio, contextlib, json, os, re, struct, subprocess, sys, time, urllib.error, urllib.request, uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import pytest
 from project import ROOT
@@ -163,7 +164,7 @@ def with_page(server, play):
                 return socket
         finally:
             with contextlib.suppress(OSError): await asyncio.to_thread(urllib.request.urlopen, urllib.request.Request(server["address"] + f"voila/api/shutdown/{kernel}", method="POST"))
-    socket = asyncio.run(run())
+    with ThreadPoolExecutor(1) as pool: socket = pool.submit(asyncio.run, run()).result()  # a browser of other tests may leave a loop running here
     told = [o for o in socket.heard if INSIDE.search(o) and '"_esm"' not in o]
     assert not told, told[0][:3000]
     return socket
