@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 import numpy as np
 from ..core import INCONCLUSIVE, FaceVerdict, FrameScore, Segment
+from ..see.detect import Face # that of `FaceClip`, by which pages show `Evidence`
 from ..see.faces import FaceClip
 from ..measure.calibrate import AbstentionRule, logit, sigmoid
 from .scoring import ClipScore

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses, mmap, re
 from array import array
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ import av, numpy as np
 from ..core import MediaError, available_cores
 from .boxes import TrackBoxes, is_whole, read_tracks
 from .colour import GREYSCALE, TRANSPARENT
+from .contents import Contents # that of `Media`, by which pages show `Film`
 from .decode import Pictures, Unwritten, make_strict
 from .encode import write_video
 from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, set_looked_at, _set_scale, evenly_spaced,
