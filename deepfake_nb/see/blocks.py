@@ -6,11 +6,13 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/blocks.html.md"""
 
 # %% ../../nbs/see/13_blocks.ipynb #240e5f7f
 from __future__ import annotations
-import zlib
+import mmap, zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
+from .boxes import walk_boxes
 
 # %% auto #0
 __all__ = ['LARGEST', 'LARGEST_RECORD', 'MOST', 'Block', 'read_blocks']
@@ -107,19 +109,11 @@ def _riff_blocks(file:BinaryIO)->Iterator[Block]: # of a WebP or an AVI
 _uuids = {bytes.fromhex("d8fec3d61b0e483c92975828877ec481"): "C2PA", bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "XMP"}
 
 def _box_blocks(file:BinaryIO)->Iterator[Block]:
-    at = 0
-    for _ in range(MOST):
-        file.seek(at)
-        head = file.read(16)
-        size, begins = int.from_bytes(head[:4], "big"), 8
-        if size == 1: size, begins = int.from_bytes(head[8:], "big"), 16
-        if len(head) < 8 or 0 < size < begins: return
-        if head[4:8] == b"uuid":
-            file.seek(at + begins)
-            kind = _uuids.get(file.read(16))
-            if kind: yield Block(kind, file.read(min(size - begins - 16 if size else _limit(kind), _limit(kind))))
-        if not size: return # to the end of the file
-        at += size
+    if not file.seek(0, 2): return # what is empty cannot be mapped
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for name, begins, ends in islice(walk_boxes(data, 0, len(data), cut_off=True), MOST):
+            kind = _uuids.get(data[begins:begins + 16]) if name == b"uuid" else None
+            if kind: yield Block(kind, data[begins + 16:min(ends, begins + 16 + _limit(kind))])
 
 def _item_blocks(path:str|Path, found:str)->Iterator[Block]: # of a HEIC or AVIF; raises whatever its reader likes
     if found == "HEIF":
