@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/predict.html.md"""
 
 # %% ../../nbs/judge/20_predict.ipynb #a5d26d95
 from __future__ import annotations
-import dataclasses, logging
+import dataclasses, logging, os
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +24,7 @@ from ..see.files import Limits, Media, evenly_spaced
 from ..see.faces import FaceClip, FaceCrop, FaceDetector, PeopleSettings, load_face_detector
 from ..see.again import SECOND_LOOK
 from ..see.look import Look, look_at
+from ..see.media import as_file, pixels_note, source_name
 from ..model.foreign import ForeignScorer, load_foreign
 from ..model.scorer import Scorer, load_scorer
 from .scoring import (CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device,
@@ -362,14 +363,16 @@ def look_again(
 
 @patch
 def look(self:Detector,
-    path:str|Path, # An image or a video
+    source, # An image or a video: its path, its bytes, a PIL picture, or a numpy array of uint8 (H, W, 3) in RGB or (H, W)
 )->Look: # All that was seen, for `verdict`; raises `MediaError`
     "Read a file and look for faces; a film where it pays twice."
-    with Unchanged(path, self.limits.max_bytes) as file:
+    note = pixels_note(source)
+    with as_file(source, self.limits) as path, Unchanged(path, self.limits.max_bytes) as file:
         look = look_at(path, self.face_detector, self.frames, self.limits)
         look_again(self, look, self.second_look)
-        look.media.claims = read_claims(path, self.trust)
-    look.sha256 = file.sha256
+        look.media.claims = None if note else read_claims(path, self.trust)
+    look.sha256, look.media.path = file.sha256, source_name(source)
+    look.media.notes += [note] if note else []
     return look
 
 # %% ../../nbs/judge/20_predict.ipynb #506f01a2
@@ -416,22 +419,22 @@ def predict_media(self:Detector,
 
 @patch
 def predict(self:Detector,
-    path:str|Path, # An image or a video
-)->Prediction: # With `evidence`; raises `MediaError` for a file that cannot be read
-    "The verdict on one file."
-    return dataclasses.replace(self.verdict(self.look(path)), path=str(path))
+    source, # An image or a video: its path, its bytes, a PIL picture, or a numpy array of uint8 (H, W, 3) in RGB or (H, W)
+)->Prediction: # With `evidence`; raises `MediaError` for what cannot be read, and for an address: nothing is fetched
+    "The verdict on one file, or on one picture in memory."
+    return self.verdict(self.look(source))
 
 # %% ../../nbs/judge/20_predict.ipynb #ebd15900
 logger = logging.getLogger(__name__)
 
-def _predict_or_say_why(detector:Detector, path)->Prediction|Unreadable:
-    try: return detector.predict(path)
-    except DeepfakeError as e: return Unreadable(str(path), str(e))
+def _predict_or_say_why(detector:Detector, source)->Prediction|Unreadable:
+    name = source_name(source)
+    try: return detector.predict(source)
+    except DeepfakeError as e: return Unreadable(name, str(e))
     except Exception as e: # not foreseen: told in the log with its traceback, and the rest goes on
-        if memory := memory_sentence(e): return Unreadable(str(path), f"{path}: {memory}")
-        logger.exception("unexpected error at %s", path)
-        return Unreadable(str(path),
-                          f"{path}: unexpected {type(e).__name__} ({e}). Accepted: an image or a video with faces.")
+        if memory := memory_sentence(e): return Unreadable(name, f"{name}: {memory}")
+        logger.exception("unexpected error at %s", name)
+        return Unreadable(name, f"{name}: unexpected {type(e).__name__} ({e}). Accepted: an image or a video with faces.")
 
 BESIDE = 2 # files of a list that are judged at the same time, where there are cores for it
 
@@ -460,16 +463,17 @@ def _results(detector:Detector, paths)->Iterator[Prediction|Unreadable]: # in th
 # %% ../../nbs/judge/20_predict.ipynb #c7d7d39e
 @patch
 def predict_each(self:Detector,
-    paths:Iterable[str|Path], # Images and videos
+    paths:Iterable, # Images and videos, each as `predict` takes it
     progress:bool=True, # Show a progress bar on standard error?
 )->Iterator[Prediction|Unreadable]: # One per path, in the same order, as soon as it is there
     "The verdicts on many files; while one is handed over, the next is under way."
+    if isinstance(paths, (str, bytes, os.PathLike)): raise TypeError(f"{source_name(paths)}: one file. Accepted: a list of them.")
     total = len(paths) if hasattr(paths, "__len__") else None
     yield from tqdm(_results(self, paths), total=total, unit="file", disable=not progress)
 
 @patch
 def predict_many(self:Detector,
-    paths:Iterable[str|Path], # Images and videos
+    paths:Iterable, # Images and videos, each as `predict` takes it
     progress:bool=True, # Show a progress bar on standard error?
     evidence:bool=False, # Keep the crops for heatmaps? A few MB for each file
 )->list[Prediction|Unreadable]: # One per path, in the same order

@@ -6,7 +6,9 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/media.html.md"""
 
 # %% ../../nbs/see/40_media.ipynb #47f85b4f
 from __future__ import annotations
-import math
+import io, math, os, re, tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable
 import cv2, numpy as np
@@ -18,7 +20,7 @@ from .animation import is_animation, read_animation
 from .film import iter_frames, open_video, read_video, write_video
 
 # %% auto #0
-__all__ = ['sniff_kind', 'read_media', 'contact_sheet']
+__all__ = ['sniff_kind', 'read_media', 'source_name', 'pixels_note', 'as_file', 'contact_sheet']
 
 # %% ../../nbs/see/40_media.ipynb #1d0d1cf9
 def sniff_kind(
@@ -38,6 +40,71 @@ def read_media(
     found = sniff_format(path, limits)
     if found not in IMAGE_FORMATS: return read_video(path, frames, limits, through)
     return read_animation(path, frames, limits, through) if is_animation(path, found) else read_image(path, limits)
+
+# %% ../../nbs/see/40_media.ipynb #a3aa6bb4
+_address = re.compile(r"[a-z][a-z0-9+.-]+://|data:", re.IGNORECASE)
+_in_memory = "a path, bytes, a PIL picture, or a numpy array of uint8 (H, W, 3) in RGB or (H, W)"
+_shades = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I;16") # the modes of Pillow that a PNG holds
+
+def source_name(
+    source, # A path, or something in memory
+)->str: # The path as it was given, 'bytes', 'PIL picture', 'numpy array'...
+    "What something to judge is called in records and errors."
+    if isinstance(source, (str, os.PathLike)): return str(source)
+    if isinstance(source, (bytes, bytearray, memoryview)): return "bytes"
+    if isinstance(source, Image.Image): return "PIL picture"
+    return "numpy array" if isinstance(source, np.ndarray) else type(source).__name__
+
+def pixels_note(
+    source, # A path, or something in memory
+)->str: # '' for what is a file, or the bytes of one
+    "What is not known of pixels without a file, as a sentence."
+    if not isinstance(source, (np.ndarray, Image.Image)): return ""
+    shown = getattr(source, "n_frames", 1)
+    rest = f" Of its {shown} pictures only the one that was shown was looked at." if shown > 1 else ""
+    return ("Given as pixels, not as a file: what a file says of its origin was not looked at, and the hash is that of a "
+            f"PNG of these pixels.{rest}")
+
+# %% ../../nbs/see/40_media.ipynb #f7810cd3
+def _as_picture(array:np.ndarray)->Image.Image:
+    right = array.dtype == np.uint8 and (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3) and array.size
+    if not right: raise MediaError("numpy array", f"{array.dtype} of shape {array.shape}", "uint8 of shape (H, W, 3) in RGB, or (H, W)")
+    return Image.fromarray(np.ascontiguousarray(array))
+
+def _as_png(source, limits:Limits)->bytes:
+    name = source_name(source)
+    picture = _as_picture(source) if isinstance(source, np.ndarray) else source
+    if picture.width*picture.height > limits.max_pixels:
+        raise MediaError(name, f"an image of {picture.width} x {picture.height} pixels", f"at most {limits.max_pixels:,} pixels")
+    if picture.mode not in _shades:
+        raise MediaError(name, f"the mode {picture.mode}", f"one of {', '.join(_shades)}, for instance by .convert('RGB')")
+    buffer = io.BytesIO()
+    try: picture.save(buffer, "PNG", compress_level=1, exif=picture.info.get("exif", b"")) # which tells the orientation
+    except Exception as error: # of a file that Pillow reads only now; decoders raise whatever they like
+        raise MediaError(name, f"it cannot be read ({error})", "a complete picture") from error
+    return buffer.getvalue()
+
+@contextmanager
+def as_file(
+    source, # A path, bytes of a file, a PIL picture, or a numpy array of uint8 (H, W, 3) in RGB or (H, W)
+    limits:Limits=Limits(), # What it may cost
+)->Iterator[str|Path]: # A path, as it was given or of a copy that goes afterwards; raises `MediaError`, also for an address
+    "A file to read from, whatever was given."
+    name = source_name(source)
+    if isinstance(source, (str, os.PathLike)):
+        if not _address.match(name): return (yield source)
+        raise MediaError(name[:200], "an address, and nothing is fetched here", "a file of this machine: download it first")
+    if not isinstance(source, (bytes, bytearray, memoryview, Image.Image, np.ndarray)):
+        raise MediaError(name, "nothing that can be looked at", _in_memory)
+    data = source if name == "bytes" else _as_png(source, limits)
+    if (size := memoryview(data).nbytes) > limits.max_bytes:
+        raise MediaError(name, f"a file of {size:,} bytes", f"at most {limits.max_bytes:,} bytes")
+    with tempfile.TemporaryDirectory(prefix="deepfake_nb-") as folder:
+        path = Path(folder)/"file"
+        path.write_bytes(data)
+        try: yield path
+        except MediaError as error:
+            raise MediaError(name, error.found.replace(str(path), name), error.accepted) from error.__cause__
 
 # %% ../../nbs/see/40_media.ipynb #f98916d4
 def contact_sheet(
