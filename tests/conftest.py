@@ -6,7 +6,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait take no
 os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "5")
 os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
 
-import random, sys
+import ctypes, gc, random, sys
 from pathlib import Path
 import pytest
 
@@ -33,6 +33,18 @@ def seeds():
     random.seed(0)
     if "numpy" in sys.modules: sys.modules["numpy"].random.seed(0)
     if "torch" in sys.modules: sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def memory():
+    "What a test took goes back to the machine, where others run beside it: glibc keeps gigabytes otherwise."
+    statm = Path("/proc/self/statm")  # its second number: pages in memory
+    def pages(): return int(statm.read_text().split()[1]) if statm.exists() else 0
+    before = pages()
+    yield
+    if pages() - before > 25_000:
+        gc.collect()
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
 
 
 @pytest.hookimpl(optionalhook=True)

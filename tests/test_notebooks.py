@@ -1,5 +1,5 @@
 "Each notebook is one test: all its cells run, but for those marked `#| slow` or `#| gpu`."
-import atexit, gc, importlib.util, os, re, shutil, signal, sys, tempfile
+import atexit, importlib.util, os, re, shutil, signal, sys, tempfile
 import nbdev.test  # the module, not the function: pytest would collect `test_nb`
 import pytest
 from nbdev.config import get_config
@@ -28,13 +28,16 @@ def surroundings(monkeypatch):
     monkeypatch.setattr(atexit, "register", lambda f, *args, **kwargs: f if getattr(f, "__name__", "") == "atexit_operations" else register(f, *args, **kwargs))
     folder, environment, path, handler = os.getcwd(), dict(os.environ), list(sys.path), signal.getsignal(signal.SIGINT)
     yield
+    from IPython.core.interactiveshell import InteractiveShell
+    shell, InteractiveShell._instance = InteractiveShell._instance, None
+    if hasattr(shell, "close"): shell.close()  # its thread
+    if shell is not None: shell.user_ns.clear()
     os.chdir(folder)
     os.environ.clear(); os.environ.update(environment)
     sys.path[:] = path
     signal.signal(signal.SIGINT, handler)
     if "matplotlib.pyplot" in sys.modules: sys.modules["matplotlib.pyplot"].close("all")
     for place in made: shutil.rmtree(place, ignore_errors=True)
-    gc.collect()
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda o: str(o.relative_to(ROOT / "nbs").with_suffix("")))
@@ -42,7 +45,7 @@ def test_notebook(notebook, surroundings, capfd):
     absent = missing(code(notebook))
     if absent and notebook.parent.name == "tutorials": pytest.skip(f"needs {', '.join(sorted(absent))}: pip install 'deepfake_nb[all]'")
     flags = get_config(ROOT).tst_flags.split()
-    passed, seconds = nbdev.test.test_nb(notebook, skip_flags=flags, basepath=ROOT)
+    passed, seconds = nbdev.test.test_nb(notebook, skip_flags=flags, basepath=ROOT, cell_timeout=300)
     error = re.sub(r"\x1b\[[0-9;]*m", "", capfd.readouterr().err)
     assert passed, f"{notebook.relative_to(ROOT)} failed:\n{error[-6000:]}"
 
