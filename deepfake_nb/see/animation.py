@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 from ..core import MediaError
 from .contents import Contents
-from .files import Limits, Media, _a, _frame_size, _name_notes, _resize, set_looked_at, _set_scale, evenly_spaced, sniff_format
-from .image import _blocks, _check_size, _finished, _load, _open_image
+from .files import Limits, Media, with_article, frame_size, name_notes, resize_frame, set_looked_at, set_scale, evenly_spaced, sniff_format
+from .image import iter_chunks, check_pixels, upright_pixels, load_strictly, open_image
 
 # %% auto #0
 __all__ = ['is_animation', 'read_animation']
@@ -37,7 +37,7 @@ def _gif_frames(file:BinaryIO, most:int)->int: # its images, counted up to `most
 
 def _png_frames(file:BinaryIO, most:int)->int:
     count, moves = 0, False
-    for name, _ in _blocks(file, 8, "big"):
+    for name, _ in iter_chunks(file, 8, "big"):
         if name == b"IDAT" and not moves or count >= most or name == b"IEND": break
         # a picture in front has no fcTL
         moves, count = moves or name == b"acTL", count + (name == b"fcTL" or name == b"IDAT" and not count)
@@ -45,7 +45,7 @@ def _png_frames(file:BinaryIO, most:int)->int:
 
 def _webp_frames(file:BinaryIO, most:int)->int:
     count = 0
-    for name, _ in _blocks(file, 12, "little"):
+    for name, _ in iter_chunks(file, 12, "little"):
         count += name == b"ANMF"
         if count >= most: break
     return count
@@ -56,7 +56,7 @@ def _count_frames(path:str|Path, found:str, most:int=_most_frames)->int: # 1: it
         count = {"GIF": _gif_frames, "PNG": _png_frames, "WEBP": _webp_frames}.get(found)
         if count: return max(1, count(file, most))
         if found != "AVIF" or b"avis" not in file.read(64): return 1
-        with _open_image(path, found, Limits()) as image: return min(image.n_frames, most)
+        with open_image(path, found, Limits()) as image: return min(image.n_frames, most)
 
 def is_animation(
     path:str|Path, # A picture by its content, whatever its name
@@ -81,7 +81,7 @@ class _Player:
 
     # index, seconds, RGB at full size
     def frames(self, total:int, wanted:list[int])->Iterator[tuple[int, float, np.ndarray]]:
-        with _open_image(self.path, self.found, self.limits, damage=True) as image:
+        with open_image(self.path, self.found, self.limits, damage=True) as image:
             self.contents = image.info["contents"]
             while not self.why and self.index + 1 < total:
                 start = self.time
@@ -90,12 +90,12 @@ class _Player:
                     if self.index < 0: raise
                     self.why = f"the rest is cut off or damaged ({getattr(error, 'found', error)})"
                 else:
-                    if self.index in wanted: yield self.index, start, _finished(image.copy(), self.contents)
+                    if self.index in wanted: yield self.index, start, upright_pixels(image.copy(), self.contents)
 
     def _next(self, image):
         image.seek(self.index + 1)
-        _check_size(self.path, image.size, self.limits.max_video_pixels, "an animation")
-        _load(image)
+        check_pixels(self.path, image.size, self.limits.max_video_pixels, "an animation")
+        load_strictly(image)
         seconds = float(image.info.get("duration") or 0)/1000
         seconds = seconds if .01 < seconds < 3600 else .1
         self.index, self.time, self.longest = self.index + 1, self.time + seconds, max(self.longest, seconds)
@@ -106,8 +106,8 @@ def _sized(frames:Iterator[tuple], media:Media, limits:Limits)->Iterator[tuple]:
     for index, time, frame in frames:
         if not media.width:
             media.height, media.width = frame.shape[:2]
-            _set_scale(media, limits.max_frame_side)
-        yield index, time, _resize(frame, _frame_size(media))
+            set_scale(media, limits.max_frame_side)
+        yield index, time, resize_frame(frame, frame_size(media))
 
 def read_animation(
     path:str|Path, # An animation by its content, whatever its name
@@ -118,15 +118,15 @@ def read_animation(
     "Read evenly spaced frames of an animation."
     found, stop = sniff_format(path, limits), perf_counter() + limits.max_seconds
     if not is_animation(path, found):
-        raise MediaError(path, f"{_a(found)} without several frames to play",
+        raise MediaError(path, f"{with_article(found)} without several frames to play",
                          "an animation here; `read_media` takes everything")
     try:
-        with _open_image(path, found, limits) as image: pixels = image.width*image.height
+        with open_image(path, found, limits) as image: pixels = image.width*image.height
         count = _count_frames(path, found)
         total, why = max(1, min(count, _most_pixels//pixels)), ""
         for attempt in range(2): # where it ends early, the second pass spreads the frames over what is there
             media, player = Media(str(path), "video", [], [], 0, 0, format=found,
-                                  notes=_name_notes(path, "video", found)), _Player(path, found, limits, stop)
+                                  notes=name_notes(path, "video", found)), _Player(path, found, limits, stop)
             taken = list(through(_sized(player.frames(total, evenly_spaced(total, frames)), media, limits)))
             why = why or player.why
             if player.index + 1 == total or perf_counter() > stop or player.index + 1 >= total - total//(2*frames):

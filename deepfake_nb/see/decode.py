@@ -11,7 +11,7 @@ import av, cv2, numpy as np
 from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 from .colour import TRANSPARENT
-from .files import _resize
+from .files import resize_frame
 
 # %% auto #0
 __all__ = ['TACIT', 'make_strict', 'deinterlace', 'Unwritten', 'orientation', 'Pictures', 'picture']
@@ -192,7 +192,7 @@ def picture(self:Pictures,
         except (av.FFmpegError, ValueError) as error:
             raise Unwritten(f"its interlaced pictures cannot be taken apart ({_short(error)})") from error
     pixels, gamut, transfer = _rgb(frame, self._reformatter, self.say)
-    pixels = _resize(pixels, (height, width) if matrix[1] else (width, height))
+    pixels = resize_frame(pixels, (height, width) if matrix[1] else (width, height))
     if pixels.dtype != np.uint8: pixels = _ordinary(pixels, gamut, transfer)
     return _turn(pixels, matrix)
 

@@ -15,9 +15,9 @@ import cv2, numpy as np
 from ..core import DeepfakeError, FileError, atomic_write, cache_folder, check_regular
 
 # %% auto #0
-__all__ = ['HAAR_TO_YUNET', 'SLIM_TO_YUNET', 'YUNET_REPO', 'YUNET_FILE', 'YUNET_SHA256', 'logger', 'Face', 'FaceDetector',
-           'YuNetDetector', 'canonical_box', 'HaarDetector', 'SlimDetector', 'yunet_cache', 'load_face_detector',
-           'turned_hint']
+__all__ = ['HAAR_TO_YUNET', 'SLIM_TO_YUNET', 'YUNET_REPO', 'YUNET_FILE', 'YUNET_SHA256', 'logger', 'Face', 'box_iou',
+           'check_frame', 'shrink_frame', 'spread_indices', 'FaceDetector', 'YuNetDetector', 'canonical_box',
+           'HaarDetector', 'SlimDetector', 'yunet_cache', 'load_face_detector', 'turned_hint']
 
 # %% ../../nbs/see/50_detect.ipynb #1d85a524
 @dataclass
@@ -31,23 +31,37 @@ class Face:
     def size(self)->float: return max(self.box[2:]) # the longer side, in pixels
     @property
     def centre(self)->np.ndarray: return np.array([self.box[0] + self.box[2]/2, self.box[1] + self.box[3]/2])
-def _box_iou(a, b)->float: # of two boxes x, y, width, height
+def box_iou(
+    a:tuple, # x, y, width, height
+    b:tuple, # The same
+)->float: # In [0, 1]
+    "Intersection over union of two boxes."
     both = np.prod([max(0., min(a[i] + a[i+2], b[i] + b[i+2]) - max(a[i], b[i])) for i in (0, 1)])
     return float(both/(a[2]*a[3] + b[2]*b[3] - both))
 
 # %% ../../nbs/see/50_detect.ipynb #cae132e2
-def _check_frame(frame)->np.ndarray:
+def check_frame(
+    frame, # What should be a frame
+)->np.ndarray: # uint8 (H, W, 3); raises `ValueError` for anything else
+    "A frame, or a sentence about what it is."
     frame = np.asarray(frame)
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
         raise ValueError(f"a frame is uint8 (height, width, 3), RGB; found {frame.dtype} {frame.shape}")
     return frame
-# a copy of bounded size, and its scale (<= 1)
-def _shrink(frame:np.ndarray, longer_side:float)->tuple[np.ndarray, float]:
+def shrink_frame(
+    frame:np.ndarray, # (H, W, 3)
+    longer_side:float, # Pixels, at most
+)->tuple[np.ndarray, float]: # A copy or the frame itself, and its scale in (0, 1]
+    "A frame of bounded size."
     scale = longer_side / max(frame.shape[:2])
     if scale >= 1: return frame, 1.
     size = [max(1, round(o*scale)) for o in frame.shape[1::-1]]
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA), scale
-def _probes(indices:list[int], count:int=4)->list[int]: # a few of them, evenly spaced
+def spread_indices(
+    indices:list[int], # At least one
+    count:int=4, # How many are wanted
+)->list[int]: # At most `count` of them, first and last included
+    "A few of many, evenly spaced."
     return [indices[i] for i in sorted({round(o) for o in np.linspace(0, len(indices)-1, min(count, len(indices)))})]
 
 # %% ../../nbs/see/50_detect.ipynb #1a71db65
@@ -62,17 +76,17 @@ class FaceDetector:
         frames:list[np.ndarray], # uint8 (H, W, 3) RGB each; sizes may differ
     )->list[list[Face]]: # For each frame its faces, largest first; raises `ValueError` for a wrong type or shape
         "Find the faces in each of several frames."
-        frames = [_check_frame(o) for o in frames]
+        frames = [check_frame(o) for o in frames]
         found = [self._look(o, self.first_side) for o in frames]
         missing = [i for i, o in enumerate(found) if not o and self._worth_second_look(frames[i])]
-        for i in (tried := _probes(missing) if missing else []):
+        for i in (tried := spread_indices(missing) if missing else []):
             found[i] = self._look(frames[i], self.second_side, True)
         if any(found[i] for i in tried):
             for i in set(missing) - set(tried): found[i] = self._look(frames[i], self.second_side, True)
         return found
     def _worth_second_look(self, frame)->bool: return max(frame.shape[:2]) > self.first_side
     def _look(self, frame, longer_side, second=False)->list[Face]: # boxes come back in pixels of the whole frame
-        small, scale = _shrink(frame, longer_side)
+        small, scale = shrink_frame(frame, longer_side)
         faces = self._find(cv2.cvtColor(small, cv2.COLOR_RGB2BGR), second)
         faces = [Face(tuple(float(o)/scale for o in f.box), f.score, None if f.landmarks is None else f.landmarks/scale)
                  for f in faces]
@@ -82,7 +96,7 @@ class FaceDetector:
 # without boxes that are only a part of a face which is seen from afar
 def _whole_faces(rows:np.ndarray, far:np.ndarray)->np.ndarray:
     sizes, seen = (o[:, 2:4].max(1, initial=0) for o in (rows, far))
-    apart = [not any(_box_iou(o, f) > .2 for f in far) for o in rows]
+    apart = [not any(box_iou(o, f) > .2 for f in far) for o in rows]
     inside = lambda o, f: all(f[i] < o[i] + o[i+2]/2 < f[i] + f[i+2] for i in (0, 1))
     is_part = lambda i, o, s: [apart[i] and t > 1.8*s and inside(o, f) for f, t in zip(far, seen)]
     part = np.array([is_part(i, o, s) for i, (o, s) in enumerate(zip(rows, sizes))], bool)
@@ -103,7 +117,7 @@ class YuNetDetector(FaceDetector):
             self._net.setInputSize(picture.shape[1::-1])
             return self._net.detect(picture)[1]
     def _detect(self, picture, longer_side=np.inf)->np.ndarray: # the same, in pixels of the picture
-        small, scale = _shrink(picture, longer_side)
+        small, scale = shrink_frame(picture, longer_side)
         rows = self._rows(small)
         return np.zeros((0, 15), np.float32) if rows is None else rows/np.array([scale]*14 + [1.], np.float32)
     def _find(self, picture, second=False)->list[Face]:
@@ -113,7 +127,7 @@ class YuNetDetector(FaceDetector):
         if longest > self.large and (not len(rows) or largest > self.large):
             far = self._detect(picture, longest*160/largest if len(rows) else 224)
             far = far[far[:, 2:4].max(1, initial=0) > .6*self.large]
-            rows = np.concatenate([far, [o for o in rows if not any(_box_iou(o, f) > .2 for f in far)] or rows[:0]])
+            rows = np.concatenate([far, [o for o in rows if not any(box_iou(o, f) > .2 for f in far)] or rows[:0]])
         if longest > self.large and largest > self.large/2: rows = _whole_faces(rows, self._detect(picture, 224))
         return [Face(tuple(o[:4]), float(o[14]), o[4:14].reshape(5, 2) if np.isfinite(o[4]) else None) for o in rows]
 
@@ -275,7 +289,7 @@ def turned_hint(
     best = max((o.score for faces in detections for o in faces), default=0.)
     graded = isinstance(detector, YuNetDetector)
     if best >= (sure if graded else 1e-9): return None
-    probes = [frames[i] for i in _probes(list(range(len(frames))), 2)]
+    probes = [frames[i] for i in spread_indices(list(range(len(frames))), 2)]
     look = lambda turn: [f.score for o in probes
                          for f in detector._look(np.ascontiguousarray(np.rot90(o, turn)), detector.first_side)]
     scores = {name: max(look(turn), default=0.) for name, turn in _turns.items()}

@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 import cv2, numpy as np
 from ..core import REASONS, DeepfakeError
-from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetector, _box_iou, _check_frame,
-                                    _probes, _shrink, canonical_box, load_face_detector, turned_hint)
+from .detect import (Face, FaceDetector, HaarDetector, SlimDetector, YuNetDetector, box_iou, check_frame,
+                                    spread_indices, shrink_frame, canonical_box, load_face_detector, turned_hint)
 
 # %% auto #0
 __all__ = ['SHARPNESS_SIDE', 'crop_square', 'crop_face', 'similarity', 'cut_aligned', 'cut_whole', 'cut_out', 'sharpness',
-           'split_shots', 'Track', 'track_faces', 'FaceClip', 'number_people', 'PeopleSettings', 'FaceCrop',
-           'choose_people', 'make_clip', 'cut_face', 'extract_clips', 'draw_faces']
+           'split_shots', 'Track', 'link_cost', 'assign_tracks', 'same_look', 'track_faces', 'FaceClip',
+           'number_people', 'PeopleSettings', 'FaceCrop', 'choose_people', 'make_clip', 'cut_face', 'extract_clips',
+           'draw_faces']
 
 # %% ../../nbs/see/55_faces.ipynb #53ad6834
 def crop_square(
@@ -34,7 +35,7 @@ def crop_face(
     margin:float=1.25, # Side of the square, in longer sides of the box; not used with a square
 )->np.ndarray: # uint8 (size, size, 3); raises `ValueError` where the square is empty
     "Cut out one face: averaged when it shrinks, interpolated when it grows, mirrored where it leaves the frame."
-    frame = _check_frame(frame)
+    frame = check_frame(frame)
     x, y, side = crop_square(face_or_square, margin) if isinstance(face_or_square, Face) else face_or_square
     if not (np.isfinite([x, y, side]).all() and side > 0 and size > 0):
         raise ValueError(f"square {(x, y, side)} at size {size} is empty")
@@ -84,7 +85,7 @@ def cut_aligned(
     scale = float(np.hypot(*matrix[:, 0]))
     times = min(int(np.ceil(1/scale)) if scale > 0 else _widest, max(1, _widest//size)) # larger first, then averaged
     matrix = times*matrix + [[0, 0, (times - 1)/2]]*2 # the middle of a pixel stays in the middle of its block
-    crop = cv2.warpAffine(_check_frame(frame), matrix, (times*size, times*size), flags=cv2.INTER_LINEAR,
+    crop = cv2.warpAffine(check_frame(frame), matrix, (times*size, times*size), flags=cv2.INTER_LINEAR,
                           borderMode=cv2.BORDER_REFLECT_101)
     return crop if times == 1 else cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
 
@@ -93,7 +94,7 @@ def cut_whole(
     size:int, # Side of the result in pixels
 )->np.ndarray: # uint8 (size, size, 3)
     "The whole frame as a square: its proportions are not kept. Averaged when it shrinks, interpolated when it grows."
-    frame = _check_frame(frame)
+    frame = check_frame(frame)
     smaller = tuple(min(o, size) for o in frame.shape[1::-1])
     frame = cv2.resize(frame, smaller, interpolation=cv2.INTER_AREA)
     return cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -116,7 +117,7 @@ def sharpness(
     crop:np.ndarray, # uint8 (S, S, 3) RGB: a crop with a margin of about 1.25
 )->float: # Squared grey levels, >= 0: below about 20 blurred, above about 100 crisp
     "How much fine detail a face crop has: the variance of its Laplacian at a fixed size."
-    grey = cv2.cvtColor(_check_frame(crop), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(check_frame(crop), cv2.COLOR_RGB2GRAY)
     square = grey.shape[1]/2, grey.shape[0]/2, max(1., .8*min(grey.shape))
     middle = crop_face(cv2.merge([grey]*3), square, SHARPNESS_SIDE)
     return float(cv2.Laplacian(middle[..., 0], cv2.CV_64F).var())
@@ -159,16 +160,24 @@ class Track:
         return last + move*min(1, self.faces[-1].size/max(np.linalg.norm(move), 1e-9)) # no further than one face
 
 # %% ../../nbs/see/55_faces.ipynb #3f15ac29
-def _link_cost(track:Track, face:Face, time:float)->float: # of continuing this track with this face; inf: impossible
+def link_cost(
+    track:Track, # Of one person so far
+    face:Face, # That may continue it
+    time:float, # In seconds
+)->float: # At least 0; inf: impossible
+    "What it costs to continue a track with a face."
     last, pause = track.faces[-1], max(0., time - track.times[-1])
     centre, mean_size = track.expected(time), (last.size + face.size)/2
     distance = float(np.linalg.norm(face.centre - centre))/mean_size
     growth = abs(float(np.log2(face.size/last.size)))
     if distance > min(.75 + pause, 2.) or growth > min(.6 + .4*pause, 1.3): return np.inf
     expected = (centre[0] - last.box[2]/2, centre[1] - last.box[3]/2, *last.box[2:])
-    return distance + growth + 1 - _box_iou(expected, face.box)
+    return distance + growth + 1 - box_iou(expected, face.box)
 # pairs of row and column with the least sum, without the impossible ones
-def _assign(cost:np.ndarray)->list[tuple[int, int]]:
+def assign_tracks(
+    cost:np.ndarray, # (tracks, faces), inf where impossible
+)->list[tuple[int, int]]: # Row and column of each pair
+    "The cheapest pairs, each row and column at most once."
     if not np.isfinite(cost).any(): return []
     if 1 in cost.shape: pairs = [np.unravel_index(np.argmin(cost), cost.shape)] # spares the import
     else:
@@ -183,8 +192,8 @@ def _track_shot(indices:list[int], clock:np.ndarray, detections:list[list[Face]]
     tracks, seen = [], {} # the place in the shot where each track was last seen
     for place, (index, time) in enumerate(zip(indices, clock)):
         alive = [o for o in tracks if place - seen[id(o)] <= max_missed + 1 or time - o.times[-1] <= max_gap]
-        cost = [[_link_cost(o, f, time) for f in detections[index]] for o in alive]
-        continued = {j: alive[i] for i, j in _assign(np.array(cost))}
+        cost = [[link_cost(o, f, time) for f in detections[index]] for o in alive]
+        continued = {j: alive[i] for i, j in assign_tracks(np.array(cost))}
         for j, face in enumerate(detections[index]):
             if j not in continued: tracks.append(Track())
             track = continued.get(j, tracks[-1])
@@ -193,7 +202,13 @@ def _track_shot(indices:list[int], clock:np.ndarray, detections:list[list[Face]]
     return tracks
 
 # %% ../../nbs/see/55_faces.ipynb #abdc8a84
-def _look_alike(frames, a:Track, b:Track, least:float=.85)->bool:
+def same_look(
+    frames:list[np.ndarray], # uint8 (H, W, 3)
+    a:Track, # That ends
+    b:Track, # That begins later
+    least:float=.85, # Correlation of the two faces
+)->bool: # False where a face is flat
+    "Does the second track begin with the face that the first one ends with?"
     face, other = a.faces[-1], b.faces[0]
     if np.linalg.norm(face.centre - other.centre) > .5*min(face.size, other.size): return False
     if abs(np.log2(face.size/other.size)) > .5: return False
@@ -205,7 +220,7 @@ def _bridge(tracks:list[Track], frames:list[np.ndarray])->list[Track]:
     joined = []
     for track in sorted(tracks, key=lambda o: o.frame_indices[0]):
         before = [o for o in joined if o.frame_indices[-1] + 1 == track.frame_indices[0]]
-        before = [o for o in before if _look_alike(frames, o, track)]
+        before = [o for o in before if same_look(frames, o, track)]
         if not before: joined.append(track)
         else:
             for values in zip(track.frame_indices, track.faces, track.times): before[0].add(*values)
@@ -255,7 +270,7 @@ class FaceClip:
     sharpness: float # median `sharpness` of the square crops
     def __len__(self)->int: return len(self.crops)
     def _repr_html_(self)->str:
-        shown = [self.crops[i] for i in _probes(list(range(len(self))), 8)]
+        shown = [self.crops[i] for i in spread_indices(list(range(len(self))), 8)]
         strip = np.hstack([cv2.resize(o, (64, 64), interpolation=cv2.INTER_AREA) for o in shown])
         data = base64.b64encode(cv2.imencode(".jpg", strip[..., ::-1])[1]).decode()
         return (f"<p>person {self.person}: {len(self)} frames, {self.times[0]:.1f} to {self.times[-1]:.1f} s, "
@@ -366,7 +381,7 @@ def draw_faces(
     colour:tuple=(255, 200, 0), # RGB, of the squares
 )->np.ndarray: # A copy of the frame with boxes (white), squares (coloured) and landmarks
     "Show what the detector found and what will be cut out."
-    picture = _check_frame(frame).copy()
+    picture = check_frame(frame).copy()
     line = max(1, round(max(picture.shape)/300))
     for face in faces:
         x, y, side = crop_square(face, margin)

@@ -18,7 +18,7 @@ from .contents import Contents
 
 # %% auto #0
 __all__ = ['FILM_FORMATS', 'IMAGE_FORMATS', 'ACCEPTED', 'Limits', 'Media', 'set_looked_at', 'open_container', 'film_streams',
-           'sniff_format', 'evenly_spaced']
+           'sniff_format', 'name_notes', 'with_article', 'set_scale', 'frame_size', 'resize_frame', 'evenly_spaced']
 
 # %% ../../nbs/see/10_files.ipynb #ba7b68ee
 @dataclass(frozen=True)
@@ -209,27 +209,46 @@ _endings = dict(image=".jpg .jpeg .jpe .jfif .png .bmp .tif .tiff .heic .heif .g
     video=".mp4 .m4v .mov .qt .mkv .webm .avi .divx .mpg .mpeg .vob .ts .m2ts .mts .flv .f4v .wmv .asf .ogv .3gp .3g2 "
           ".mxf .dv".split())
 
-def _name_notes(path:str|Path, kind:str, found:str)->list[str]: # a sentence where the name promises the other kind
+def name_notes(
+    path:str|Path, # The file, whose ending counts
+    kind:str, # What it is: "image" or "video"
+    found:str, # Its format, as `sniff_format` names it
+)->list[str]: # A sentence, or none
+    "What is said where a file's name promises the other kind."
     ending = Path(path).suffix.lower()
     claim = next((o for o, endings in _endings.items() if ending in endings), kind)
     # an animation is a video whose name says image
     honest = claim == kind or (claim == "image" and found in IMAGE_FORMATS)
-    return [] if honest else [f"The file's name says {claim}, its content is {_a(found)} {kind}."]
+    return [] if honest else [f"The file's name says {claim}, its content is {with_article(found)} {kind}."]
 
-def _a(name:str)->str: # with its article: 'an MP4', 'a WMV'
+def with_article(
+    name:str, # Of a format, such as "MP4"
+)->str: # 'an MP4', 'a WMV'
+    "A format's name with its article."
     return f"{'an' if name[0] in 'AEIO' or name.startswith(('MP', 'MX', 'FLV', 'H.', 'HEVC')) else 'a'} {name}"
 
-def _set_scale(media:Media, max_side:int): # sets `scale`, and says so where it is below 1
+def set_scale(
+    media:Media, # Gets `scale`, and a note where that is below 1
+    max_side:int, # Pixels of the longer side
+):
+    "Frames of at most so many pixels on their longer side."
     media.scale = min(1., max_side/max(media.width, media.height))
-    width, height = _frame_size(media)
+    width, height = frame_size(media)
     if media.scale < 1:
         media.notes.append(f"Scaled down from {media.width} x {media.height} to {width} x {height} pixels.")
 
-def _frame_size(media:Media)->tuple[int, int]: # width, height of its frames
+def frame_size(
+    media:Media, # With width, height and scale
+)->tuple[int, int]: # Width and height of its frames in pixels, at least 1
+    "How large the frames are after scaling."
     return max(1, round(media.width*media.scale)), max(1, round(media.height*media.scale))
 
 # by area: no aliasing that looks like a forgery's trace
-def _resize(frame:np.ndarray, size:tuple[int, int])->np.ndarray:
+def resize_frame(
+    frame:np.ndarray, # uint8 (H, W, 3)
+    size:tuple[int, int], # Width, height
+)->np.ndarray: # The same frame where it has that size
+    "A frame of another size, by areas."
     return frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 # %% ../../nbs/see/10_files.ipynb #8cd75965

@@ -20,7 +20,7 @@ from .colour import GREYSCALE, TRANSPARENT
 from .contents import Contents # that of `Media`, by which pages show `Film`
 from .decode import Pictures, Unwritten, make_strict
 from .encode import write_video
-from .files import (IMAGE_FORMATS, Limits, Media, _a, _name_notes, set_looked_at, _set_scale, evenly_spaced,
+from .files import (IMAGE_FORMATS, Limits, Media, with_article, name_notes, set_looked_at, set_scale, evenly_spaced,
                                    film_streams, open_container, sniff_format)
 
 # %% auto #0
@@ -199,11 +199,11 @@ def _why_closed(path:str|Path, found:str)->str: # why a video does not open
             if index - 4 + int.from_bytes(data[max(0, index - 4):index], "big") > len(data):
                 return "a truncated MP4: its index (moov) is cut off"
             if data.find(b"vide", index) < 0: return "an MP4 without a video stream (sound only?)"
-    return f"{_a(found)} file without a video stream that can be decoded (sound only, damaged, or an unknown codec)"
+    return f"{with_article(found)} file without a video stream that can be decoded (sound only, damaged, or an unknown codec)"
 
 def _why_empty(path, found:str, container)->str: # why there is no picture in it
     covers = [o for o in container.streams.video if o not in film_streams(container) and o.codec_context is not None]
-    if covers and container.streams.audio: return f"{_a(found)} file with sound and a cover picture, and no film"
+    if covers and container.streams.audio: return f"{with_article(found)} file with sound and a cover picture, and no film"
     return _why_closed(path, found)
 
 # %% ../../nbs/see/30_film.ipynb #3b9f0802
@@ -232,7 +232,7 @@ def open_video(
     if found in IMAGE_FORMATS: raise MediaError(path, f"an image ({found})", "a video here; `read_media` takes both")
     said = read_tracks(path, found)
     if said and all(o.encrypted for o in said):
-        raise MediaError(path, f"{_a(found)} file whose pictures are encrypted ({said[0].encrypted})", "a film that is not encrypted")
+        raise MediaError(path, f"{with_article(found)} file whose pictures are encrypted ({said[0].encrypted})", "a film that is not encrypted")
     try:
         with open_container(path, limits.max_seconds) as container:
             covers = [o for o in container.streams.video if o.codec_context is not None
@@ -247,10 +247,10 @@ def open_video(
         if isinstance(error, av.FFmpegError):
             raise MediaError(path, _why_closed(path, found), "a complete video") from error
         raise MediaError(path, f"cannot be read ({error.strerror or error})", "a complete video") from error
-    media = Film(str(path), "video", [], [], 0, 0, 0., 0, found, _name_notes(path, "video", found),
+    media = Film(str(path), "video", [], [], 0, 0, 0., 0, found, name_notes(path, "video", found),
                   tracks=tracks[:_most_tracks], present=present, whole=whole)
     if not tracks:
-        raise MediaError(path, f"{_a(found)} file that says how to decode a film, and holds none of its pictures (the beginning "
+        raise MediaError(path, f"{with_article(found)} file that says how to decode a film, and holds none of its pictures (the beginning "
                                "of a stream without its pieces?)", "a complete video")
     if found == "Matroska/WebM" and not is_whole(path): # how long a track is was written when there was more of it
         for o in tracks: o.ends = 0.
@@ -279,7 +279,7 @@ def _measure(media:Film, limits:Limits): # sizes, times and notes of a film whos
     for track in media.tracks: _arrange(track, media.notes)
     media.tracks = [o for o in media.tracks if o.first is not None and len(o.shown)]
     if not media.tracks:
-        raise MediaError(media.path, f"{_a(media.format)} video of which no frame can be decoded",
+        raise MediaError(media.path, f"{with_article(media.format)} video of which no frame can be decoded",
                          "a complete video in a codec that FFmpeg decodes")
     media.duration, media.frame_count = sum(o.duration for o in media.tracks), sum(len(o.shown) for o in media.tracks)
     if media.duration > limits.max_duration*len(media.tracks):
@@ -289,7 +289,7 @@ def _measure(media:Film, limits:Limits): # sizes, times and notes of a film whos
         pictures = Pictures(track.ratio, limits.max_frame_side, limits.max_video_pixels, media.notes)
         pictures.describe(track.first)
         if i == 0: media.width, media.height = pictures.size(track.first)
-    _set_scale(media, limits.max_frame_side)
+    set_scale(media, limits.max_frame_side)
     announced, there = media.tracks[0].announced, media.tracks[0].duration
     if media.whole and announced > 1.05*(there + media.tracks[0].start) + .5:
         media.notes.append(f"The container announces {announced:.1f} s, {there:.1f} s of it are there: the file is "
@@ -582,7 +582,7 @@ def read_film(
         taken = list(through(_pass(media, frames, limits, left, skip=False)))
     if not taken:
         why = f"no wanted frame was reached in {limits.max_seconds:g} s" if media.stopped else "no frame can be decoded"
-        raise MediaError(media.path, f"{_a(media.format)} video of which {why}",
+        raise MediaError(media.path, f"{with_article(media.format)} video of which {why}",
                          "a complete video in a codec that FFmpeg decodes")
     media.indices, media.times, media.frames = map(list, zip(*taken))
     if TRANSPARENT in media.notes: media.contents.add("ALPHA", TRANSPARENT)

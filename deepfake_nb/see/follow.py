@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 import cv2, numpy as np
-from .faces import Face, Track, _assign, _box_iou, _link_cost, _look_alike, _shrink, split_shots
+from .faces import Face, Track, assign_tracks, box_iou, link_cost, same_look, shrink_frame, split_shots
 
 # %% auto #0
 __all__ = ['follow_box', 'LivePerson', 'Follower']
@@ -86,7 +86,7 @@ class Follower:
     )->list[LivePerson]: # Those who are to be seen in it and have a number, largest face first
         "Follow everybody into the next frame."
         self.people = [o for o in self.people if time - o.confirmed <= (self.forget if o.number else .5*self.forget)]
-        small, scale = _shrink(frame, 320)
+        small, scale = shrink_frame(frame, 320)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         cut = self._before is not None and self._is_cut(small, grey)
         lost = [] if cut or self._before is None else self._move(grey, scale, time)
@@ -112,11 +112,11 @@ def _move(self:Follower, grey, scale:float, time:float)->list[LivePerson]: # car
 def _link(self:Follower, frame, time:float, cut:bool): # what the detector finds becomes people
     faces = sorted(self._detect(frame), key=lambda o: -o.size)[:self.most]
     if cut: self.people = self._still_there(faces, frame)
-    cost = np.array([[_link_cost(o, f, time) for f in faces] for o in self.people])
-    linked = dict((j, self.people[i]) for i, j in _assign(cost)) if cost.size else {}
+    cost = np.array([[link_cost(o, f, time) for f in faces] for o in self.people])
+    linked = dict((j, self.people[i]) for i, j in assign_tracks(cost)) if cost.size else {}
     for j, face in enumerate(faces):
         if j not in linked:
-            if len(self.people) >= self.most or any(_box_iou(o.face.box, face.box) > .4 for o in linked.values()):
+            if len(self.people) >= self.most or any(box_iou(o.face.box, face.box) > .4 for o in linked.values()):
                 continue
             self.people.append(LivePerson())
         person = linked.setdefault(j, self.people[-1])
@@ -131,7 +131,7 @@ def _still_there(self:Follower, faces:list[Face], frame)->list[LivePerson]:
     now, before = Track([1], [None], [0.]), Track([0], [None], [0.])
     def alike(person, face):
         before.faces[0], now.faces[0] = person.face, face
-        return frame.shape == self._before[2].shape and _look_alike([self._before[2], frame], before, now)
+        return frame.shape == self._before[2].shape and same_look([self._before[2], frame], before, now)
     seen = [o for o in self.people if o.frame_indices[-1] == self._frames - 1]
     return [o for o in seen if any(alike(o, f) for f in faces)]
 

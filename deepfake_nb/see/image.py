@@ -17,12 +17,13 @@ from PIL.Image import Transpose
 from ..core import MediaError
 from .contents import Contents
 from .colour import to_srgb
-from .files import IMAGE_FORMATS, Limits, Media, _a, _frame_size, _name_notes, _resize, set_looked_at, _set_scale, sniff_format
+from .files import IMAGE_FORMATS, Limits, Media, with_article, frame_size, name_notes, resize_frame, set_looked_at, set_scale, sniff_format
 from .behind import jpeg_end, look_behind
 from .damage import look_for_damage, missing_share
 
 # %% auto #0
-__all__ = ['read_image', 'verify_image', 'check_undamaged']
+__all__ = ['iter_chunks', 'check_pixels', 'open_image', 'load_strictly', 'upright_pixels', 'read_image', 'verify_image',
+           'check_undamaged']
 
 # %% ../../nbs/see/20_image.ipynb #5e368c3e
 def _image_reader(found:str): # Pillow's reader of one format
@@ -128,13 +129,13 @@ def _page_readers(file:BinaryIO, pages:list[dict])->Iterator:
 @contextmanager
 def _raw_photo(path:str|Path, file:BinaryIO, pages:list[dict], limits:Limits)->Iterator[ImageFile.ImageFile]: # loaded
     width, height = pages[0]["width"], pages[0]["height"]
-    _check_size(path, (width, height), limits.max_pixels)
+    check_pixels(path, (width, height), limits.max_pixels)
     for page, reader, data in _page_readers(file, pages):
         try:
             image = reader(io.BytesIO(data))
             if image.width*image.height < .8*width*height or image.width*image.height > limits.max_pixels: # a preview
                 continue
-            _load(image)
+            load_strictly(image)
         except Exception: continue # decoders raise whatever they like; the next one may do
         image.info.update(page_orientation=page["orientation"] or 1, contents=Contents())
         if image.format == "JPEG": look_for_damage(data, "JPEG", image.info["contents"])
@@ -146,7 +147,12 @@ def _raw_photo(path:str|Path, file:BinaryIO, pages:list[dict], limits:Limits)->I
 
 # %% ../../nbs/see/20_image.ipynb #8064cc04
 # name and place of the content of each block: PNG 'big', WebP 'little'
-def _blocks(file:BinaryIO, at:int, order:str)->Iterator[tuple[bytes, int]]:
+def iter_chunks(
+    file:BinaryIO, # A PNG ("big") or a RIFF file ("little")
+    at:int, # Where the first chunk begins
+    order:str, # "big": length, name, content, check sum; "little": name, length, content
+)->Iterator[tuple[bytes, int]]: # Name of each chunk, and where its content begins
+    "The chunks of a PNG or a WebP, at most 100,000 of them."
     for _ in range(100_000): # more blocks than that are not looked at
         file.seek(at)
         if len(head := file.read(8)) < 8: return
@@ -165,7 +171,7 @@ def _adobe_rgb(image:Image.Image)->bool: # does EXIF say so?
 
 def _colour_numbers(file:BinaryIO, found:str, image:Image.Image)->dict: # for `to_srgb`
     if found == "PNG":
-        for name, at in _blocks(file, 8, "big"):
+        for name, at in iter_chunks(file, 8, "big"):
             if name == b"IDAT": break
             if name == b"cICP": file.seek(at); return dict(cicp=tuple(file.read(2)))
     if found in ("AVIF", "HEIF"):
@@ -178,7 +184,13 @@ def _colour_numbers(file:BinaryIO, found:str, image:Image.Image)->dict: # for `t
 # %% ../../nbs/see/20_image.ipynb #c83cf2db
 _whole_in_memory = 1 << 29 # bytes of a file that Pillow reads as a whole
 
-def _check_size(path:str|Path, size:tuple[int, int], most:int, what:str="an image"): # before anything is decoded
+def check_pixels(
+    path:str|Path, # For the sentence
+    size:tuple[int, int], # Width, height, as the header says
+    most:int, # Pixels that are accepted
+    what:str="an image", # In the sentence
+): # Raises `MediaError` before anything is decoded
+    "Refuse a picture of too many pixels."
     if size[0]*size[1] > most:
         raise MediaError(path, f"{what} of {size[0]} x {size[1]} pixels", f"at most {most:,} pixels")
 
@@ -222,7 +234,13 @@ _most_scans = 200
 
 @contextmanager
 # its header is read, its pixels are not; `info["contents"]` says what else is in the file
-def _open_image(path:str|Path, found:str, limits:Limits, damage:bool=False)->Iterator[ImageFile.ImageFile]:
+def open_image(
+    path:str|Path, # The file
+    found:str, # Its format, as `sniff_format` names it
+    limits:Limits, # Bounds of its size
+    damage:bool=False, # Open one whose end is missing
+)->Iterator[ImageFile.ImageFile]: # Not decoded yet; `info["contents"]` says what else is in it
+    "A picture by the one reader of its format, whatever Pillow would guess."
     reader = _image_reader(found)
     with open(path, "rb") as file:
         if found == "TIFF" and (pages := _raw_pages(file)):
@@ -230,8 +248,8 @@ def _open_image(path:str|Path, found:str, limits:Limits, damage:bool=False)->Ite
             return
         size = os.fstat(file.fileno()).st_size
         if found in ("WEBP", "AVIF", "HEIF") and size > _whole_in_memory:
-            raise MediaError(path, f"{_a(found)} of {size:,} bytes", f"at most {_whole_in_memory:,} bytes")
-        if found == "WEBP": _check_size(path, _webp_size(file.read(30)), limits.max_pixels)
+            raise MediaError(path, f"{with_article(found)} of {size:,} bytes", f"at most {_whole_in_memory:,} bytes")
+        if found == "WEBP": check_pixels(path, _webp_size(file.read(30)), limits.max_pixels)
         source, contents = _source(file, found, size, damage)
         source.seek(0)
         with reader(source) as image:
@@ -280,7 +298,11 @@ class _StrictDecoder(ImageFile.PyDecoder):
 
 _deep = re.compile(r"^I;16|;16[BLN]$") # 16 bits for each colour; `BGR;16` are 5, 6 and 5 bits
 
-def _load(image:ImageFile.ImageFile, contents:Contents|None=None): # decodes its pixels, all of them or none
+def load_strictly(
+    image:ImageFile.ImageFile, # As `open_image` gives it
+    contents:Contents|None=None, # Is told of colours that were reduced
+): # Raises what the decoder raises
+    "Decode all pixels or none: Pillow would fill up what is missing."
     Image.register_decoder("deepfake_nb_strict", _StrictDecoder)
     modes = [part for o in image.tile for part in (o.args if isinstance(o.args, tuple) else [o.args])]
     if contents is not None and any(isinstance(o, str) and _deep.search(o) for o in modes):
@@ -292,7 +314,11 @@ def _load(image:ImageFile.ImageFile, contents:Contents|None=None): # decodes its
     image.load()
 
 # %% ../../nbs/see/20_image.ipynb #7db36cf1
-def _finished(image:Image.Image, contents:Contents)->np.ndarray: # uint8 (H, W, 3) of a loaded picture
+def upright_pixels(
+    image:Image.Image, # A loaded picture
+    contents:Contents, # Is told of what was turned or converted
+)->np.ndarray: # uint8 (H, W, 3) in sRGB
+    "A loaded picture as people see it."
     return to_srgb(_upright(image, contents), contents.add)
 
 def _why(path:str|Path, found:str, error:Exception)->MediaError: # in a sentence
@@ -312,10 +338,10 @@ def _sentences(path:str|Path, found:str)->Iterator[None]: # decoders raise whate
 # its size; decodes it
 def _decode(path:str|Path, image:ImageFile.ImageFile, side:int, limits:Limits, contents:Contents)->tuple[int, int]:
     size, sequential = image.size, image.format in ("JPEG", "MPO") and not image.info.get("progressive")
-    _check_size(path, size, limits.max_pixels*(3 if sequential else 1))
+    check_pixels(path, size, limits.max_pixels*(3 if sequential else 1))
     if sequential and max(size) > side: # never below that
         image.draft(None, tuple(max(1, round(o*side/max(size))) for o in size))
-    _load(image, contents)
+    load_strictly(image, contents)
     return size
 
 # %% ../../nbs/see/20_image.ipynb #34e1acbb
@@ -328,18 +354,18 @@ def read_image(
     found = sniff_format(path, limits)
     if found not in IMAGE_FORMATS:
         raise MediaError(path, f"a video ({found})", "an image here; `read_media` takes both")
-    with _sentences(path, found), _open_image(path, found, limits, damage) as image:
+    with _sentences(path, found), open_image(path, found, limits, damage) as image:
         contents = image.info["contents"]
         _say_pages(image, found, contents)
         size = _decode(path, image, limits.max_image_side, limits, contents)
-        decoded, frame = image.size, _finished(image, contents)
+        decoded, frame = image.size, upright_pixels(image, contents)
     width, height = size if frame.shape[1::-1] == decoded else size[::-1]
     media = Media(str(path), "image", [], [0.], width, height, format=found, indices=[0],
-                  notes=_name_notes(path, "image", found))
+                  notes=name_notes(path, "image", found))
     media.take(contents)
-    _set_scale(media, limits.max_image_side)
+    set_scale(media, limits.max_image_side)
     set_looked_at(media)
-    media.frames.append(_resize(frame, _frame_size(media)))
+    media.frames.append(resize_frame(frame, frame_size(media)))
     return media
 
 def _say_pages(image:ImageFile.ImageFile, found:str, contents:Contents):
@@ -355,7 +381,7 @@ def verify_image(
     "Make sure that a picture can be decoded down to its last row; of a JPEG, at an eighth of its size."
     found = sniff_format(path, limits)
     if found not in IMAGE_FORMATS: raise MediaError(path, f"a video ({found})", "an image")
-    with _sentences(path, found), _open_image(path, found, limits, damage=True) as image:
+    with _sentences(path, found), open_image(path, found, limits, damage=True) as image:
         contents = image.info["contents"]
         size = _decode(path, image, 1, limits, contents)
     check_undamaged(path, contents)

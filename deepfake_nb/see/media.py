@@ -14,7 +14,7 @@ from typing import Callable
 import cv2, numpy as np
 from PIL import Image
 from ..core import MediaError
-from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, _resize, evenly_spaced, sniff_format
+from .files import ACCEPTED, IMAGE_FORMATS, Limits, Media, resize_frame, evenly_spaced, sniff_format
 from .image import read_image
 from .animation import is_animation, read_animation
 from .film import iter_frames, open_video, read_video, write_video
@@ -118,7 +118,7 @@ def contact_sheet(
     sheet = np.full((math.ceil(n/columns)*(height + 14), min(columns, n)*(width + 2), 3), 255, np.uint8)
     for i, frame in enumerate(media.frames):
         y, x = i//columns*(height + 14), i%columns*(width + 2)
-        sheet[y:y+height, x:x+width] = _resize(frame, (width, height))
+        sheet[y:y+height, x:x+width] = resize_frame(frame, (width, height))
         cv2.putText(sheet, f"{media.times[i]:.2f} s", (x + 2, y + height + 11), cv2.FONT_HERSHEY_SIMPLEX, .35,
                     (60, 60, 60), 1, cv2.LINE_AA)
     return Image.fromarray(sheet)

@@ -7,7 +7,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/see/pipeline.html.md"""
 # %% ../../nbs/see/65_pipeline.ipynb #5c2c8caf
 from __future__ import annotations
 import cv2, numpy as np
-from .faces import Face, FaceDetector, HaarDetector, _box_iou, _check_frame, _shrink, canonical_box, split_shots
+from .faces import Face, FaceDetector, HaarDetector, box_iou, check_frame, shrink_frame, canonical_box, split_shots
 
 # %% auto #0
 __all__ = ['FilmDetector', 'HaarFilm', 'watch', 'film_detector']
@@ -20,7 +20,7 @@ class FilmDetector(FaceDetector):
         self.first_side, self.second_side, self._seen = detector.first_side, detector.second_side, []
 
     def watch(self, frame:np.ndarray)->None: # uint8 (H, W, 3) RGB: the next one
-        self._seen.append(self.detector._look(_check_frame(frame), self.first_side))
+        self._seen.append(self.detector._look(check_frame(frame), self.first_side))
     def detect(self, frames:list[np.ndarray])->list[list[Face]]: # those that were shown, and further ones
         "The faces of all frames of the film, largest first."
         for frame in frames[len(self._seen):]: self.watch(frame)
@@ -68,13 +68,13 @@ class HaarFilm(FilmDetector):
 def _distinct(squares:list[tuple|None])->list[tuple]: # each face once: the square with most hits
     kept = []
     for square in sorted((o for o in squares if o), key=lambda o: -o[4]):
-        if not any(_box_iou(square[:4], o[:4]) > .3 for o in kept): kept.append(square)
+        if not any(box_iou(square[:4], o[:4]) > .3 for o in kept): kept.append(square)
     return kept
 
 # %% ../../nbs/see/65_pipeline.ipynb #47118a30
 def watch(self:HaarFilm, frame:np.ndarray)->None: # uint8 (H, W, 3) RGB: the next one
     "Look at the next frame of the film."
-    small, scale = _shrink(_check_frame(frame), self.first_side)
+    small, scale = shrink_frame(check_frame(frame), self.first_side)
     grey, before = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), self._squares[-1] if self._squares else []
     cut = self._small is None or split_shots([self._small, small])[1] > 0
     squares = [] if cut else [self._near(grey, o) for o in before]
@@ -88,7 +88,7 @@ def watch(self:HaarFilm, frame:np.ndarray)->None: # uint8 (H, W, 3) RGB: the nex
 def _look_back(self:HaarFilm, most:int)->None:
     for square in list(self._squares[-1]):
         for i in range(len(self._squares) - 2, len(self._squares) - 2 - most, -1):
-            if any(_box_iou(square[:4], o[:4]) > .3 for o in self._squares[i]): break
+            if any(box_iou(square[:4], o[:4]) > .3 for o in self._squares[i]): break
             if (square := self._near(self._greys[i], square)) is None: break
             self._squares[i] = _distinct(self._squares[i] + [square])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 import cv2, numpy as np
 from ..core import DeepfakeError, percent
-from ..see.faces import _shrink
+from ..see.faces import shrink_frame
 from ..see.encode import FilmWriter
 from ..judge.explain import COLOURS
 from .stream import LiveResult, LiveVerdict, Stream
@@ -186,7 +186,7 @@ def show(self:LiveView,
     if now < self._next and not result.events: return
     self._next = now + 1/self.rate
     if result.image is not None:
-        small = _shrink(draw_live(result), self.side)[0]
+        small = shrink_frame(draw_live(result), self.side)[0]
         self.picture.value = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 75])[1].tobytes()
     self.people.value = "<br>".join(html.escape(verdict_text(o)) for o in result.people) or "Nobody is to be seen."
     news = "".join(f" {html.escape(o.text)}" for o in result.events)
