@@ -119,6 +119,7 @@ STANDS_ON = dict(
     pictures="again explain wording page",
     signed="core extras credentials",
     report="schema origin claims claimed provenance pictures signed",
+    overview="core wording page",
     verify="schema report",
     # serve
     owned="",
@@ -126,7 +127,8 @@ STANDS_ON = dict(
     visitors="gate",
     upload="core",
     engine="media predict explain wording page report",
-    app="owned upload verdict claimed wording engine",
+    parts="gate",
+    app="owned parts upload verdict claimed wording overview engine",
     server="owned engine visitors",
     jobs="wording engine server",
     intake="wording",

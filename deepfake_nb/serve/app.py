@@ -1,4 +1,4 @@
-"""A page for people who do not program: choose a file, click once, read the verdict, take the report home.
+"""A page for people who do not program: choose files, click once, read the verdicts, take the reports home.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/serve/app.html.md"""
 
@@ -8,6 +8,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/app.html.md"""
 from __future__ import annotations
 import atexit, base64, html, logging, os, shutil, threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 import ipywidgets as widgets
 import deepfake_nb
@@ -15,15 +16,17 @@ from ..core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
 from ..judge.verdict import coverage_sentences
 from ..tell.claimed import claim_sentences, mark_html
 from ..tell.wording import bold_leads, headline, percent, shown, shown_name, trust_sentences, verdict_sentences, why_sentences
+from ..tell.overview import Judged, count_sentence, overview_csv, overview_page, what_it_means
 from .owned import OwnedFolder, sweep
-from .upload import Status, Upload
+from .upload import Status, Upload, UploadError
+from .parts import FileTable
 from .engine import Engine, EngineError, Examination, find_engine, record_file
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
 __all__ = ['logger', 'SAMPLES', 'data_url', 'picture_html', 'gauge_html', 'verdict_html', 'timeline_html', 'download_html',
-           'report_name', 'DetectorApp', 'take', 'remove', 'detect']
+           'report_name', 'Item', 'DetectorApp', 'take', 'remove', 'show', 'detect']
 
 # %% ../../nbs/serve/15_app.ipynb #8c2a7200
 def data_url(
@@ -133,14 +136,28 @@ _assets = Path(deepfake_nb.__file__).resolve().parent/"assets"
 SAMPLES = {"Try a real portrait": "sample_real.jpg", "Try a forged portrait": "sample_forged.jpg"}
 _intro = (_assets/"app"/"intro.html").read_text(encoding="utf-8")
 
+@dataclass
+class Item(Judged):
+    "A file that a visitor chose."
+    file: Path|None = None # on the disk; None where it could not be taken
+    size: int = 0 # bytes
+    state: str = "" # what is being done with it
+    share: float = -1. # how far that is, in [0, 1]; below: nothing is being done
+    chosen: dict = field(default_factory=dict) # weights and threshold it was judged with, where they were chosen
+    result: Examination|None = field(repr=False, default=None)
+    pdf: bytes = field(repr=False, default=b"") # the report as PDF
+    no_pdf: str = "" # why there is none, a sentence
+
 class DetectorApp(widgets.VBox):
-    "Choose a file, judge it, look at the verdict, download the report."
+    "Choose files, judge them, look at the verdicts, download the reports."
     def __init__(self,
         engine=None, # An `Engine`; None: the one that `find_engine` finds
         max_megabytes:float|None=None, # Largest file; None: DEEPFAKE_NB_MAX_MEGABYTES, else 200
         background:bool=True, # Work in a thread? Without, each call returns when its work is done
-    ):
+        max_files:int|None=None, # At a time; None: DEEPFAKE_NB_MAX_FILES, else 20
+    ): # All files of one choice have at most twice the size of the largest file that is accepted
         self.engine, self.background, self.choices = engine or find_engine(), background, {}
+        self.max_files = max_files or int(os.environ.get("DEEPFAKE_NB_MAX_FILES", 20))
         self._working = threading.Lock() # held while something long is done
         # of notebooks that were killed; a server sweeps by itself
         if not (place := os.environ.get("DEEPFAKE_NB_APP_FOLDER")):
@@ -148,18 +165,25 @@ class DetectorApp(widgets.VBox):
         self.own = OwnedFolder("visitor-", place)
         self.folder, self.refused = self.own.path, [] # sentences about files that came while another one was looked at
         atexit.register(self.close_session)
-        self.file = self.name = self.result = None
+        self.items, self.item, self.several, self._stop = [], None, False, threading.Event() # `item`: the one that is shown
         megabytes = max_megabytes or float(os.environ.get("DEEPFAKE_NB_MAX_MEGABYTES", 200))
+        self.max_together = int(2e6 * megabytes)
         self.status = Status()
-        self.upload = Upload(self.folder, self._arrived, self._progress, max_bytes=int(megabytes * 1e6),
-            hint="or drop it here. Images (JPEG, PNG, WebP, HEIC...) and videos (MP4, MOV, MKV, WebM...) up to "
-                 f"{megabytes:g} MB")
+        self.upload = Upload(self.folder, self._arrived, self._progress, int(megabytes * 1e6), self._may_begin,
+            hint="or drop them here. Images (JPEG, PNG, WebP, HEIC...) and videos (MP4, MOV, MKV, WebM...) up to "
+                 f"{megabytes:g} MB; up to {self.max_files} files at a time, {2*megabytes:g} MB together")
+        self.table = FileTable(_quiet(self.show), self._fetch)
         self._make_buttons()
         self._make_results()
         children = [widgets.HTML(_intro), self.upload, self.samples, self.preview, self.actions, self.advanced,
-                    self.status, self.results]
+                    self.status, self.table, self.results]
         super().__init__(children)
         self.add_class("dn-app")
+
+    # of the file that is shown
+    file = property(lambda self: self.item and self.item.file)
+    name = property(lambda self: self.item and self.item.name)
+    result = property(lambda self: self.item and self.item.result)
 
     def close_session(self)->None:
         "Remove everything of this visitor from the disk."
@@ -189,7 +213,9 @@ def _make_buttons(self):
     self.preview = widgets.HTML()
     self.fold_button = widgets.ToggleButton(description="Advanced settings",
                                             tooltip="Show or hide threshold and weights")
-    self.actions = _row(self.detect_button, self.remove_button, self.fold_button)
+    self.stop_button = _button("Stop after this file", "", self._stop_soon, layout=dict(display="none"))
+    self.stop_button.add_class("dn-stop")
+    self.actions = _row(self.detect_button, self.stop_button, self.remove_button, self.fold_button)
     self.weights = widgets.Dropdown(description="Weights", style=dict(description_width="6rem"))
     self.threshold = widgets.FloatSlider(description="FAKE from", min=.01, max=.99, step=.01, readout_format=".0%",
                                          continuous_update=False, style=dict(description_width="6rem"),
@@ -211,9 +237,14 @@ def _unfold(self, wanted:bool): # headers are read only when somebody wants to s
         self.weights.value = self.weights.options[0]
     self.advanced.layout.display = "flex" if wanted else "none"
 
+def _stop_soon(self):
+    self._stop.set()
+    self.status.say("Stopping after this file.", 2.)
+
 def _reset_threshold(self): self.threshold.value = self.choices.get(self.weights.value, .5)
 
-DetectorApp._make_buttons, DetectorApp._unfold, DetectorApp._reset_threshold = _make_buttons, _unfold, _reset_threshold
+DetectorApp._make_buttons, DetectorApp._stop_soon = _make_buttons, _stop_soon
+DetectorApp._unfold, DetectorApp._reset_threshold = _unfold, _reset_threshold
 
 # %% ../../nbs/serve/15_app.ipynb #640b7a04
 def _make_results(self):
@@ -227,8 +258,10 @@ def _make_results(self):
                  _button("Most suspicious frame", "", self._worst))
     title = widgets.HTML("<h2>Frame by frame</h2>")
     self.browser = widgets.VBox([title, self.timeline, self.position, steps, self.frame], layout=dict(display="none"))
-    self.results = widgets.VBox([self.verdict, self.downloads, self.pictures, self.browser],
+    self.heading = widgets.HTML() # whose results these are, where there are several files
+    self.results = widgets.VBox([self.heading, self.verdict, self.downloads, self.pictures, self.browser],
                                 layout=dict(display="none"))
+    self.results.add_class("dn-results")
 
 def _go_to(self, number:int): # the frame of that number, as far as there is one
     if self.result and self.result.frames: self.position.value = min(len(self.result.frames), max(1, number))
@@ -249,37 +282,50 @@ DetectorApp._make_results, DetectorApp._go_to = _make_results, _go_to
 DetectorApp._worst, DetectorApp._show_frame = _worst, _show_frame
 
 # %% ../../nbs/serve/15_app.ipynb #f7547ab4
-def _start(self, work:Callable)->None: # do something long, one at a time; `work` returns the sentence to end with
+# do something long, one at a time; `work` returns the sentence to end with, `then` is called when that was said
+def _start(self, work:Callable, then:Callable=lambda: None)->None:
     if not self._working.acquire(blocking=False): return
     self._set_busy(True)
     def run():
         try: sentence, problem = work(), False
-        except DeepfakeError as e: sentence, problem = str(e), True
-        except Exception:
-            logger.exception("unexpected error in the app")
-            sentence, problem = "Something unexpected went wrong. Please try again, or try another file.", True
+        except Exception as e: sentence, problem = _told(e), True
         refused, self.refused = self.refused, []
         try: self._set_busy(False)
         finally: self._working.release()
         self.status.say(" ".join([sentence, *refused]), problem=problem)
+        then()
     threading.Thread(target=run, daemon=True).start() if self.background else run()
+
+def _told(error:Exception)->str: # what went wrong, for a visitor
+    if isinstance(error, DeepfakeError): return str(error)
+    logger.error("unexpected error in the app", exc_info=error)
+    return "Something unexpected went wrong. Please try again, or try another file."
 
 def _set_busy(self, busy:bool)->None:
     self.upload.busy = busy
     (self.add_class if busy else self.remove_class)("dn-working") # for the eye
-    if not busy: self.detect_button.disabled = self.remove_button.disabled = self.file is None
+    if not busy: self._set_buttons()
+
+def _set_buttons(self)->None:
+    self.detect_button.disabled = not any(o.file for o in self.items) or self._more_come()
+    self.remove_button.disabled = not self.items
+    self.remove_button.description = "Remove my files" if self.several else "Remove my file"
 
 def _progress(self, text:str, share:float, problem:bool)->None: # names come from strangers
     if problem and self.upload.busy: self.refused.append(shown(text, 700)) # what goes on would overwrite it
     self.status.say(shown(text, 700), share, problem)
+    if problem and not self.upload.busy and self.upload.of > 1:
+        self._came(Item(self.upload.name, problem=shown(text, 700)))
+        self._ask_for_more()
 
 def _arrived(self, path:Path, name:str)->None:
-    if not self.upload.busy: return self.take(path, name)
+    if not self.upload.busy: return self._take_one_of_several(path, name) if self.upload.of > 1 else self.take(path, name)
     self._delete(path)
     self._progress(f"{shown_name(name)} was not taken: another file was being looked at. Accepted: to choose it again.",
                    -1., True)
 
-DetectorApp._start, DetectorApp._set_busy, DetectorApp._progress, DetectorApp._arrived = _start, _set_busy, _progress, _arrived
+DetectorApp._start, DetectorApp._set_busy, DetectorApp._set_buttons = _start, _set_busy, _set_buttons
+DetectorApp._progress, DetectorApp._arrived = _progress, _arrived
 
 # %% ../../nbs/serve/15_app.ipynb #1f6687eb
 def take(self,
@@ -289,13 +335,15 @@ def take(self,
     "Show what a file is; the verdict on an earlier one disappears."
     if self._working.locked(): return
     self._forget()
+    self.upload.of = 1
     def work():
         self.status.say("Opening the file.", 2.)
         try: look = self.engine.preview(path, name)
         except DeepfakeError:
             self._delete(Path(path))
             raise
-        self.file, self.name = Path(path), name
+        self.item = Item(name, file=Path(path))
+        self.items = [self.item]
         alt = "Some frames of the video" if look.kind == "video" else "The image"
         self.preview.value = f"<div class=\"dn-preview\"><img alt=\"{alt}\" src=\"{data_url(look.jpeg, 'image/jpeg')}\"><p>{html.escape(look.text)}</p></div>"
         return "Ready. Choose Detect Deepfake to start."
@@ -305,38 +353,161 @@ def _delete(self, path:Path)->None: # only what belongs to this visitor
     if self.folder in path.parents: shutil.rmtree(path.parent, ignore_errors=True)
 
 def _forget(self)->None:
-    if self.file: self._delete(self.file)
-    self.file = self.name = self.result = None
-    self.preview.value = self.verdict.value = self.pictures.value = self.downloads.value = self.frame.value = self.timeline.value = ""
+    for o in self.items:
+        if o.file: self._delete(o.file)
+    self.items, self.item, self.several = [], None, False
+    self.preview.value = ""
+    self._hide_results()
+    self._fill_table()
+
+def _hide_results(self)->None:
+    self.heading.value = self.verdict.value = self.pictures.value = self.downloads.value = self.frame.value = self.timeline.value = ""
     self.results.layout.display = "none"
 
 def remove(self)->None:
     "Remove every file and all that was found about it; nothing happens while it is being looked at."
     if self._working.locked(): return
+    said = "Your files were removed." if self.several else "Your file was removed."
     self._forget()
     self.upload.forget()
+    self.upload.of = 1
     self.own.empty()
     self._set_busy(False)
     self.upload.focus() # the button that was pressed is off now
-    self.status.say("Your file was removed.")
+    self.status.say(said)
 
 DetectorApp.take, DetectorApp._delete, DetectorApp._forget, DetectorApp.remove = take, _delete, _forget, remove
+DetectorApp._hide_results = _hide_results
+
+# %% ../../nbs/serve/15_app.ipynb #d85df87f
+def _may_begin(self, name:str, size)->None: # one file more; raises `UploadError`
+    if self.upload.of == 1 or self.upload.place == 0: return # takes the place of what was there
+    if len(self.items) >= self.max_files: raise UploadError(self._too_many())
+    together = sum(o.size for o in self.items) + (size if type(size) is int else 0)
+    if together > self.max_together:
+        raise UploadError(f"{shown_name(name)}: with this file they would have {together/1e6:.1f} MB together. At most "
+                          f"{self.max_together/1e6:g} MB are accepted at a time.")
+
+def _too_many(self)->str: return f"At most {self.max_files} files are accepted at a time; the others were not taken."
+
+def _take_one_of_several(self, path:Path, name:str)->None:
+    def work():
+        self.status.say(f"Opening file {self.upload.place + 1} of {self.upload.of}.", 2.)
+        try: look = self.engine.preview(path, name)
+        except Exception as e:
+            self._delete(path)
+            self._came(Item(name, problem=_told(e)))
+        else: self._came(Item(name, thumb=look.thumb, file=path, size=path.stat().st_size))
+        return "Opened."
+    self._start(work, self._ask_for_more)
+
+def _came(self, item:Item)->None: # or did not
+    if self.upload.place == 0 or not self.several: self._forget()
+    self.several = True
+    if len(self.items) < self.max_files: self.items.append(item)
+    self._fill_table()
+
+def _more_come(self)->bool: # as the page says
+    return self.upload.place + 1 < self.upload.of and len(self.items) < self.max_files
+
+def _ask_for_more(self)->None:
+    self._set_buttons()
+    if self._more_come(): return self.upload.more()
+    good = sum(o.file is not None for o in self.items)
+    full = f" {self._too_many()}" if self.upload.place + 1 < self.upload.of else ""
+    ready = "Choose Detect Deepfake to start." if good else ""
+    self.status.say(f"Ready. {good} of {len(self.items)} files can be judged. {ready}{full}", problem=not good)
+
+DetectorApp._may_begin, DetectorApp._too_many, DetectorApp._take_one_of_several = _may_begin, _too_many, _take_one_of_several
+DetectorApp._came, DetectorApp._more_come, DetectorApp._ask_for_more = _came, _more_come, _ask_for_more
+
+# %% ../../nbs/serve/15_app.ipynb #4898130a
+def _row_of(number:int, o:Item)->dict: # as `FileTable` shows it
+    p = o.prediction
+    text = o.state or (what_it_means(o) if p or o.problem else "Waiting.")
+    return dict(number=number, name=shown_name(o.name), verdict=p.decision if p else "", ready=o.result is not None,
+                score=percent(p.probability) if p else "", text=shown(text, 700), share=o.share,
+                rank=-1. if p is None or p.probability is None else p.probability)
+
+def _fill_table(self)->None:
+    items = self.items if self.several else []
+    thumbs = {i: o.thumb for i, o in enumerate(items, 1)}
+    now = next((i for i, o in enumerate(items, 1) if o is self.item), 0)
+    self.table.fill([_row_of(i, o) for i, o in enumerate(items, 1)], thumbs, now)
+
+def show(self,
+    number:int, # Of a file in the table, from 1 on; one that is not done is not shown
+)->None:
+    "Show what was found in one of several files."
+    if not (self.several and 1 <= number <= len(self.items) and self.items[number - 1].result): return
+    self.item = self.items[number - 1]
+    self.heading.value = f"<h2>What was found in {html.escape(shown_name(self.name))}</h2>"
+    self._show_result()
+    self.downloads.value = self._links(self.item)
+    self._fill_table()
+    self.table.send(dict(kind="shown"))
+
+def _fetch(self, what:str)->tuple[str, str, bytes]: # all files in one: name, type, bytes
+    if what == "csv": return "deepfake-table.csv", "text/csv", overview_csv(self.items)
+    return "deepfake-overview.html", "text/html", overview_page(self.items).encode()
+
+DetectorApp._fill_table, DetectorApp.show, DetectorApp._fetch = _fill_table, show, _fetch
 
 # %% ../../nbs/serve/15_app.ipynb #d0047fe6
 def detect(self)->None:
-    "Judge the file that was chosen."
+    "Judge the file that was chosen, or all of them."
     if self._working.locked(): return
     chosen = dict(weights=self.weights.value, threshold=self.threshold.value) if self.choices else {}
     if problem := self._odd_choice(**chosen): return self.status.say(problem, problem=True)
     # the measured one; a slider has steps
     if chosen and abs(chosen["threshold"] - self.choices[chosen["weights"]]) < .005: chosen["threshold"] = None
     def work():
-        self.result = self.engine.examine(self.file, self.name, say=lambda text, share: self.status.say(text, share),
-                                          **chosen)
+        self._judge(self.item, chosen, self.status.say)
         self._show_result()
         self._offer_report()
         return f"Done. {self.result.prediction.decision}: {verdict_sentences(self.result.prediction)[0]}"
-    if self.file: self._start(work)
+    if self.several: self._detect_all(chosen)
+    elif self.file: self._start(work)
+
+def _judge(self, item:Item, chosen:dict, say:Callable)->None:
+    item.result = self.engine.examine(item.file, item.name, say=lambda text, share: say(text, share), **chosen)
+    item.prediction, item.page, item.chosen = item.result.prediction, item.result.page, chosen
+    item.pdf, item.no_pdf, item.problem = b"", "", ""
+
+def _detect_all(self, chosen:dict)->None: # those that are not judged like that yet; where all are, all of them again
+    good = [o for o in self.items if o.file]
+    todo = [o for o in good if o.result is None or o.chosen != chosen] or good
+    if not todo or self._more_come(): return
+    def work():
+        for o in todo: o.result, o.prediction, o.page, o.problem, o.state = None, None, "", "", "Waiting."
+        self.item = None
+        self._hide_results()
+        self._stop.clear()
+        self.stop_button.layout.display = "" if len(todo) > 1 else "none"
+        try: done = self._judge_each(todo, chosen)
+        finally: self.stop_button.layout.display = "none"
+        for o in todo: o.state, o.share = "", -1.
+        self._fill_table()
+        how = "Done" if done == len(todo) else "Stopped"
+        return f"{how}. {count_sentence(self.items)}. Choose Show to see what was found in one."
+    self._start(work)
+
+def _judge_each(self, todo:list[Item], chosen:dict)->int: # how many were looked at
+    for number, o in enumerate(todo, 1):
+        def say(text, share):
+            o.state, o.share = text, share
+            self._fill_table()
+            self.status.say(f"File {number} of {len(todo)}: {text}", (number - 1 + max(0., min(share, 1.)))/len(todo))
+        say("Its turn has come.", 0.)
+        try:
+            self._judge(o, chosen, say)
+            say("Printing the report as PDF.", .95)
+            self._print(o)
+        except Exception as e: o.problem = _told(e)
+        o.state, o.share = "", -1.
+        self._fill_table()
+        if self._stop.is_set(): return number
+    return len(todo)
 
 def _odd_choice(self, weights:str|None=None, threshold:float=.5)->str: # a page may choose what it does not offer
     if weights is not None and weights not in self.choices:
@@ -360,15 +531,26 @@ def _show_result(self)->None:
         self._show_frame()
     self.results.layout.display = "flex"
 
-def _offer_report(self)->None: # the PDF takes a second or two: the verdict is shown first
-    link = lambda data, ending, mime, text: download_html(data, report_name(self.name, ending), mime, text)
-    page, pdf = self.result.page, None
-    self.downloads.value = first = link(page.encode(), "html", "text/html", "Download report (HTML)")
-    self.status.say("The verdict is there. Printing the report as PDF.", 2.)
-    try: second = link(pdf := self.engine.print_page(page), "pdf", "application/pdf", "Download report (PDF)")
-    except DeepfakeError as e: second = f"<p class=\"dn-soft\">{html.escape(str(e))}</p>"
-    third = link(record_file(self.result.record, page, pdf), "json", "application/json", "Evidence for checking (JSON)")
-    self.downloads.value = first + second + third
+def _print(self, item:Item)->None:
+    try: item.pdf = self.engine.print_page(item.page)
+    except DeepfakeError as e: item.no_pdf = str(e)
 
+def _links(self, item:Item)->str: # downloads, as far as they are there
+    link = lambda data, ending, mime, text: download_html(data, report_name(item.name, ending), mime, text)
+    first = link(item.page.encode(), "html", "text/html", "Download report (HTML)")
+    if not (item.pdf or item.no_pdf): return first
+    second = link(item.pdf, "pdf", "application/pdf", "Download report (PDF)")
+    if item.no_pdf: second = f"<p class=\"dn-soft\">{html.escape(item.no_pdf)}</p>"
+    record = record_file(item.result.record, item.page, item.pdf or None)
+    return first + second + link(record, "json", "application/json", "Evidence for checking (JSON)")
+
+def _offer_report(self)->None: # the PDF takes a second or two: the verdict is shown first
+    self.downloads.value = self._links(self.item)
+    self.status.say("The verdict is there. Printing the report as PDF.", 2.)
+    self._print(self.item)
+    self.downloads.value = self._links(self.item)
+
+DetectorApp._print, DetectorApp._links, DetectorApp._judge = _print, _links, _judge
+DetectorApp._detect_all, DetectorApp._judge_each = _detect_all, _judge_each
 DetectorApp.detect, DetectorApp._odd_choice = detect, _odd_choice
 DetectorApp._show_result, DetectorApp._offer_report = _show_result, _offer_report

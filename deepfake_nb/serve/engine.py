@@ -29,6 +29,7 @@ class Preview:
     kind: str # 'image' or 'video'
     text: str # a line for people
     jpeg: bytes = field(repr=False) # the image, or some frames side by side
+    thumb: bytes = field(repr=False, default=b"") # a small JPEG of the image, or of the frame in the middle
 
 @dataclass
 class FrameView:
@@ -178,7 +179,7 @@ class Engine:
         size = f"{size/1e6:.1f} MB" if size > 1e6 else f"{size/1e3:.0f} kB"
         text = f"{shown_name(name)}: {media.format} {media.kind}, {media.width} x {media.height} pixels{length}, {size}"
         picture = _film_strip(media.frames) if media.kind == "video" else media.frames[0]
-        return Preview(media.kind, text, _jpeg(picture, 720))
+        return Preview(media.kind, text, _jpeg(picture, 720), _jpeg(media.frames[len(media.frames)//2], 120))
 
 # %% ../../nbs/serve/10_engine.ipynb #a52cec7e
 def examine(self:Engine,

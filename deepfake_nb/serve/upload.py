@@ -56,24 +56,26 @@ class Receiver:
 _assets = Path(deepfake_nb.__file__).resolve().parent/"assets"/"app"
 
 class Upload(anywidget.AnyWidget):
-    "A field to choose a file; `on_file` hears of each file that arrived."
+    "A field to choose files; `on_file` hears of each file that arrived."
     _esm = _assets/"upload.js"
-    title = traitlets.Unicode("Choose an image or a video").tag(sync=True)
+    title = traitlets.Unicode("Choose images or videos").tag(sync=True)
     hint = traitlets.Unicode("").tag(sync=True)
     accept = traitlets.Unicode("image/*,video/*").tag(sync=True) # what the browser's dialog offers first
-    shown_limit = traitlets.Int(0).tag(sync=True) # as `max_bytes`, for the page alone: a page may set what is shared
-    shown_busy = traitlets.Bool(False).tag(sync=True) # as `busy`, likewise
+    shown_busy = traitlets.Bool(False).tag(sync=True) # as `busy`, for the page alone: a page may set what is shared
 
     def __init__(self,
         folder:str|Path, # Where to put files, private to the visitor
         on_file:Callable, # Called with path and name of each file that arrived
         # Called with a sentence, the share in [0, 1], and whether it is a problem
         on_progress:Callable=lambda text, share, problem: None,
-        max_bytes:int=200_000_000, # The most that is accepted
+        max_bytes:int=200_000_000, # The most that is accepted of one file
+        # Called with name and size before a file begins; may raise `UploadError`
+        on_start:Callable=lambda name, size: None,
         **settings, # `title`, `hint`, `accept`
     ):
-        super().__init__(shown_limit=max_bytes, **settings)
-        self.max_bytes, self._busy = max_bytes, False
+        super().__init__(**settings)
+        self.max_bytes, self.on_start, self._busy = max_bytes, on_start, False
+        self.name, self.place, self.of = "", 0, 1 # which of how many files that were chosen together, as the page says
         self.folder, self.on_file, self.on_progress, self.receiver, self.number = folder, on_file, on_progress, None, None
         self.on_msg(self._message)
 
@@ -81,6 +83,10 @@ class Upload(anywidget.AnyWidget):
     def busy(self)->bool: return self._busy # files are refused meanwhile
     @busy.setter
     def busy(self, value:bool)->None: self._busy = self.shown_busy = bool(value)
+
+    def more(self)->None:
+        "Ask for the next of the files that were chosen together."
+        self.send(dict(kind="more"))
 
     def focus(self)->None:
         "Let the page go on from here for those who use a keyboard."
@@ -108,18 +114,19 @@ class Upload(anywidget.AnyWidget):
 @patch
 def _receive(self:Upload, content:dict, buffers:list)->None: # one message from the browser
     kind = content.get("kind")
-    if kind == "said": # the browser refused something
-        return self.on_progress(str(content.get("text", ""))[:1000], -1, True)
     if kind == "start": self._begin(content)
     elif self.receiver is None or content.get("upload") != self.number: return # of an upload that was given up
-    elif kind == "stop": return self.forget()
+    elif kind == "unreadable":
+        raise UploadError(f"{self.name}: the browser could not read this file. Accepted: a file that stays where it is "
+                          "during the upload.")
     elif kind == "piece": self.receiver.add(content.get("from"), bytes(buffers[0]) if buffers else b"")
     else: return
     if self.receiver.complete:
         receiver, self.receiver = self.receiver, None
         return self.on_file(receiver.path, receiver.name)
     share = self.receiver.received/max(1, self.receiver.size)
-    self.on_progress(f"Uploading: {share:.0%}", share, False)
+    which = f" file {self.place + 1} of {self.of}" if self.of > 1 else ""
+    self.on_progress(f"Uploading{which}: {share:.0%}", share, False)
     self.send(dict(kind="next", upload=self.number, **{"from": self.receiver.received}))
 
 @patch
@@ -129,7 +136,13 @@ def _begin(self:Upload, content:dict)->None: # another upload takes the place of
     if self.busy:
         raise UploadError(f"{name} was not taken: another file is being looked at. Accepted: to choose it again when "
                           "that is done.")
+    self.name, self.place, self.of = name, _count(content, "place", 0), _count(content, "of", 1)
+    self.on_start(name, content.get("size"))
     self.receiver, self.number = Receiver(self.folder, name, content.get("size"), self.max_bytes), content.get("upload")
+
+def _count(content:dict, key:str, least:int)->int: # what a page says; the least where that is no such number
+    value = content.get(key)
+    return value if type(value) is int and least <= value < 1_000_000 else least
 
 # %% ../../nbs/serve/05_upload.ipynb #738c3ab0
 class Status(anywidget.AnyWidget):

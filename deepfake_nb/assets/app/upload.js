@@ -1,4 +1,4 @@
-// Sends a chosen file in pieces; the next piece goes only when the last one was acknowledged.
+// Sends chosen files one after another, each in pieces; the next piece, and the next file, go when the server asks for them.
 const PIECE = 4 * 1024 * 1024;
 
 function render({ model, el }) {
@@ -10,6 +10,7 @@ function render({ model, el }) {
   title.className = "dn-drop-title";
   hint.className = "dn-drop-hint";
   input.type = "file";
+  input.multiple = true;
   input.accept = model.get("accept");
   title.textContent = model.get("title");
   hint.textContent = model.get("hint");
@@ -17,20 +18,20 @@ function render({ model, el }) {
   el.classList.add("dn-upload");
   el.append(label);
 
-  let file = null, upload = 0;
-  const tell = (text) => model.send({ kind: "said", text });  // a message, since the same sentence may have to be said twice
+  let file = null, upload = 0, waiting = [], of = 0;
 
   function start(chosen) {
+    waiting = [...chosen];
+    of = waiting.length;
     input.value = "";  // the same file may be chosen again
-    if (!chosen) return;
-    if (model.get("shown_busy")) return tell(`${chosen.name} was not taken: another file is being looked at. Accepted: to choose it again when that is done.`);
-    if (chosen.size > model.get("shown_limit")) {
-      tell(`${chosen.name}: this file has ${(chosen.size / 1e6).toFixed(1)} MB. At most ${(model.get("shown_limit") / 1e6).toFixed(0)} MB are accepted.`);
-      return;
-    }
-    file = chosen;
-    upload = Date.now();
-    model.send({ kind: "start", upload, name: file.name, size: file.size });
+    next();
+  }
+
+  function next() {
+    if (!waiting.length) return;
+    file = waiting.shift();
+    upload = Math.max(upload + 1, Date.now());
+    model.send({ kind: "start", upload, name: file.name, size: file.size, place: of - waiting.length - 1, of });
   }
 
   async function sendPiece(from) {
@@ -39,16 +40,16 @@ function render({ model, el }) {
       const piece = await file.slice(from, from + PIECE).arrayBuffer();
       if (mine === upload) model.send({ kind: "piece", upload, from }, undefined, [piece]);
     } catch (error) {
-      model.send({ kind: "stop", upload });
-      tell(`${file.name}: the browser could not read this file. Accepted: a file that stays where it is during the upload.`);
+      model.send({ kind: "unreadable", upload });
     }
   }
 
   const onMessage = (message) => {
     if (message.kind === "next" && message.upload === upload) sendPiece(message.from);
+    if (message.kind === "more") next();
     if (message.kind === "focus") input.focus();
   };
-  const onBusy = () => {  // it stays where the focus is, and says why it takes nothing
+  const onBusy = () => {  // it stays where the focus is; the server says why it takes nothing
     const busy = model.get("shown_busy");
     input.setAttribute("aria-disabled", busy);
     label.classList.toggle("dn-busy", busy);
@@ -56,10 +57,10 @@ function render({ model, el }) {
   model.on("msg:custom", onMessage);
   model.on("change:shown_busy", onBusy);
   onBusy();
-  input.addEventListener("change", () => start(input.files[0]));
+  input.addEventListener("change", () => start(input.files));
   for (const name of ["dragenter", "dragover"]) label.addEventListener(name, (event) => { event.preventDefault(); label.classList.add("dn-over"); });
   for (const name of ["dragleave", "drop"]) label.addEventListener(name, (event) => { event.preventDefault(); label.classList.remove("dn-over"); });
-  label.addEventListener("drop", (event) => start(event.dataTransfer.files[0]));
+  label.addEventListener("drop", (event) => start(event.dataTransfer.files));
   return () => { model.off("msg:custom", onMessage); model.off("change:shown_busy", onBusy); };
 }
 
