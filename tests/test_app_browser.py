@@ -240,7 +240,8 @@ def test_several_files_at_once(visitor, files, server, tmp_path):
     "A row for each, a bad one among them; each is shown, and all are taken home in one page and one table."
     import csv
     v = visitor()
-    v.page.set_input_files(".dn-drop input", [files / o for o in ("portrait.jpg", "letter.jpg", "<img src=x onerror=alert(1)>.mp4")])
+    (hostile := tmp_path / "<img src=x onerror=alert(1)>.jpg").write_text("Dear Sir or Madam")
+    v.page.set_input_files(".dn-drop input", [files / "portrait.jpg", hostile, files / "wall.png"])
     v.wait("Ready. 2 of 3 files can be judged")
     rows = v.page.locator(".dn-files tbody tr")
     assert rows.count() == 3 and "text, not a picture or video" in rows.nth(1).inner_text() and rows.locator("img").count() == 2
@@ -248,17 +249,17 @@ def test_several_files_at_once(visitor, files, server, tmp_path):
     v.wait("Done. 3 files: ")
     v.shoot("app-several")
     v.page.get_by_role("button", name="Score").click()
-    assert v.page.get_by_role("columnheader", name="Score").get_attribute("aria-sort") == "ascending" and "letter.jpg" in rows.nth(0).inner_text()  # no score comes first
-    v.click("Show what was found in <img src=x onerror=alert(1)>.mp4")
+    assert v.page.get_by_role("columnheader", name="Score").get_attribute("aria-sort") == "ascending" and "portrait.jpg" in rows.nth(2).inner_text()  # those without a score come first
+    v.click("Show what was found in wall.png")
     v.page.wait_for_selector(".dn-verdict")
-    assert v.page.evaluate("document.activeElement.classList.contains('dn-results')") and v.page.locator(".dn-results h2").first.inner_text().endswith("<img src=x onerror=alert(1)>.mp4")
+    assert v.page.evaluate("document.activeElement.classList.contains('dn-results')") and v.page.locator(".dn-results h2").first.inner_text() == "What was found in wall.png"
     def fetch(text):
         with v.page.expect_download() as waiting: v.click(text)
         return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
     name, page = fetch("Download overview report (HTML)")
-    assert name == "deepfake-overview.html" and check_html(page, "&lt;img src=x onerror=alert(1)&gt;.mp4").count('href="#file-') == 2
+    assert name == "deepfake-overview.html" and check_html(page, "&lt;img src=x onerror=alert(1)&gt;.jpg").count('href="#file-') == 2
     name, table = fetch("Download table (CSV)")
-    assert [o[0] for o in csv.reader(io.StringIO(table.decode("utf-8-sig")))][1:] == ["portrait.jpg", "letter.jpg", "<img src=x onerror=alert(1)>.mp4"]
+    assert [o[0] for o in csv.reader(io.StringIO(table.decode("utf-8-sig")))][1:] == ["portrait.jpg", hostile.name, "wall.png"]
     v.click("Remove my files")
     v.wait("Your files were removed")
     assert not uploads(server) and not rows.count()
