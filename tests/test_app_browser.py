@@ -251,8 +251,8 @@ def test_several_files_at_once(visitor, files, server, tmp_path):
     v.page.get_by_role("button", name="Score").click()
     assert v.page.get_by_role("columnheader", name="Score").get_attribute("aria-sort") == "ascending" and "portrait.jpg" in rows.nth(2).inner_text()  # those without a score come first
     v.click("Show what was found in wall.png")
-    v.page.wait_for_selector(".dn-verdict")
-    assert v.page.evaluate("document.activeElement.classList.contains('dn-results')") and v.page.locator(".dn-results h2").first.inner_text() == "What was found in wall.png"
+    v.page.wait_for_function("document.activeElement.classList.contains('dn-results') && document.querySelector('.dn-verdict')")
+    assert v.page.locator(".dn-results h2").first.inner_text() == "What was found in wall.png"
     def fetch(text):
         with v.page.expect_download() as waiting: v.click(text)
         return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
