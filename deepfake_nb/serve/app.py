@@ -15,7 +15,7 @@ import deepfake_nb
 from ..core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
 from ..judge.verdict import coverage_sentences
 from ..tell.claimed import claim_sentences, mark_html
-from ..tell.wording import bold_leads, headline, percent, shown, shown_name, trust_sentences, verdict_sentences, why_sentences
+from ..tell.wording import bold_leads, decisive_face, headline, percent, shown, shown_name, trust_sentences, verdict_sentences, why_sentences
 from ..tell.overview import Judged, count_sentence, overview_csv, overview_page, what_it_means
 from .owned import OwnedFolder, sweep
 from .upload import Status, Upload, UploadError
@@ -25,8 +25,8 @@ from .engine import Engine, EngineError, Examination, find_engine, record_file
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'SAMPLES', 'data_url', 'picture_html', 'gauge_html', 'verdict_html', 'timeline_html', 'download_html',
-           'report_name', 'Item', 'DetectorApp', 'take', 'remove', 'show', 'detect']
+__all__ = ['logger', 'SAMPLES', 'data_url', 'picture_html', 'gauge_html', 'verdict_html', 'people_html', 'timeline_html',
+           'download_html', 'report_name', 'Item', 'DetectorApp', 'take', 'remove', 'show', 'detect']
 
 # %% ../../nbs/serve/15_app.ipynb #8c2a7200
 def data_url(
@@ -82,6 +82,24 @@ def verdict_html(
             + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
             + _paragraphs("What the file says of itself (no part of the verdict)", "trust", [o for o in claims if o != prediction.marked])
             + (f"<h3>To note</h3><div class=\"dn-trust\">{listed(notes)}</div>" if notes else "") + "</section>")
+
+# %% ../../nbs/serve/15_app.ipynb #6cbb31e8
+def people_html(
+    prediction:Prediction, # Any
+    faces:dict[int, bytes], # Number of a person -> a JPEG of the face
+)->str: # A table; nothing where there is at most one person
+    "Everybody in a file, from left to right."
+    if len(prediction.faces) < 2: return ""
+    rests = decisive_face(prediction)
+    def row(o):
+        why = " ".join(REASONS[k] for k in o.reasons) or ("The verdict rests on this person." if o is rests else "")
+        face = f"<img alt=\"Person {o.person}\" src=\"{data_url(faces[o.person], 'image/jpeg')}\">" if o.person in faces else ""
+        return (f"<tr><th scope=\"row\">{o.person}</th><td>{face}</td><td class=\"{o.decision}\"><b>{o.decision}</b></td>"
+                f"<td>{percent(o.probability)}</td><td>{html.escape(why)}</td></tr>")
+    head = "".join(f"<th scope=\"col\">{o}</th>" for o in ("Person", "Face", "Verdict", "Score", ""))
+    rows = "".join(row(o) for o in sorted(prediction.faces, key=lambda o: o.person))
+    return (f"<h2>The {len(prediction.faces)} people, from left to right</h2>"
+            f"<table class=\"dn-people\"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
 
 # %% ../../nbs/serve/15_app.ipynb #fbdaf807
 _tones = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")
@@ -523,7 +541,8 @@ def _show_result(self)->None:
     hint = "<p class=\"dn-soft\">Red marks the places that spoke most for a forgery in the eyes of the network, as strongly as the face was rated. That is where it looked; it is not a map of what was altered. Where nothing spoke for a forgery, there is no colour.</p>"
     if not any(o.name == "heatmap" for o in self.result.pictures): hint = ""
     page = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint}"
-    self.pictures.value = page if pictures else ""
+    people = people_html(prediction, self.result.faces)
+    self.pictures.value = people + (page if pictures else "")
     self.browser.layout.display = "flex" if self.result.frames else "none"
     if self.result.frames:
         self.position.max = len(self.result.frames)

@@ -18,8 +18,8 @@ from ..tell.wording import percent, shown_name
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'LONGEST_RETURN', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone', 'Overdue',
-           'hide_places', 'problem_sentence', 'Watchdog', 'Engine', 'examine', 'print_page', 'record_file',
+__all__ = ['logger', 'MOST_FACES', 'LONGEST_RETURN', 'Preview', 'FrameView', 'Examination', 'EngineError', 'EngineGone',
+           'Overdue', 'hide_places', 'problem_sentence', 'Watchdog', 'Engine', 'examine', 'print_page', 'record_file',
            'serve_engine', 'RemoteEngine', 'PatientEngine', 'find_engine']
 
 # %% ../../nbs/serve/10_engine.ipynb #0ccbb733
@@ -46,6 +46,7 @@ class Examination:
     frames: list[FrameView] # of a video, in order of time
     page: str = field(repr=False) # the report as HTML
     record: dict = field(repr=False, default_factory=dict) # the same evidence for programs, as from `Report.to_dict`
+    faces: dict[int, bytes] = field(repr=False, default_factory=dict) # number of a person -> a small JPEG of the face
 
 class EngineError(DeepfakeError): "Something went wrong with one file; the message is for its owner."
 class EngineGone(EngineError): "The engine ended while it was asked, or is not there."
@@ -113,6 +114,21 @@ def _frame_views(prediction:Prediction, look)->list[FrameView]:
             picture = draw_box(picture, score.box, names[face.person], COLOURS[face.decision])
         return FrameView(float(look.times[number]), ", ".join(names[o] for o in sorted(names)), _jpeg(picture))
     return [view(*o) for o in sorted(seen.items())]
+
+MOST_FACES = 64 # people with a picture of their own
+
+def _face_pictures(prediction:Prediction, look)->dict[int, bytes]: # where the tool found most, or where they stand
+    clips, made = {o.person: o for o in prediction.evidence}, {}
+    for face in sorted(prediction.faces, key=lambda o: o.person)[:MOST_FACES]:
+        clip, worst = clips.get(face.person), face.worst_frame
+        if clip and worst: number, box = clip.frame_indices[face.timeline.index(worst)], worst.box
+        elif prediction.kind == "image": number, box = 0, face.box
+        else: continue
+        picture, (x, y, w, h) = look.frames[number], box
+        left, top = max(0, round(x - w/4)), max(0, round(y - h/4))
+        part = picture[top:round(y + 1.25*h), left:round(x + 1.25*w)]
+        if part.size: made[face.person] = _jpeg(part, 160)
+    return made
 
 # %% ../../nbs/serve/10_engine.ipynb #cce9c274
 class Watchdog:
@@ -210,7 +226,8 @@ def examine(self:Engine,
         frames = _frame_views(prediction, look) if prediction.kind == "video" else []
         say("Writing the report.", .9)
         report = make_report(prediction, explanation, Path(file), None if self.weights is None else path)
-        return Examination(report.prediction, report.pictures, frames, report.to_html(), report.to_dict())
+        faces = _face_pictures(prediction, look)
+        return Examination(report.prediction, report.pictures, frames, report.to_html(), report.to_dict(), faces)
 
 def print_page(self:Engine, page:str)->bytes: # A PDF; raises `EngineError`
     "The report as PDF."
