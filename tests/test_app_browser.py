@@ -198,6 +198,9 @@ def test_an_image_from_upload_to_report(visitor, files, server, tmp_path):
     verdict = v.judge(files / "portrait.jpg", "app")
     assert verdict in ("REAL", "FAKE", "INCONCLUSIVE")
     assert re.search(r"\d+%|under 1%|over 99%", v.page.inner_text(".dn-verdict"))
+    for o in (10, 90):
+        v.page.locator(".dn-compare input").fill(str(o))
+        assert v.page.evaluate("getComputedStyle(document.querySelector('.dn-stack img + img')).clipPath") == f"inset(0px {100 - o}% 0px 0px)"
     assert v.page.locator(".dn-pictures img").count() == 2 and not v.page.get_by_role("button", name="Next frame").is_visible()
     assert v.page.title() != "hacked"
     name, page = v.download("Download report (HTML)")
@@ -231,6 +234,13 @@ def test_a_video_after_an_image_on_a_phone(visitor, files, server):
     v.click("Next frame")
     v.page.wait_for_function("before => document.querySelector('.dn-frame figcaption').textContent != before", arg=before)
     assert figure.inner_text().startswith("0.25 seconds. Person 1:")
+    curve, place = v.page.locator(".dn-curve"), "document.querySelector('.dn-app video').currentTime"
+    assert v.page.evaluate("document.querySelector('.dn-app video').src").startswith("blob:")  # the file that is in the browser already
+    curve.press("End")  # keyboard and mouse seek in the film, and the nearest frame is shown
+    v.page.wait_for_function("document.querySelector('.dn-frame figcaption').textContent.startsWith('1.75')")
+    assert v.page.evaluate(place) > 1.5 and curve.get_attribute("aria-valuemax") == "2"
+    curve.click(position=dict(x=curve.bounding_box()["width"] * 60 / 700, y=20))
+    v.page.wait_for_function(f"{place} < .1 && document.querySelector('.dn-frame figcaption').textContent.startsWith('0.00')")
     assert v.overflow() <= 0, "wider than the screen"
     check_html(v.download("Download report (HTML)")[1], "&lt;img src=x onerror=alert(1)&gt;.mp4")
     v.shoot("app-phone")

@@ -113,6 +113,7 @@ STANDS_ON = dict(
     bound="options settings recipe training heldout",
     # tell
     wording="core verdict",
+    scale="core",
     provenance="files wording",
     page="core",
     claimed="core page",
@@ -128,7 +129,7 @@ STANDS_ON = dict(
     upload="core",
     engine="media predict explain wording page report",
     parts="gate",
-    app="owned parts upload verdict claimed wording overview engine",
+    app="owned parts upload verdict claimed wording scale overview engine",
     server="owned engine visitors",
     jobs="wording engine server",
     intake="wording",

@@ -16,16 +16,17 @@ from ..core import INCONCLUSIVE, REASONS, DeepfakeError, Prediction
 from ..judge.verdict import coverage_sentences
 from ..tell.claimed import claim_sentences, mark_html
 from ..tell.wording import bold_leads, decisive_face, headline, percent, shown, shown_name, trust_sentences, verdict_sentences, why_sentences
+from ..tell.scale import scale_html
 from ..tell.overview import Judged, count_sentence, overview_csv, overview_page, what_it_means
 from .owned import OwnedFolder, sweep
 from .upload import Status, Upload, UploadError
-from .parts import FileTable
+from .parts import Compare, FileTable, Player
 from .engine import Engine, EngineError, Examination, find_engine, record_file
 
 logger = logging.getLogger(__name__)
 
 # %% auto #0
-__all__ = ['logger', 'SAMPLES', 'data_url', 'picture_html', 'gauge_html', 'verdict_html', 'people_html', 'timeline_html',
+__all__ = ['logger', 'SAMPLES', 'data_url', 'picture_html', 'verdict_html', 'people_html', 'film_end', 'timeline_html',
            'download_html', 'report_name', 'Item', 'DetectorApp', 'take', 'remove', 'show', 'detect']
 
 # %% ../../nbs/serve/15_app.ipynb #8c2a7200
@@ -46,19 +47,6 @@ def picture_html(
     text, wide = html.escape(caption), " class=\"dn-wide\"" if wide else ""
     return f"<figure{wide}><img alt=\"{text}\" src=\"{data_url(data, mime)}\"><figcaption>{text}</figcaption></figure>"
 
-def gauge_html(
-    prediction:Prediction, # With a probability
-)->str: # A bar from 0 to 100% with a mark at the threshold
-    "The probability as a bar."
-    value, mark = 100 * prediction.probability, 100 * prediction.threshold
-    side = lambda o: f"left:{o:.1f}%" if o <= 60 else f"right:{100 - o:.1f}%"
-    here, limit = percent(prediction.probability), percent(prediction.threshold)
-    label = f"Probability of a forgery {here}, called FAKE from {limit} on"
-    return (f"<div class=\"dn-gauge\" role=\"img\" aria-label=\"{label}\">"
-            f"<i style=\"width:{value:.1f}%\"></i><b style=\"left:{mark:.1f}%\"></b>"
-            f"<span class=\"dn-above\" style=\"{side(mark)}\">FAKE from {limit} on</span>"
-            f"<span class=\"dn-below\" style=\"{side(value)}\">this file: {here}</span></div>")
-
 # %% ../../nbs/serve/15_app.ipynb #df787511
 # a part of the verdict under a small title; nothing where there are no lines
 def _paragraphs(name:str, kind:str, lines:list[str])->str:
@@ -76,7 +64,7 @@ def verdict_html(
     return (f"{mark_html(prediction, 'dn-mark')}<section class=\"dn-verdict {decision}\" aria-label=\"Verdict\"><h2>{decision}</h2>"
             f"<p class=\"dn-lead\">{html.escape(headline(prediction))}</p>"
             + (listed([REASONS[o] for o in prediction.reasons]) if prediction.reasons else "")
-            + (gauge_html(prediction) if decision != INCONCLUSIVE else "")
+            + scale_html(prediction)
             + _paragraphs("What this rests on", "why", why_sentences(prediction))
             + _paragraphs("Not looked at", "unseen", unseen)
             + _paragraphs("How often it is wrong", "trust", trust_sentences(prediction))
@@ -104,31 +92,38 @@ def people_html(
 # %% ../../nbs/serve/15_app.ipynb #fbdaf807
 _tones = dict(REAL="#1a7f37", FAKE="#b42318", INCONCLUSIVE="#6b5900")
 
+def film_end(
+    prediction:Prediction, # Of a video
+)->float: # Seconds, above 0
+    "How long the curve is."
+    seen = [o.time for face in prediction.faces for o in face.timeline]
+    return float(max([prediction.looked_at.get("seconds_in_file", 0), *seen]) or 1)
+
 def timeline_html(
     prediction:Prediction, # Of a video
     time:float, # Seconds: where to put the mark
 )->str: # An SVG drawing
-    "The estimate for each frame and person over time."
+    "The score for each frame and person over time."
     lines = [o for o in prediction.faces if o.timeline]
-    end = max([prediction.looked_at.get("seconds_in_file", 0), *(o.time for face in lines for o in face.timeline)]) or 1
+    end = film_end(prediction)
     x, y = (lambda t: 60 + 630 * t / end), (lambda p: 24 + 120 * (1 - p))
     dots = lambda face: "".join(f"<circle cx='{x(o.time):.1f}' cy='{y(o.probability):.1f}' r='3.5'/>"
                                 for o in face.timeline)
     path = lambda face: " ".join(f"{x(o.time):.1f},{y(o.probability):.1f}" for o in face.timeline)
     grid = "".join(f"<text x='54' y='{y(o) + 5:.0f}' text-anchor='end'>{o:.0%}</text>"
                    f"<line x1='60' x2='690' y1='{y(o):.1f}' y2='{y(o):.1f}' stroke='#c9d0d9'/>" for o in (0, .5, 1))
-    curves = "".join(f"<g fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'>"
+    curves = "".join(f"<g data-person='{o.person}' fill='{_tones[o.decision]}' stroke='{_tones[o.decision]}'>"
                      f"<polyline points='{path(o)}' fill='none'/>{dots(o)}</g>" for o in lines)
     bands = "".join(f"<rect x='{x(o.start):.1f}' width='{max(3, x(o.end) - x(o.start)):.1f}' y='20' height='128' "
                     f"fill='#b42318' opacity='.15'>"
                     f"<title>{o.start:.1f} to {o.end:.1f} s: {percent(o.probability)}</title></rect>"
                     for o in prediction.segments)
     level, who = y(prediction.threshold), f"{len(lines)} {'person' if len(lines) == 1 else 'people'}"
-    seen = f"Estimated probability of a forgery over time, for {who}"
+    seen = f"Score over time, for {who}"
     return (f"<svg class='dn-timeline' viewBox='0 0 700 180' width='100%' role='img' aria-label='{seen}'>{bands}{grid}"
             f"<line x1='60' x2='690' y1='{level:.1f}' y2='{level:.1f}' stroke='#1c2430' stroke-dasharray='5 4'/>"
             f"<text x='690' y='{level - 5 if level > 40 else 18:.1f}' text-anchor='end'>FAKE from here on</text>"
-            f"{curves}<line x1='{x(time):.1f}' x2='{x(time):.1f}' y1='20' y2='148' stroke='#1d4f91' stroke-width='2'/>"
+            f"{curves}<line class='dn-now' x1='{x(time):.1f}' x2='{x(time):.1f}' y1='20' y2='148' stroke='#1d4f91' stroke-width='2'/>"
             f"<text x='60' y='170'>0 s</text><text x='690' y='170' text-anchor='end'>{end:.1f} s</text></svg>")
 
 # %% ../../nbs/serve/15_app.ipynb #9df6add1
@@ -151,7 +146,7 @@ def report_name(
 
 # %% ../../nbs/serve/15_app.ipynb #75276654
 _assets = Path(deepfake_nb.__file__).resolve().parent/"assets"
-SAMPLES = {"Try a real portrait": "sample_real.jpg", "Try a forged portrait": "sample_forged.jpg"}
+SAMPLES = {"Try a real portrait": "sample_real.jpg", "Try a forged portrait": "sample_forged.jpg", "Try a forged film": "sample_film.mp4"}
 _intro = (_assets/"app"/"intro.html").read_text(encoding="utf-8")
 
 @dataclass
@@ -162,6 +157,7 @@ class Item(Judged):
     state: str = "" # what is being done with it
     share: float = -1. # how far that is, in [0, 1]; below: nothing is being done
     chosen: dict = field(default_factory=dict) # weights and threshold it was judged with, where they were chosen
+    upload: int = 0 # its number among those chosen in the page; 0: a sample
     result: Examination|None = field(repr=False, default=None)
     pdf: bytes = field(repr=False, default=b"") # the report as PDF
     no_pdf: str = "" # why there is none, a sentence
@@ -266,7 +262,8 @@ DetectorApp._unfold, DetectorApp._reset_threshold = _unfold, _reset_threshold
 
 # %% ../../nbs/serve/15_app.ipynb #640b7a04
 def _make_results(self):
-    self.verdict, self.pictures, self.timeline, self.frame, self.downloads = (widgets.HTML() for _ in range(5))
+    self.verdict, self.people, self.pictures, self.frame, self.downloads = (widgets.HTML() for _ in range(5))
+    self.player, self.compare = Player(_quiet(self._seek)), Compare()
     self.frame.add_class("dn-frame")
     self.position = widgets.IntSlider(description="Frame", min=1, max=1, style=dict(description_width="4rem"),
                                       layout=dict(width="100%"))
@@ -275,10 +272,10 @@ def _make_results(self):
     steps = _row(_button("Previous frame", "", lambda: step(-1)), _button("Next frame", "", lambda: step(1)),
                  _button("Most suspicious frame", "", self._worst))
     title = widgets.HTML("<h2>Frame by frame</h2>")
-    self.browser = widgets.VBox([title, self.timeline, self.position, steps, self.frame], layout=dict(display="none"))
+    self.browser = widgets.VBox([title, self.player, self.position, steps, self.frame], layout=dict(display="none"))
     self.heading = widgets.HTML() # whose results these are, where there are several files
-    self.results = widgets.VBox([self.heading, self.verdict, self.downloads, self.pictures, self.browser],
-                                layout=dict(display="none"))
+    self.results = widgets.VBox([self.heading, self.verdict, self.downloads, self.people, self.compare, self.pictures,
+                                 self.browser], layout=dict(display="none"))
     self.results.add_class("dn-results")
 
 def _go_to(self, number:int): # the frame of that number, as far as there is one
@@ -290,14 +287,18 @@ def _worst(self): # the frame with the highest estimate of anybody
     score = max((o for face in self.result.prediction.faces for o in face.timeline), key=lambda o: o.probability)
     self._go_to(1 + min(range(len(times)), key=lambda i: abs(times[i] - score.time)))
 
+def _seek(self, time:float): # the frame nearest to it
+    if not (self.result and self.result.frames): return
+    self._go_to(1 + min(range(len(self.result.frames)), key=lambda i: abs(self.result.frames[i].time - time)))
+
 def _show_frame(self):
     if not (self.result and self.result.frames): return
     view = self.result.frames[min(len(self.result.frames), max(1, self.position.value)) - 1] # a page may say any number
-    self.timeline.value = timeline_html(self.result.prediction, view.time)
+    self.player.time = float(view.time)
     self.frame.value = picture_html(view.jpeg, "image/jpeg", f"{view.time:.2f} seconds. {view.text}", wide=True)
 
 DetectorApp._make_results, DetectorApp._go_to = _make_results, _go_to
-DetectorApp._worst, DetectorApp._show_frame = _worst, _show_frame
+DetectorApp._worst, DetectorApp._seek, DetectorApp._show_frame = _worst, _seek, _show_frame
 
 # %% ../../nbs/serve/15_app.ipynb #f7547ab4
 # do something long, one at a time; `work` returns the sentence to end with, `then` is called when that was said
@@ -360,12 +361,16 @@ def take(self,
         except DeepfakeError:
             self._delete(Path(path))
             raise
-        self.item = Item(name, file=Path(path))
+        self.item = Item(name, file=Path(path), upload=self._number(Path(path)))
         self.items = [self.item]
         alt = "Some frames of the video" if look.kind == "video" else "The image"
         self.preview.value = f"<div class=\"dn-preview\"><img alt=\"{alt}\" src=\"{data_url(look.jpeg, 'image/jpeg')}\"><p>{html.escape(look.text)}</p></div>"
         return "Ready. Choose Detect Deepfake to start."
     self._start(work)
+
+def _number(self, path:Path)->int: # of a file that the page sent; what the page says, and for the page alone
+    number = self.upload.number if self.folder in path.parents else 0
+    return number if type(number) is int and 0 < number < 1 << 53 else 0
 
 def _delete(self, path:Path)->None: # only what belongs to this visitor
     if self.folder in path.parents: shutil.rmtree(path.parent, ignore_errors=True)
@@ -379,7 +384,10 @@ def _forget(self)->None:
     self._fill_table()
 
 def _hide_results(self)->None:
-    self.heading.value = self.verdict.value = self.pictures.value = self.downloads.value = self.frame.value = self.timeline.value = ""
+    self.heading.value = self.verdict.value = self.pictures.value = self.downloads.value = ""
+    self.frame.value = self.people.value = ""
+    self.player.load()
+    self.compare.load()
     self.results.layout.display = "none"
 
 def remove(self)->None:
@@ -395,7 +403,7 @@ def remove(self)->None:
     self.status.say(said)
 
 DetectorApp.take, DetectorApp._delete, DetectorApp._forget, DetectorApp.remove = take, _delete, _forget, remove
-DetectorApp._hide_results = _hide_results
+DetectorApp._hide_results, DetectorApp._number = _hide_results, _number
 
 # %% ../../nbs/serve/15_app.ipynb #d85df87f
 def _may_begin(self, name:str, size)->None: # one file more; raises `UploadError`
@@ -415,7 +423,8 @@ def _take_one_of_several(self, path:Path, name:str)->None:
         except Exception as e:
             self._delete(path)
             self._came(Item(name, problem=_told(e)))
-        else: self._came(Item(name, thumb=look.thumb, file=path, size=path.stat().st_size))
+        else: self._came(Item(name, thumb=look.thumb, file=path, size=path.stat().st_size,
+                             upload=self._number(path)))
         return "Opened."
     self._start(work, self._ask_for_more)
 
@@ -536,19 +545,30 @@ def _odd_choice(self, weights:str|None=None, threshold:float=.5)->str: # a page 
 def _show_result(self)->None:
     prediction = self.result.prediction
     self.verdict.value = verdict_html(prediction)
-    pictures = "".join(picture_html(o.data, o.mime, o.caption, wide=o.name.startswith("person-"))
-                       for o in self.result.pictures if not o.name.startswith("timeline-"))
-    hint = "<p class=\"dn-soft\">Red marks the places that spoke most for a forgery in the eyes of the network, as strongly as the face was rated. That is where it looked; it is not a map of what was altered. Where nothing spoke for a forgery, there is no colour.</p>"
-    if not any(o.name == "heatmap" for o in self.result.pictures): hint = ""
-    page = f"<h2>What the tool looked at</h2><div class=\"dn-pictures\">{pictures}</div>{hint}"
     people = people_html(prediction, self.result.faces)
-    self.pictures.value = people + (page if pictures else "")
+    self.people.value = people + ("<h2>What the tool looked at</h2>" if self.result.pictures else "")
+    self._show_pictures({o.name: o for o in self.result.pictures if not o.name.startswith("timeline-")})
     self.browser.layout.display = "flex" if self.result.frames else "none"
     if self.result.frames:
+        sample = self.file.parent == _assets/"app"
+        self.player.load(timeline_html(prediction, 0.), film_end(prediction), self.item.upload,
+                         data_url(self.file.read_bytes(), "video/mp4") if sample else "")
         self.position.max = len(self.result.frames)
         self._worst()
         self._show_frame()
     self.results.layout.display = "flex"
+
+def _show_pictures(self, pictures:dict)->None: # name -> `Picture`; with a heat map two of them lie one over the other
+    self.compare.load()
+    hint = ""
+    if {"picture", "heatmap"} <= set(pictures):
+        two = pictures.pop("picture"), pictures.pop("heatmap")
+        self.compare.load(*[data_url(o.data, o.mime) for o in two], *[o.caption for o in two])
+        hint = ("<p class=\"dn-soft\">Red marks the places that spoke most for a forgery in the eyes of the network, as "
+                "strongly as the face was rated. That is where it looked; it is not a map of what was altered. Where "
+                "nothing spoke for a forgery, there is no colour.</p>")
+    rest = "".join(picture_html(o.data, o.mime, o.caption, wide=o.name.startswith("person-")) for o in pictures.values())
+    self.pictures.value = hint + (f"<div class=\"dn-pictures\">{rest}</div>" if rest else "")
 
 def _print(self, item:Item)->None:
     try: item.pdf = self.engine.print_page(item.page)
@@ -572,4 +592,5 @@ def _offer_report(self)->None: # the PDF takes a second or two: the verdict is s
 DetectorApp._print, DetectorApp._links, DetectorApp._judge = _print, _links, _judge
 DetectorApp._detect_all, DetectorApp._judge_each = _detect_all, _judge_each
 DetectorApp.detect, DetectorApp._odd_choice = detect, _odd_choice
-DetectorApp._show_result, DetectorApp._offer_report = _show_result, _offer_report
+DetectorApp._show_result, DetectorApp._show_pictures = _show_result, _show_pictures
+DetectorApp._offer_report = _offer_report

@@ -1,4 +1,4 @@
-"""Parts of the page that notebook widgets lack: a table of files.
+"""Parts of the page that notebook widgets lack: a table of files, a film above its curve, two pictures to compare.
 
 Docs: https://deepfake-nb.github.io/deepfake_nb/serve/parts.html.md"""
 
@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/parts.html.md"""
 
 # %% ../../nbs/serve/12_parts.ipynb #521a08b7
 from __future__ import annotations
-import base64, logging
+import base64, logging, math
 from collections.abc import Callable
 from pathlib import Path
 import anywidget, traitlets
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 _assets = Path(deepfake_nb.__file__).resolve().parent/"assets"/"app"
 
 # %% auto #0
-__all__ = ['logger', 'FileTable']
+__all__ = ['logger', 'FileTable', 'Player', 'Compare']
 
 # %% ../../nbs/serve/12_parts.ipynb #f85378f0
 class FileTable(anywidget.AnyWidget):
@@ -55,3 +55,39 @@ class FileTable(anywidget.AnyWidget):
         elif kind == "fetch" and content.get("what") in ("csv", "overview") and self._rate.take():
             name, mime, data = self.on_fetch(content["what"])
             self.send(dict(kind="file", name=name, mime=mime), [data])
+
+# %% ../../nbs/serve/12_parts.ipynb #da29870f
+class Player(anywidget.AnyWidget):
+    "A film, and the curve of its scores."
+    _esm = _assets/"player.js"
+    drawing = traitlets.Unicode("").tag(sync=True) # the curve, an SVG of the server's
+    end = traitlets.Float(1.).tag(sync=True) # seconds that the curve is long
+    time = traitlets.Float(0.).tag(sync=True) # seconds, of the frame that is looked at
+    upload = traitlets.Int(0).tag(sync=True) # number of the film among those chosen in the page; 0: none of them
+    address = traitlets.Unicode("").tag(sync=True) # of a film that was not chosen in the page, such as a sample
+
+    def __init__(self,
+        on_seek:Callable, # Called with seconds
+    ):
+        super().__init__()
+        self.on_seek = on_seek
+        self.on_msg(self._message)
+
+    def load(self, drawing:str="", end:float=1., upload:int=0, address:str="")->None:
+        "Another film, or none."
+        with self.hold_sync(): self.drawing, self.end, self.upload, self.address = drawing, end, upload, address
+
+    def _message(self, _, content:dict, buffers:list)->None:
+        time = content.get("time") if isinstance(content, dict) and content.get("kind") == "seek" else None
+        if type(time) in (int, float) and math.isfinite(time): self.on_seek(float(time))
+
+# %% ../../nbs/serve/12_parts.ipynb #8e634bf5
+class Compare(anywidget.AnyWidget):
+    "Two pictures of one size, one over the other."
+    _esm = _assets/"compare.js"
+    before, after, before_text, after_text = (traitlets.Unicode("").tag(sync=True) for _ in range(4)) # addresses, and what they show
+
+    def load(self, before:str="", after:str="", before_text:str="", after_text:str="")->None:
+        "Other pictures, or none."
+        with self.hold_sync():
+            self.before, self.after, self.before_text, self.after_text = before, after, before_text, after_text

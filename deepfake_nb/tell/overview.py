@@ -103,5 +103,5 @@ def overview_page(
             f"<style>{style}</style></head><body><main id=\"top\"><h1>Deepfake check of {many}</h1>"
             f"<p class=\"meta\">{count_sentence(files)}. Made {now} UTC with deepfake_nb {deepfake_nb.__version__}</p>"
             f"<p>{CAUTION} A name in the table leads to the report of that file, further down on this page.</p>"
-            f"<div class=\"scroll\"><table class=\"overview\"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
+            f"<div class=\"scroll\" role=\"region\" aria-label=\"The table\" tabindex=\"0\"><table class=\"overview\"><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>"
             f"{chapters}</main></body></html>\n")

@@ -120,7 +120,7 @@ def why_sentences(
 )->list[str]: # Plain text; empty where nobody could be judged
     "What a verdict rests on, with its uncertainty."
     if (face := decisive_face(prediction)) is None: return []
-    lines, estimate = [], f"It estimates the probability of a forgery at {percent(prediction.probability)}"
+    lines, estimate = [], f"The score is {percent(prediction.probability)}"
     if set(prediction.reasons) and set(prediction.reasons) <= set(ONLY_PART):
         lines.append(f"{estimate} for those that were judged; the file as a whole stays open.")
     elif prediction.decision == INCONCLUSIVE:

@@ -21,8 +21,10 @@ function render({ model, el }) {
   let file = null, upload = 0, waiting = [], of = 0;
 
   function start(chosen) {
+    if (!chosen.length) return;
     waiting = [...chosen];
     of = waiting.length;
+    globalThis.deepfakeFiles = new Map();  // for the player: a film that is here already need not come back
     input.value = "";  // the same file may be chosen again
     next();
   }
@@ -31,6 +33,7 @@ function render({ model, el }) {
     if (!waiting.length) return;
     file = waiting.shift();
     upload = Math.max(upload + 1, Date.now());
+    globalThis.deepfakeFiles.set(upload, file);
     model.send({ kind: "start", upload, name: file.name, size: file.size, place: of - waiting.length - 1, of });
   }
 
