@@ -11,6 +11,7 @@ if BROWSER is None: pytest.skip("no Chromium: apt-get install chromium", allow_m
 if os.name != "posix": pytest.skip("the server is ended as a process group, which Windows does not have", allow_module_level=True)
 PATIENCE = 120_000  # milliseconds, the longest wait for a step of the page, three times as long for a kernel or a verdict: a busy machine is slow, not wrong
 SHOTS = os.environ.get("DEEPFAKE_NB_SCREENSHOTS")  # a folder for pictures of the page; none are taken without
+AXE = os.environ.get("DEEPFAKE_NB_AXE")  # axe.min.js of axe-core, which looks for what a screen reader or weak eyes stumble over; not asked without
 
 
 @contextmanager
@@ -156,6 +157,14 @@ class Visitor:
             for quality in (85, 75, 65, 55, 45, 35, 25):
                 small.save(f"{SHOTS}/{name}.jpg", quality=quality, optimize=True)
                 if os.path.getsize(f"{SHOTS}/{name}.jpg") < 80_000: break
+    def check_for_all(self):
+        "Everything has a name, and where axe-core is at hand it finds nothing."
+        unnamed = "[...document.querySelectorAll('.dn-app th, .dn-app button, .dn-app [role=slider], .dn-app input')].filter(o => !(o.textContent.trim() || o.getAttribute('aria-label') || o.labels?.length || o.type === 'number')).map(o => o.outerHTML)"
+        self.page.wait_for_function(f"!{unnamed}.length && document.querySelectorAll('[role=main]').length === 1")
+        if not AXE: return
+        self.page.evaluate(Path(AXE).read_text())
+        found = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+        assert not found, [(o["id"], o["help"], [n["html"] for n in o["nodes"]]) for o in found]
     def leave(self):
         "Close the tab, as people do."
         self.page.goto("about:blank")
@@ -191,6 +200,7 @@ def test_an_image_from_upload_to_report(visitor, files, server, tmp_path):
     from deepfake_nb.tell.verify import verify_report
     v = visitor()
     v.shoot("app-start")
+    v.check_for_all()
     assert v.page.get_by_role("button", name="Detect Deepfake").is_disabled()
     v.page.locator(".dn-app summary").click()
     v.shoot("app-limits")
@@ -242,6 +252,7 @@ def test_a_video_after_an_image_on_a_phone(visitor, files, server):
     curve.click(position=dict(x=curve.bounding_box()["width"] * 60 / 700, y=20))
     v.page.wait_for_function(f"{place} < .1 && document.querySelector('.dn-frame figcaption').textContent.startsWith('0.00')")
     assert v.overflow() <= 0, "wider than the screen"
+    v.check_for_all()
     check_html(v.download("Download report (HTML)")[1], "&lt;img src=x onerror=alert(1)&gt;.mp4")
     v.shoot("app-phone")
 
@@ -263,6 +274,7 @@ def test_several_files_at_once(visitor, files, server, tmp_path):
     v.click("Show what was found in wall.png")
     v.page.wait_for_function("document.activeElement.classList.contains('dn-results') && document.querySelector('.dn-verdict')")
     assert v.page.locator(".dn-results h2").first.inner_text() == "What was found in wall.png"
+    v.check_for_all()
     def fetch(text):
         with v.page.expect_download() as waiting: v.click(text)
         return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()

@@ -84,7 +84,7 @@ def people_html(
         face = f"<img alt=\"Person {o.person}\" src=\"{data_url(faces[o.person], 'image/jpeg')}\">" if o.person in faces else ""
         return (f"<tr><th scope=\"row\">{o.person}</th><td>{face}</td><td class=\"{o.decision}\"><b>{o.decision}</b></td>"
                 f"<td>{percent(o.probability)}</td><td>{html.escape(why)}</td></tr>")
-    head = "".join(f"<th scope=\"col\">{o}</th>" for o in ("Person", "Face", "Verdict", "Score", ""))
+    head = "".join(f"<th scope=\"col\">{o}</th>" for o in ("Person", "Face", "Verdict", "Score", "Why"))
     rows = "".join(row(o) for o in sorted(prediction.faces, key=lambda o: o.person))
     return (f"<h2>The {len(prediction.faces)} people, from left to right</h2>"
             f"<table class=\"dn-people\"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
