@@ -6,19 +6,21 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/cli.html.md"""
 
 # %% ../nbs/94_cli.ipynb #9de2eec1
 from __future__ import annotations
-import functools, json, shlex, sys
+import functools, json, sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
 from .learn.settings import TrainingSettings
 from .shell import (UsageError, call_parse, check_bounds, check_file_out, check_usage, check_writable, command,
-                               evaluation_source, from_settings, make_detector, print_json, result_folder, say, write_report,
-                               write_result, weights_files)
+                               evaluation_source, from_settings, make_detector, print_json, print_json_lines,
+                               result_folder, say, write_report, write_result, weights_files)
+from .terminal import Row, Table, Taken, print_table, take_files
 
 # %% auto #0
-__all__ = ['deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract', 'deepfake_train',
-           'deepfake_evaluate', 'deepfake_app', 'deepfake_scan', 'deepfake_stream']
+__all__ = ['MANY', 'FORMS', 'deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
+           'deepfake_train', 'deepfake_evaluate', 'deepfake_app', 'deepfake_scan', 'deepfake_stream']
 
 # %% ../nbs/94_cli.ipynb #d0c70a02
 @call_parse
@@ -54,45 +56,78 @@ def _result(detector, result:Prediction|Unreadable, out:str|None, heatmap:bool, 
         lines = _beside(result, "The report could not be made", lambda: report(result, explanation, folder) or [])
     return result.to_dict(), lines or [], bool(written and (not report or lines is not None))
 
-def _scan_instead(result:Unreadable)->Unreadable:
-    "A folder is no file: says which command takes it."
-    if not Path(result.path).is_dir(): return result
-    return Unreadable(result.path, f"{result.error} All files of a folder are judged by: deepfake-scan "
-                                   f"{clean_text(shlex.quote(result.path))}")
-
 def _lines_of(result:Prediction|Unreadable, place:str, notes:list[str], told:set, beside:list[str])->list[str]:
     "All that people read about one file, together: the verdict, its notes, where its report lies."
     own = [f"  {o}" for o in [*(o for o in notes if o not in told), *beside]]
     return [clean_text(o) for o in [f"{place} {result}", *own]]
 
+def _results(detector, taken:Taken)->Iterator[Prediction|Unreadable]: # in the order that was asked for
+    judged = iter(detector.predict_each(taken.readable, progress=False)) if taken.readable else iter(())
+    for path in taken.files: yield taken.problems.get(path) or next(judged)
+
+MANY = 200 # files of folders from which on the other command is named
+
+def _scan_instead(taken:Taken)->list[str]: # a sentence, where there is cause
+    if not taken.many or len(taken.files) < MANY: return []
+    return [f"{len(taken.files):,} files: deepfake-scan judges as many on all cores, and goes on where it was stopped."]
+
+def _with_bar(results, total:int, shown:bool): # a line of progress, which is gone at the end
+    from tqdm import tqdm
+    return tqdm(results, total=total, unit="file", disable=not shown, leave=False)
+
+def _row(item:dict, beside:list[str], known:bool)->Row: # of a table
+    report = next((o for o in beside if o.startswith("report: ")), "")
+    return Row(item, report.removeprefix("report: "), [o for o in beside if o != report], known)
+
+FORMS = "table", "json", "jsonl" # what standard output gets
+
 def judge_files(
-    detector, # A `Detector`
-    paths:list, # Images and videos
+    detector, # A `Detector`; None where nothing is there to be judged
+    paths:list|Taken, # Images and videos
     out:str|None=None, # Folder for the results
     heatmap:bool=True, # Draw heatmaps? Only with `out`
     # Called with prediction, explanation and folder, for instance `write_report`; gives sentences. Only with `out`
     report=None,
-)->int: # How many files could not be read, or their results not be written
-    "Judge files: JSON to standard output, the rest to standard error."
-    failed, told, of_all = [], set(), set(detector.standing_notes())
-    def items():
-        bar = len(paths) > 1 and sys.stderr.isatty() # in a log file the lines are the progress
-        for i, result in enumerate(detector.predict_each(paths, progress=bar)):
-            if isinstance(result, Unreadable): result = _scan_instead(result)
+    form:str="json", # One of `FORMS`
+    quiet:bool=False, # Tell nothing but errors on standard error?
+)->int: # How many files could not be read, or their results not be written; raises `KeyboardInterrupt` with a sentence
+    "Judge files: the results to standard output as they come, the rest to standard error."
+    taken = paths if isinstance(paths, Taken) else Taken([str(o) for o in paths])
+    failed, done, told, of_all = [], [], set(), set(detector.standing_notes()) if detector else set()
+    def tell(result, beside, notes):
+        if form == "table" or quiet and not isinstance(result, Unreadable): return
+        for line in _lines_of(result, f"[{len(done)}/{len(taken.files)}]", notes, told, beside): say(line)
+        told.update(of_all.intersection(notes))
+    def rows():
+        bar = not quiet and sys.stderr.isatty() # in a log file the lines are the progress
+        for result in _with_bar(_results(detector, taken), len(taken.files), bar):
             item, beside, written = _result(detector, result, out, heatmap, report)
             if isinstance(result, Unreadable) or not written: failed.append(result)
-            notes = item.get("notes", [])
-            for line in _lines_of(result, f"[{i + 1}/{len(paths)}]", notes, told, beside): say(line)
-            told.update(of_all.intersection(notes))
-            yield item
-    print_json(items(), several=len(paths) > 1)
+            done.append(result.path)
+            known = result.path in taken.problems
+            if not known: tell(result, beside, item.get("notes", []))
+            yield _row(item, beside, known)
+    try:
+        if form == "table":
+            print_table(rows(), _table(taken, out if report else None, of_all), quiet)
+            if out and done and not quiet: say(f"The results lie in {clean_text(out)}")
+        elif form == "jsonl": print_json_lines(o.item for o in rows())
+        else: print_json((o.item for o in rows()), several=taken.many or len(taken.files) > 1)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"stopped by Ctrl-C when {len(done)} of {len(taken.files)} files were done; "
+                                "what they gave is above") from None
     return len(failed)
+
+def _table(taken:Taken, out:str|None, of_all:set)->Table:
+    reports = [str(Path(out)/result_folder(o)/"report.html") for o in taken.readable] if out else None
+    return Table(taken.files, reports, general=of_all)
 
 # %% ../nbs/94_cli.ipynb #9f40d991
 @call_parse
 @command
 def deepfake_predict(
-    *paths:str, # Images and videos
+    # Images and videos; folders, of which all are taken; patterns in quotes, such as 'films/**/*.mp4'
+    *paths:Annotated[str, dict(metavar="FILE")],
     weights:Annotated[str, dict(metavar="FILE")]=None, # Weights file; by default the one that comes with the package
     # Folder for the results: prediction.json and heatmap.png in a folder for each file. With --demo ./evidence by default
     out:Annotated[str, dict(metavar="FOLDER")]=None,
@@ -114,19 +149,30 @@ def deepfake_predict(
     # Certificates (PEM) of those whose word on a signer of Content Credentials counts; by default DEEPFAKE_NB_TRUST, else nobody's
     trust:Annotated[str, dict(metavar="FILE")]=None,
     demo:bool=False, # Judge a real and a forged portrait, a real and a forged film, made on the spot
+    json:bool=False, # Print JSON on a terminal too: an object, or an array where there are several files
+    jsonl:bool=False, # Print JSON Lines: an object on each line, as soon as its file is done
+    quiet:bool=False, # Tell nothing but errors beside the results: no notes, no progress
 )->int: # Exit code
-    "Tell real faces from forged ones. JSON goes to standard output; exit code 0: all judged, 1: a file could not be read, 2: wrong usage."
+    "Tell real faces from forged ones. A terminal gets a table, a pipe JSON; exit code 0: all judged, 1: a file could not be read, 2: wrong usage, 130: stopped by Ctrl-C."
+    if json and jsonl: raise UsageError("--json and --jsonl exclude each other. Accepted: one of them")
     out = out or ("evidence" if demo else None)
     check_usage(paths, demo, threshold, frames, out)
     if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
-    detector = make_detector(weights, device, frames=frames, second_look=second_look, max_people=max_people,
-                             threshold=threshold, engine=engine, scorer=scorer, calibration=calibration, base=base, trust=trust)
-    from deepfake_nb.forge.demo import write_demo
-    files = [*paths, *(write_demo(out) if demo else [])]
+    taken = take_files(paths)
+    for o in taken.problems.values(): say(o.error)
+    for line in [] if quiet else [*taken.notes, *_scan_instead(taken)]: say(line)
+    detector = None
+    if demo or taken.readable:
+        detector = make_detector(weights, device, frames=frames, second_look=second_look, max_people=max_people,
+                                 threshold=threshold, engine=engine, scorer=scorer, calibration=calibration, base=base, trust=trust)
+    if demo:
+        from deepfake_nb.forge.demo import write_demo
+        taken.files += map(str, write_demo(out))
     report_to = functools.partial(write_report, weights=None if scorer else weights) if report else None
-    return 1 if judge_files(detector, files, out, heatmap, report_to) else 0
+    form = "jsonl" if jsonl else "json" if json or not sys.stdout.isatty() else "table"
+    return 1 if judge_files(detector, taken, out, heatmap, report_to, form, quiet) else 0
 
 # %% ../nbs/94_cli.ipynb #aa9aac3b
 @call_parse

@@ -14,8 +14,8 @@ from typing import Iterator
 
 # %% auto #0
 __all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'SPOILING', 'CLAIMS', 'SYNTHETIC', 'BELIEFS',
-           'parse_label', 'explain_reasons', 'clean_text', 'DeepfakeError', 'FileError', 'MediaError', 'WeightsError',
-           'ManifestError', 'WriteError', 'FrameScore', 'Segment', 'FaceVerdict', 'Claim', 'Prediction',
+           'ACCEPTED_MEDIA', 'parse_label', 'explain_reasons', 'clean_text', 'DeepfakeError', 'FileError', 'MediaError',
+           'WeightsError', 'ManifestError', 'WriteError', 'FrameScore', 'Segment', 'FaceVerdict', 'Claim', 'Prediction',
            'prediction_to_dict', 'prediction_from_dict', 'percent', 'confidence_sentence', 'to_dict', 'to_json',
            'Unreadable', 'sha256_file', 'check_regular', 'read_regular', 'atomic_write', 'cache_folder',
            'available_cores', 'available_memory']
@@ -317,6 +317,9 @@ Prediction.to_dict, Prediction.to_json, Prediction._repr_html_ = to_dict, to_jso
 Prediction.__str__ = lambda self: " ".join(filter(None, (f"{self.path}:", self.marked, confidence_sentence(self))))
 
 # %% ../nbs/00_core.ipynb #8602bf07
+ACCEPTED_MEDIA = ("images (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) and videos (MP4, MOV, MKV, WebM, AVI, MPEG, FLV, "
+                  "WMV, Ogg)") # what a `MediaError` says would have been accepted
+
 @dataclass
 class Unreadable:
     "A file of a batch that could not be read."

@@ -25,8 +25,9 @@ from .options import SettingsError
 
 # %% auto #0
 __all__ = ['BOUNDS', 'UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'settings_signature',
-           'from_settings', 'result_folder', 'write_result', 'print_json', 'say', 'write_report', 'check_writable',
-           'check_file_out', 'check_usage', 'evaluation_source', 'check_bounds', 'weights_files', 'make_detector']
+           'from_settings', 'result_folder', 'write_result', 'print_json', 'print_json_lines', 'say', 'write_report',
+           'check_writable', 'check_file_out', 'check_usage', 'evaluation_source', 'check_bounds', 'weights_files',
+           'make_detector']
 
 # %% ../nbs/92_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -47,7 +48,7 @@ def error_sentence(
     task:str="", # Of the command, for instance 'scan'
 )->tuple[int, str]: # Exit code and sentence
     "What to tell people about an error."
-    if isinstance(e, KeyboardInterrupt): return 130, "interrupted"
+    if isinstance(e, KeyboardInterrupt): return 130, str(e) or "interrupted"
     if isinstance(e, (UsageError, SettingsError, MissingExtra)): return 2, str(e)
     if isinstance(e, DeepfakeError): return 1, str(e)
     if sentence := memory_sentence(e): return 1, sentence
@@ -277,6 +278,12 @@ def print_json(
             print("," * bool(i), json.dumps(item, indent=2, allow_nan=False), sep="", end="\n", flush=True)
     finally:
         if several: print("]", flush=True)
+
+def print_json_lines(
+    items:Iterable[dict], # One for each file, maybe still to be worked out
+)->None: # Prints to standard output
+    "Print each result on a line of its own, as it comes."
+    for item in items: print(json.dumps(item, allow_nan=False), flush=True)
 
 # %% ../nbs/92_shell.ipynb #72925cdc
 def say(

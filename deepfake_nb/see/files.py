@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 import av, cv2, numpy as np
-from ..core import MediaError
+from ..core import ACCEPTED_MEDIA, MediaError
 from .contents import Contents
 
 # %% auto #0
@@ -116,7 +116,7 @@ FILM_FORMATS = {"mov": "MP4", "matroska": "Matroska/WebM", "avi": "AVI", "mpegts
     "mpegvideo": "MPEG", "flv": "FLV", "asf": "WMV",
     "ogg": "Ogg", "mxf": "MXF", "dv": "DV", "ivf": "IVF", "h264": "H.264", "hevc": "HEVC"}
 IMAGE_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "HEIF")
-ACCEPTED = "images (JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC) and videos (MP4, MOV, MKV, WebM, AVI, MPEG, FLV, WMV, Ogg)"
+ACCEPTED = ACCEPTED_MEDIA
 
 def _find_format(head:bytes)->str|None: # from the first bytes of a file; None: not one of ours
     if head[4:8] == b"ftyp":
