@@ -119,7 +119,7 @@ STANDS_ON = dict(
     claimed="core page",
     pictures="again explain wording page",
     signed="core extras credentials",
-    report="schema origin claims claimed provenance pictures signed",
+    report="schema origin scale claims claimed provenance pictures signed",
     overview="core wording page",
     verify="schema report",
     # serve

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 import deepfake_nb
 from ..origin import how_to_get, software_origin
 from ..schema import PREDICTION, Kind, SchemaError
-from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FileError, Prediction, atomic_write, read_regular,
+from ..core import (REASONS, DeepfakeError, FileError, Prediction, atomic_write, read_regular,
                               prediction_from_dict, prediction_to_dict, sha256_file)
 from ..see.claims import read_claims
 from ..judge.verdict import coverage_sentences
@@ -22,6 +22,7 @@ from ..model.weightsfile import default_weights, weights_info
 from ..judge.explain import Explanation
 from .wording import (bold_leads, error_sentence, headline, miss_sentence, percent, power_rows, shown,
                                       shown_name, tests_of, trust_sentences, verdict_sentences, why_sentences)
+from .scale import scale_html
 from .claimed import claim_sentences, claim_table, mark_html
 from .provenance import Provenance, read_provenance
 from .page import ASSETS, Html, PageError, Picture, fill_template, html_rows, to_html, to_pdf
@@ -116,16 +117,6 @@ def _now()->str: return datetime.now(timezone.utc).isoformat(timespec="seconds")
 def _lines(sentences:list[str], tag:str="p")->str: return "".join(f"<{tag}>{html.escape(o)}</{tag}>" for o in sentences)
 def _rows(rows:list[list[str]])->str: return "".join(f"<tr>{_lines(o, 'td')}</tr>" for o in rows)
 
-def _gauge(prediction:Prediction)->str: # a bar from 0 to 100 with a mark at the threshold
-    value, mark = 100 * prediction.probability, 100 * prediction.threshold
-    side = lambda o: f"left:{o:.1f}%" if o <= 60 else f"right:{100 - o:.1f}%"
-    here, limit = percent(prediction.probability), percent(prediction.threshold)
-    return (f"<div class=\"gauge\" role=\"img\" aria-label=\"{here}, threshold {limit}\">"
-            f"<div class=\"fill\" style=\"width:{value:.1f}%\"></div>"
-            f"<div class=\"mark\" style=\"left:{mark:.1f}%\"></div>"
-            f"<span class=\"above\" style=\"{side(mark)}\">FAKE from {limit} on</span>"
-            f"<span class=\"below\" style=\"{side(value)}\">this file: {here}</span></div>")
-
 @patch
 def title(self:Report)->Html:
     "Name of the file, and when and with what it was examined."
@@ -138,14 +129,13 @@ def title(self:Report)->Html:
 def verdict(self:Report)->Html:
     "The verdict in a box: first the word, then why, then what was not looked at, then how far to trust it."
     o = self.prediction
-    gauge = _gauge(o) if o.probability is not None and o.decision != INCONCLUSIVE else ""
     parts = (("What this rests on", "why", why_sentences(o)),
              ("Not looked at", "unseen", coverage_sentences(o.looked_at)),
              ("How often it is wrong", "trust", trust_sentences(o)))
     below = "".join(f"<h3>{name}</h3><div class=\"{kind}\">{bold_leads(_lines(lines))}</div>"
                     for name, kind, lines in parts if lines)
     return Html(f"{mark_html(o)}<div class=\"verdict {o.decision}\"><p class=\"word\">{o.decision}</p>"
-                f"<p class=\"lead\">{html.escape(headline(o))}</p>{gauge}{below}</div>")
+                f"<p class=\"lead\">{html.escape(headline(o))}</p>{scale_html(o)}{below}</div>")
 
 @patch
 def reasons(self:Report)->Html:

@@ -123,6 +123,8 @@ def why_sentences(
     lines, estimate = [], f"The score is {percent(prediction.probability)}"
     if set(prediction.reasons) and set(prediction.reasons) <= set(ONLY_PART):
         lines.append(f"{estimate} for those that were judged; the file as a whole stays open.")
+    elif prediction.reasons == ["NEAR_THRESHOLD"]:
+        lines.append(f"{estimate}, between what it calls REAL and what it calls FAKE: that speaks for neither.")
     elif prediction.decision == INCONCLUSIVE:
         lines.append(f"{estimate}, but that figure is not reliable here and should not be quoted.")
     else: lines.append(f"{estimate}; it calls a face FAKE from {percent(prediction.threshold)} on.")
