@@ -32,6 +32,7 @@ _HOMES = {
     "load_scorer": "model.scorer",
     "write_demo": "forge.demo",
 }
+_SHOWN_BY = {"Detector": "tell.cards", "Prediction": "tell.cards"}  # how a notebook shows what they give
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:  # for type checkers and editors, which do not run the function below
@@ -61,6 +62,7 @@ def __getattr__(name):
         raise AttributeError(f"deepfake_nb has no {name!r} at its front door. Accepted: {', '.join(_HOMES)}, or a module of a room such as deepfake_nb.see.media")
     try:
         value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+        if name in _SHOWN_BY: import_module(f"{__name__}.{_SHOWN_BY[name]}")
     except ModuleNotFoundError as e:
         from .extras import MissingExtra, how_to_install
         if not how_to_install(e.name or ""): raise

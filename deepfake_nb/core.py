@@ -17,7 +17,7 @@ __all__ = ['REAL', 'FAKE', 'LABELS', 'INCONCLUSIVE', 'DECISIONS', 'REASONS', 'SP
            'ACCEPTED_MEDIA', 'parse_label', 'explain_reasons', 'clean_text', 'DeepfakeError', 'FileError', 'MediaError',
            'WeightsError', 'ManifestError', 'WriteError', 'FrameScore', 'Segment', 'FaceVerdict', 'Claim', 'Prediction',
            'prediction_to_dict', 'prediction_from_dict', 'percent', 'confidence_sentence', 'to_dict', 'to_json',
-           'Unreadable', 'sha256_file', 'check_regular', 'read_regular', 'atomic_write', 'cache_folder',
+           'Unreadable', 'Predictions', 'sha256_file', 'check_regular', 'read_regular', 'atomic_write', 'cache_folder',
            'available_cores', 'available_memory']
 
 # %% ../nbs/00_core.ipynb #2b302fa8
@@ -233,6 +233,8 @@ class Prediction:
     segments: list[Segment] = field(default_factory=list) # the stretches of a film that stand out, in order of time
     claims: list[Claim]|None = None # what the file says of its own origin; None: nobody looked
     evidence: list = field(default_factory=list, repr=False, compare=False) # face clips in memory; never written
+    # the face that the verdict rests on, a JPEG of at most 96 pixels; b'': there is none; never written
+    thumbnail: bytes = field(default=b"", repr=False, compare=False)
 
     def __post_init__(self):
         if self.decision not in DECISIONS:
@@ -255,7 +257,7 @@ def prediction_to_dict(
 )->dict: # Plain values only, `marked`, `decision`, `probability` and `heatmap` first
     "A prediction as plain values, ready for JSON."
     d = {f.name: getattr(prediction, f.name) for f in dataclasses.fields(prediction)
-         if f.name not in ("evidence", "path")}
+         if f.name not in ("evidence", "thumbnail", "path")}
     d["reasons"] = explain_reasons(prediction.reasons)
     d["faces"] = [_face_dict(face) for face in prediction.faces]
     d["segments"] = [dataclasses.asdict(o) for o in prediction.segments]
@@ -329,6 +331,9 @@ class Unreadable:
     def to_dict(self)->dict:
         return dict(path=self.path, decision=None, probability=None, heatmap=None, error=self.error)
     def __str__(self)->str: return self.error
+
+class Predictions(list):
+    "Predictions and `Unreadable`s of many files: a list, which a notebook shows as a table."
 
 # %% ../nbs/00_core.ipynb #313e31a3
 def sha256_file(

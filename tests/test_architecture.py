@@ -115,6 +115,7 @@ STANDS_ON = dict(
     wording="core verdict",
     scale="core",
     provenance="files wording",
+    cards="core wording",
     page="core",
     claimed="core page",
     pictures="again explain wording page",

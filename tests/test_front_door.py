@@ -34,6 +34,12 @@ def test_what_is_used_is_loaded_and_no_more():
     assert run(f"from deepfake_nb import Detector; {show}") == [True, False]
 
 
+def test_a_notebook_shows_what_the_door_gives():
+    "Also where only a name of it was used; the rooms alone know nothing of cards."
+    show = "print(json.dumps(Prediction._repr_html_.__name__))"
+    assert run(f"from deepfake_nb import Prediction; {show}") == "prediction_card"
+
+
 def test_names_do_not_hide_modules():
     "explain and evaluate are functions at the door and modules in their rooms, whichever is imported first."
     clash = sorted(set(HOMES) & set(modules()))

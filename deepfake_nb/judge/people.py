@@ -6,9 +6,10 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/judge/people.html.md"""
 
 # %% ../../nbs/judge/17_people.ipynb #61c07a13
 from __future__ import annotations
-import dataclasses
+import dataclasses, io
 from dataclasses import dataclass, field
 import numpy as np
+from PIL import Image
 from ..core import INCONCLUSIVE, FaceVerdict, FrameScore, Segment
 from ..see.detect import Face # that of `FaceClip`, by which pages show `Evidence`
 from ..see.faces import FaceClip
@@ -17,7 +18,7 @@ from .scoring import ClipScore
 from .verdict import UNSEEN
 
 # %% auto #0
-__all__ = ['KEY_FRAMES', 'person_verdict', 'segments_of', 'Evidence', 'keep_evidence']
+__all__ = ['KEY_FRAMES', 'person_verdict', 'segments_of', 'Evidence', 'keep_evidence', 'face_thumbnail']
 
 # %% ../../nbs/judge/17_people.ipynb #fe12e618
 def person_verdict(
@@ -77,3 +78,16 @@ def keep_evidence(
     worst = np.argsort([-o.probability for o in face.timeline], kind="stable")[:limit]
     own = {f.name: getattr(clip, f.name) for f in dataclasses.fields(FaceClip)}
     return Evidence(**own, key_frames={int(i): frames[clip.frame_indices[i]] for i in worst})
+
+# %% ../../nbs/judge/17_people.ipynb #a4f4ebfc
+def face_thumbnail(
+    clip:FaceClip, # One person
+    face:FaceVerdict, # The verdict on that person
+    side:int=96, # Of the picture, at most, in pixels
+)->bytes: # A JPEG of a few kilobytes
+    "The most suspicious crop of a person, small."
+    worst = int(np.argmax([o.probability for o in face.timeline])) if face.timeline else 0
+    picture, buffer = Image.fromarray(clip.crops[worst]), io.BytesIO()
+    picture.thumbnail((side, side))
+    picture.save(buffer, "JPEG", quality=75)
+    return buffer.getvalue()

@@ -16,7 +16,7 @@ import numpy as np, torch
 from fastcore.basics import patch
 from tqdm import tqdm
 import deepfake_nb
-from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, Prediction, Segment, Unreadable,
+from ..core import (INCONCLUSIVE, REASONS, DeepfakeError, FaceVerdict, Prediction, Predictions, Segment, Unreadable,
                               WeightsError, available_cores)
 from ..see.claims import read_claims
 from ..see.credentials import named_trust
@@ -30,7 +30,7 @@ from ..model.scorer import Scorer, load_scorer
 from .scoring import (CLOSE, ClipScore, DeviceError, as_found, calm_after_fork, choose_device,
                                        choose_precision, keep_memory, score_clips, start_engine)
 from .hidden import hidden_reason, look_at_face
-from .people import keep_evidence, person_verdict, segments_of
+from .people import face_thumbnail, keep_evidence, person_verdict, segments_of
 from .verdict import (WEAK, coverage_reasons, coverage_sentences, frames_looked_at, judge, missed_words,
                                        people_looked_at, power_of, segment_sentences)
 from ..measure.calibrate import (AbstentionRule, calibration_from_config, feature_distance_from_dict, logit,
@@ -381,6 +381,12 @@ def _hidden(look:Look, person:FaceClip)->str|None:
     some = evenly_spaced(len(person), 5)
     return hidden_reason([look_at_face(look.frames[person.frame_indices[i]], person.faces[i].box) for i in some])
 
+def _picture(faces:list[FaceVerdict], clips:list[FaceClip], probability:float|None)->bytes:
+    "Whom the verdict rests on, else the largest face; nothing where nobody is there."
+    rated = (pair for pair in zip(clips, faces) if probability is not None and pair[1].probability == probability)
+    chosen = next(rated, next(zip(clips, faces), None))
+    return face_thumbnail(*chosen) if chosen else b""
+
 @patch
 def verdict(self:Detector,
     look:Look, # From `look`, or made of frames at hand; who has no score yet is scored now
@@ -404,6 +410,7 @@ def verdict(self:Detector,
     seen = {k: getattr(media, k) for k in ("width", "height", "duration", "format", "scale")}
     return Prediction(str(media.path), decision, probability, reasons=reasons, faces=faces, kind=media.kind,
         media=seen | dict(frames=len(look.frames)), notes=notes, looked_at=looked_at, segments=segments, claims=media.claims,
+        thumbnail=_picture(faces, people, probability),
         threshold=self.threshold, false_positive_rate=self.false_positive_rate, sha256=look.sha256,
         weights=dict(name=config.name, sha256=self.scorer.sha256) | self.tests, evidence=evidence,
         settings=self.settings(),
@@ -476,7 +483,7 @@ def predict_many(self:Detector,
     paths:Iterable, # Images and videos, each as `predict` takes it
     progress:bool=True, # Show a progress bar on standard error?
     evidence:bool=False, # Keep the crops for heatmaps? A few MB for each file
-)->list[Prediction|Unreadable]: # One per path, in the same order
+)->Predictions: # One `Prediction` or `Unreadable` per path, in the same order; a list, which a notebook shows as a table
     "The verdicts on many files."
     keep = lambda o: o if evidence or isinstance(o, Unreadable) else dataclasses.replace(o, evidence=[])
-    return [keep(o) for o in self.predict_each(paths, progress)]
+    return Predictions(keep(o) for o in self.predict_each(paths, progress))
