@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/learner.html.md"""
 
 # %% ../../nbs/learn/15_learner.ipynb #a6534a2a
 from __future__ import annotations
-import copy, functools, math, os, sys
+import copy, functools, math, os, sys, tempfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,8 @@ from ..model.scorer import Scorer, ScorerError, create_scorer, load_scorer, save
 # %% auto #0
 __all__ = ['TrainingScorer', 'ForgeryLoss', 'ClipAUC', 'bare', 'WeightAveraging', 'KeepBest', 'EpochLog', 'by_source',
            'SourceLog', 'Checkpoint', 'frozen_parameters', 'FrozenStages', 'GradualUnfreezing', 'FrozenStatistics',
-           'training_splitter', 'face_learner', 'Distributed', 'join_processes', 'leave_processes', 'fit']
+           'training_splitter', 'ClipsOnly', 'FaceLearner', 'face_learner', 'Distributed', 'join_processes',
+           'leave_processes', 'fit']
 
 # %% ../../nbs/learn/15_learner.ipynb #d496d58c
 class TrainingScorer(nn.Module):
@@ -82,6 +83,7 @@ class ForgeryLoss:
     labelled_weight: float = 1. # of the loss of labelled clips beside that of the others
     ranking: float = .5 # weight of how each forgery stands to the real clips that look most forged
     hardest: float = .05 # how many of these, as a share of the batch, above 0 to 1
+    reduction: str = "mean" # 'none': the cross-entropy of each clip, as fastai asks for it to rank them
 
     def __call__(self, predicted:tuple, label:Tensor, origin:Tensor|None=None, mask:Tensor|None=None)->Tensor:
         logits, _, mask_logits = predicted
@@ -89,6 +91,7 @@ class ForgeryLoss:
         smoothing = torch.where(told > 0, self.labelled_smoothing, self.smoothing)
         wanted = label.float()*(1 - 2*smoothing) + smoothing
         each = F.binary_cross_entropy_with_logits(logits.float(), wanted, reduction="none")
+        if self.reduction == "none": return each
         loss = _mean(each, 1 - told) + self.labelled_weight*_mean(each, told)
         if self.ranking: loss = loss + self.ranking*self.rank(logits.float(), label.float())
         if mask is None or mask_logits is None: return loss
@@ -101,6 +104,9 @@ class ForgeryLoss:
         top = real.topk(max(1, int(self.hardest*len(real)))).values
         each, everybody = F.softplus(top - logits[:, None]).mean(1), _of_all(label)
         return (each*label).sum()/everybody.sum().clamp(min=1)*(len(everybody)/len(label))
+
+    def activation(self, logits:Tensor)->Tensor: return logits.sigmoid() # P(fake), before any calibration
+    def decodes(self, probability:Tensor)->Tensor: return (probability >= .5).long()
 
 # %% ../../nbs/learn/15_learner.ipynb #bcbc1738
 def _auc(labels:np.ndarray, scores:np.ndarray)->float: # nan where one class is missing
@@ -164,9 +170,11 @@ class WeightAveraging(Callback):
             for kept, v in pairs:
                 if not v.is_floating_point(): kept.copy_(v)
     def before_validate(self):
+        if self.average is None: return # nothing was trained yet
         self.current = copy.deepcopy(bare(self.learn.model).state_dict())
         bare(self.learn.model).load_state_dict(self.average)
-    def after_validate(self): bare(self.learn.model).load_state_dict(self.current)
+    def after_validate(self):
+        if self.average is not None: bare(self.learn.model).load_state_dict(self.current)
 
 # %% ../../nbs/learn/15_learner.ipynb #3e8be704
 class KeepBest(Callback):
@@ -344,6 +352,42 @@ def training_splitter(model:TrainingScorer)->list: # early layers, late layers, 
     early, late, head = splitter(bare(model).scorer)
     return [early, late, head + (list(bare(model).mask_head.parameters()) if bare(model).mask_head else [])]
 
+# %% ../../nbs/learn/15_learner.ipynb #e6839977
+class ClipsOnly(Callback):
+    "Logits and labels, for whoever gathers; without those of frames and masks."
+    order = -1 # before fastai gathers
+    def after_batch(self): self.learn.pred, self.learn.yb = self.pred[0].float(), self.yb[:1]
+
+_of_training = FiniteLoss, WeightAveraging, KeepBest, EpochLog, SourceLog, Checkpoint, GradualUnfreezing
+
+class FaceLearner(Learner):
+    "fastai's `Learner`, for clips that are forged on the way."
+    def lr_find(self, *args, **kwargs):
+        "As fastai's; weights, averages, logs and checkpoints stay as they are, and nothing is written."
+        apart = [o for o in self.cbs if isinstance(o, _of_training)]
+        drawn, place = self.dls.train.epoch, self.path
+        with tempfile.TemporaryDirectory() as folder, self.removed_cbs(apart):
+            self.path = Path(folder) # where fastai keeps the weights meanwhile
+            try: return super().lr_find(*args, **kwargs)
+            finally: self.dls.train.epoch, self.path = drawn, place
+
+    def get_preds(self, ds_idx=1, dl=None, cbs=None, reorder=False, **kwargs): # `reorder` is fastai's, and means nothing here
+        "P(fake) before any calibration, and labels, of clips in the order of the loader; nothing is kept or written."
+        apart = [o for o in self.cbs if isinstance(o, _of_training) and not isinstance(o, WeightAveraging)]
+        with self.removed_cbs([*apart, self.recorder]): # whose figures are made of all that a batch has
+            return super().get_preds(ds_idx, dl, cbs=[*L(cbs), ClipsOnly()], reorder=False, **kwargs)
+
+    def show_batch(self, *args, **kwargs): return self.dls.show_batch(*args, **kwargs)
+
+    def show_results(self, ds_idx=1, dl=None, max_n=8):
+        "Some clips with label, kind and P(fake)."
+        dl = dl or self.dls[ds_idx]
+        with self.no_bar(): batch, scores = self.predicted(dl.one_batch())
+        return dl.show_batch(batch, max_n, scores)
+
+    def predicted(self, batch:tuple)->tuple: # the same, and P(fake) of each of its clips
+        return batch, self.get_preds(dl=[batch])[0]
+
 # %% ../../nbs/learn/15_learner.ipynb #6076b554
 def face_learner(
     dls:DataLoaders, # From `forged_loaders` or `labelled_loaders`
@@ -366,7 +410,7 @@ def face_learner(
     log:str|Path|None=None, # A CSV file that gets a line per epoch; one that exists is continued
     cbs:list|None=None, # Further fastai callbacks
     **kwargs, # For `create_scorer`
-)->Learner: # Its model is a `TrainingScorer`
+)->FaceLearner: # Its model is a `TrainingScorer`
     "A fastai `Learner` for real and forged faces."
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     batch, dls = dls.one_batch(), dls.to(device) if device.type == "cuda" else dls
@@ -385,7 +429,7 @@ def face_learner(
     shown, tables = (figures(dls.valid.dataset), dls.valid.dataset.tables()) if taught else ({}, {})
     if log and taught and not world()[0]: mine.append(SourceLog(Path(log).with_name("sources.csv")))
     loss = ForgeryLoss(smoothing, mask_weight, labelled_smoothing, labelled_weight, ranking)
-    learn = Learner(dls, model, loss, functools.partial(adamw, weight_decay=weight_decay), splitter=training_splitter,
+    learn = FaceLearner(dls, model, loss, functools.partial(adamw, weight_decay=weight_decay), splitter=training_splitter,
                     metrics=[ClipAUC(tables=tables), *(ClipAUC(k, o) for k, o in shown.items())], cbs=mine + (cbs or []))
     learn.recorder.smooth_loss = SmoothLoss()
     if hasattr(learn, "progress"): learn.remove_cb(learn.progress).add_cb(SparingProgress())

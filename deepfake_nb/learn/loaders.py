@@ -14,16 +14,19 @@ from typing import Callable
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.basics import DataLoader, DataLoaders
+from fastai.data.transforms import CategoryMap
 from ..forge.filming import Camera
 from .canvases import Canvases, Items, room_for, stack_items
 from .batches import CHOSEN, CLIP_COLUMNS, LABELLED, ROLES, CropJitter, Faces, ForgedBatch, LabelledBatch, TeacherBatch, Teachers, balance_weights, kind_of, role_of, source_of
 from .sources import draw_couples
-from ..core import LABELS, REAL, DeepfakeError, available_cores
+from ..core import LABELS, REAL, DeepfakeError, available_cores, percent
+from ..figure import new_figure
+from ..see.files import evenly_spaced
 from ..forge.selfblend import SelfBlend
 
 # %% auto #0
-__all__ = ['made_ahead', 'world', 'BatchLoader', 'forged_people', 'TeacherLoader', 'figures', 'forged_loaders',
-           'labelled_loaders']
+__all__ = ['made_ahead', 'world', 'BatchLoader', 'clip_title', 'show_batch', 'forged_people', 'TeacherLoader', 'figures',
+           'forged_loaders', 'labelled_loaders']
 
 # %% ../../nbs/learn/10_loaders.ipynb #b94473ee
 @functools.lru_cache
@@ -77,6 +80,7 @@ def _lost(loader, count:int)->DeepfakeError: # what to say of batches that never
 # %% ../../nbs/learn/10_loaders.ipynb #294bb371
 class BatchLoader(DataLoader):
     "A fastai loader over `Faces` whose draws can be weighted, repeated and shared among processes."
+    vocab = CategoryMap(LABELS, sort=False) # as fastai asks for it
     # batch: makes one of `Items`; device: where, in this process; None: in the workers
     def __init__(self, dataset, bs, weights=None, seed=0, batch=None, device=None, **kwargs):
         self.batch, self.where = batch, None if device is None else torch.device(device)
@@ -120,6 +124,49 @@ class BatchLoader(DataLoader):
         return whole[:, self.rank].flatten().tolist()
     def __len__(self): return self.n//self.total if self.shuffle else math.ceil(self.n/self.bs)
     def new(self, *args, **kwargs): return self # fastai asks for copies; the epoch must be counted in one place
+
+# %% ../../nbs/learn/10_loaders.ipynb #94025d0f
+def clip_title(
+    dataset, # What the loader reads: `Teachers` or `Faces`
+    label:int, # 0 or 1
+    origin:int|None=None, # Of that clip; None: not known
+)->str: # For instance 'REAL' or 'FAKE, blended'
+    "What a clip is, in words."
+    if label == REAL or origin is None: return LABELS[label]
+    kinds = getattr(dataset, "kinds", [])
+    told = ROLES[role_of(origin)] if role_of(origin) < LABELLED else (kinds[kind_of(origin)] if kinds else "")
+    return ", ".join(filter(None, [LABELS[label], told]))
+
+def _seen(x:torch.Tensor, mask:torch.Tensor|None)->np.ndarray: # (T, 3, S, S) and (T, 1, h, w); the mask below the picture
+    frame = x[len(x)//2].float().clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+    if mask is None: return frame
+    where = mask[len(mask)//2, 0].float().cpu().numpy()
+    where = np.where(where < 0, .5, where).repeat(len(frame)//len(where), 0).repeat(len(frame)//len(where), 1)
+    return np.concatenate([frame, np.repeat(where[..., None], 3, 2)])
+
+def show_batch(self:BatchLoader,
+    b:tuple|None=None, # A batch of this loader; None: its first one
+    max_n:int=8, # Clips to show, evenly spaced in the batch
+    scores=None, # P(fake) of each clip, to be written below its label
+    losses=None, # Loss of each clip, likewise
+)->"Figure": # Clips in a row
+    "Show what the network sees."
+    drawn = self.epoch
+    x, labels, origins, masks = (*(self.one_batch() if b is None else b), None, None)[:4]
+    self.epoch = drawn # looking changes nothing of what is drawn later
+    chosen = evenly_spaced(len(x), max_n)
+    figure, axes = new_figure(1.25, 1.7 if masks is None else 2.8, len(chosen))
+    for i, axis in zip(chosen, np.atleast_1d(axes)):
+        own = None if masks is None else masks.view(len(x), -1, *masks.shape[1:])[i]
+        lines = clip_title(self.dataset, int(labels[i]), None if origins is None else int(origins[i])).split(", ")
+        lines += [percent(float(scores[i]))] if scores is not None else []
+        lines += [f"loss {float(losses[i]):.2f}"] if losses is not None else []
+        axis.imshow(_seen(x[i], own))
+        axis.set_title("\n".join(lines), fontsize=8)
+        axis.axis("off")
+    return figure
+
+BatchLoader.show_batch = show_batch
 
 # %% ../../nbs/learn/10_loaders.ipynb #65a12c06
 def forged_people(

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/learn/pace.html.md"""
 
 # %% ../../nbs/learn/12_pace.ipynb #b13f1d4a
 from __future__ import annotations
-import time
+import datetime, time
 from collections import defaultdict
 from contextlib import contextmanager
 import torch
@@ -43,7 +43,18 @@ class SmoothLoss(AvgSmoothLoss):
 class SparingProgress(ProgressCallback):
     "fastai's bar, which asks for the loss twice a second and not after each batch."
     name = "progress" # as fastai's, for `no_bar`
+    def before_fit(self):
+        self.begun, self.first = time.monotonic(), None # the first epoch of this run; one that is continued begins later
+        super().before_fit()
+    def left(self)->str: # of the whole training, by the epochs so far: h:mm:ss
+        done = self.epoch - self.first + 1
+        seconds = (time.monotonic() - self.begun)/done*(self.n_epoch - self.epoch - 1)
+        return str(datetime.timedelta(seconds=round(seconds)))
+    def _write_stats(self, log): # the log of each epoch ends with the time left
+        names = log is self.recorder.metric_names
+        super()._write_stats([*log, "left" if names else self.left()])
     def before_epoch(self): # the bar tells the epoch that runs, also where a training begins with a later one
+        self.first = self.epoch if self.first is None else self.first
         if not getattr(self, "mbar", None): return
         if self.mbar.main_bar.last_v is None: self.mbar.update(0)
         self.mbar.update(self.epoch)
