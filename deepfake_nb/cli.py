@@ -19,8 +19,9 @@ from .shell import (UsageError, call_parse, check_bounds, check_file_out, check_
 from .terminal import Row, Table, Taken, print_table, take_files
 
 # %% auto #0
-__all__ = ['MANY', 'FORMS', 'deepfake_doctor', 'judge_files', 'deepfake_predict', 'deepfake_report', 'deepfake_extract',
-           'deepfake_train', 'deepfake_evaluate', 'deepfake_app', 'deepfake_scan', 'deepfake_stream']
+__all__ = ['MANY', 'FORMS', 'deepfake_doctor', 'judge_files', 'check_annotated', 'annotating', 'deepfake_predict',
+           'deepfake_report', 'deepfake_extract', 'deepfake_train', 'deepfake_evaluate', 'deepfake_app',
+           'deepfake_scan', 'deepfake_stream']
 
 # %% ../nbs/94_cli.ipynb #d0c70a02
 @call_parse
@@ -122,6 +123,26 @@ def _table(taken:Taken, out:str|None, of_all:set)->Table:
     reports = [str(Path(out)/result_folder(o)/"report.html") for o in taken.readable] if out else None
     return Table(taken.files, reports, general=of_all)
 
+# %% ../nbs/94_cli.ipynb #d13d8040
+def check_annotated(
+    out:str, # As given
+    paths:tuple, # As given
+    demo:bool, # As given
+)->None: # Raises `UsageError`
+    "Say what is wrong with an annotated film before any work is done."
+    if len(paths) != 1 or demo: raise UsageError(f"--annotated is for one film, and {len(paths)} are given. Accepted: one at a time")
+    if Path(out).suffix.lower() != ".mp4": raise UsageError(f"--annotated {out}. Accepted: a name that ends in .mp4")
+    if Path(out).resolve() == Path(paths[0]).resolve(): raise UsageError(f"--annotated {out}: the film itself. Accepted: another name")
+    check_file_out(out, "--annotated")
+
+def annotating(
+    detector, # A `Detector`
+    out:str, # The MP4 to write
+): # A detector that also writes that
+    "Judge, and write the annotated film."
+    from deepfake_nb.tell.annotate import Annotating
+    return Annotating(detector, out)
+
 # %% ../nbs/94_cli.ipynb #9f40d991
 @call_parse
 @command
@@ -139,6 +160,8 @@ def deepfake_predict(
     device:str=None, # cpu, cuda or mps; by default the fastest one here
     heatmap:Annotated[bool, dict(help="Draw no heatmaps")]=True, # Draw heatmaps? Only with --out
     report:bool=False, # Write a report for each file too: report.html, report.pdf and report.json. Only with --out
+    # Write the film with boxes, scores and heat in it; for one film at a time, without its sound
+    annotated:Annotated[str, dict(metavar="FILM.mp4")]=None,
     # What runs the network: torch, or on a processor onnx or openvino (pip install 'deepfake_nb[onnx]')
     engine:str="torch",
     # Of weights that were tuned: the network they were tuned on; by default DEEPFAKE_NB_BASE, else timm fetches it
@@ -160,6 +183,7 @@ def deepfake_predict(
     if max_people < 1: raise UsageError(f"--max-people is {max_people}. Accepted: a whole number from 1 on")
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
+    if annotated: check_annotated(annotated, paths, demo)
     taken = take_files(paths)
     for o in taken.problems.values(): say(o.error)
     for line in [] if quiet else [*taken.notes, *_scan_instead(taken)]: say(line)
@@ -170,6 +194,7 @@ def deepfake_predict(
     if demo:
         from deepfake_nb.forge.demo import write_demo
         taken.files += map(str, write_demo(out))
+    if annotated and detector: detector = annotating(detector, annotated)
     report_to = functools.partial(write_report, weights=None if scorer else weights) if report else None
     form = "jsonl" if jsonl else "json" if json or not sys.stdout.isatty() else "table"
     return 1 if judge_files(detector, taken, out, heatmap, report_to, form, quiet) else 0

@@ -5,7 +5,7 @@ import numpy as np, pytest, torch
 from matplotlib.cbook import get_sample_data
 from PIL import Image
 from deepfake_nb.shell import result_folder, run_command
-from deepfake_nb.see.media import write_video
+from deepfake_nb.see.media import read_media, write_video
 from deepfake_nb.model.scorer import create_scorer, save_scorer
 
 portrait = get_sample_data("grace_hopper.jpg", asfileobj=False)
@@ -299,3 +299,15 @@ def test_options_of_a_training_are_the_fields_of_its_settings_each_said_once():
 def test_a_setting_that_is_not_accepted_is_named_with_what_is(wrong, said):
     code, out, error = run_command("deepfake_train", "data", *wrong.split())
     assert (code, out) == (2, "") and error.startswith(f"deepfake-train: error: {said}"), error
+
+
+def test_an_annotated_film(folder, tmp_path):
+    "It is written beside the JSON; what cannot be one is said before anything is judged."
+    film, out, weights = str(folder/"whole.mp4"), str(tmp_path/"told.mp4"), ["--weights", str(folder/"weights.safetensors")]
+    code, told, error = run_command("deepfake_predict", film, "--frames", "4", "--annotated", out, *weights)
+    assert (code, json.loads(told)["kind"]) == (0, "video"), error
+    was, now = (read_media(o, 1000).frames for o in (film, out))
+    assert now[0].shape == was[0].shape and np.abs(now[0].astype(int) - was[0]).max() > 60  # a box, at least
+    for files, name, said in (([film, film], out, "one film"), ([film], "told.avi", "ends in .mp4"), ([film], film, "the film itself")):
+        code, _, error = run_command("deepfake_predict", *files, "--annotated", name, *weights)
+        assert code == 2 and said in error

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/api.html.md"""
 
 # %% ../../nbs/serve/55_api.ipynb #48e68707
 from __future__ import annotations
-import asyncio, hmac, re
+import asyncio, base64, hmac, html, json, re
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from http import HTTPStatus
@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 import deepfake_nb
-from ..core import clean_text, prediction_to_dict
+from ..core import DECISIONS, clean_text, prediction_to_dict
 from ..tell.wording import shown
 from .engine import EngineError, record_file
 from .jobs import Job, Jobs, Refused, Unavailable
@@ -29,7 +29,7 @@ from .intake import IntakeError, storage_problem, take_in
 
 # %% auto #0
 __all__ = ['WAIT', 'LONGEST_WAIT', 'Problem', 'Progress', 'PredictionJob', 'Weights', 'Limits', 'Health', 'Ready', 'Service',
-           'show_job', 'heatmap_of', 'problem_of', 'wait_of', 'create_api']
+           'show_job', 'heatmap_of', 'problem_of', 'wait_of', 'docs_html', 'metrics_text', 'create_api']
 
 # %% ../../nbs/serve/55_api.ipynb #2dfc38a2
 class Problem(BaseModel):
@@ -296,6 +296,26 @@ def _add_asking(api:FastAPI, guarded:dict)->None:
         request.app.state.service.jobs.cancel(_job(request, id).id)
         return Response(status_code=204)
 
+# %% ../../nbs/serve/55_api.ipynb #849095e3
+async def _events(job:Job, request:Request): # as server-sent events
+    told = None
+    while True:
+        ended, state = job.done.done(), "failed" if job.state == "cancelled" else job.state
+        if (now := dict(state=state, share=round(job.share, 3), text=job.text)) != told:
+            yield f"event: progress\ndata: {json.dumps(now)}\n\n"
+        if ended or await request.is_disconnected(): return
+        told = now
+        await asyncio.sleep(.3)
+
+def _add_events(api:FastAPI, guarded:dict)->None:
+    words = "Events 'progress' with state, share and text"
+    told = {200: dict(description=words, content={"text/event-stream": {}})}
+    @api.get("/v1/predictions/{id}/events", response_class=StreamingResponse, dependencies=guarded["dependencies"],
+             responses=told | _problems(404, 422) | guarded["responses"])
+    async def get_events(request:Request, id:str):
+        "How far it is, as it happens; ends with the job."
+        return StreamingResponse(_events(_job(request, id), request), media_type="text/event-stream")
+
 # %% ../../nbs/serve/55_api.ipynb #a7791cc2
 def _file(data:bytes, mime:str, name:str)->Response:
     policy = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -361,6 +381,86 @@ def _add_state(api:FastAPI, guarded:dict)->None:
             raise Unavailable(problem)
         return Ready(in_line=service.jobs.in_line, limits=service.limits)
 
+# %% ../../nbs/serve/55_api.ipynb #f84a847b
+_style = ("body{font:16px/1.5 sans-serif;max-width:56em;margin:2em auto;padding:0 1em}"
+          "td,th{text-align:left;padding:2px 12px 2px 0;vertical-align:top}pre{overflow:auto}")
+_policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+def _page(title:str, body:str)->HTMLResponse: # without scripts
+    head = f'<head><meta charset="utf-8"><title>{title}</title><style>{_style}</style></head>'
+    page = f'<!doctype html><html lang="en">{head}<body><h1>{title}</h1>{body}</body></html>'
+    return HTMLResponse(page, headers={"Content-Security-Policy": _policy})
+
+_places = {"docs": "what can be asked", "v1/openapi.json": "the same for programs",
+           "v1/ready": "would a file be taken now", "metrics": "counts for Prometheus"}
+
+def _about(base:str)->str: # what stands at `/`
+    base = html.escape(base)
+    links = "".join(f'<p><a href="{base}/{o}">/{o}</a>: {why}</p>' for o, why in _places.items())
+    return ("<p>Tells real faces from forged ones in images and videos. What it says is a lead, not proof. Version "
+            f"{deepfake_nb.__version__}.</p><p>This is for programs: send a file, get the verdict.</p>"
+            f"<pre>curl -F file=@portrait.jpg 'http://.../{base.lstrip('/') + '/' if base else ''}v1/predictions?wait=30'</pre>"
+            "<p>Where a key is set: <code>-H 'Authorization: Bearer KEY'</code>. A file is removed as soon as it was "
+            f"judged.</p>{links}")
+
+def _rows(rows:list[tuple])->str:
+    cells = lambda row: "".join(f"<td>{html.escape(str(o))}</td>" for o in row)
+    return f"<table>{''.join(f'<tr>{cells(o)}</tr>' for o in rows)}</table>"
+
+def docs_html(
+    described:dict, # OpenAPI
+)->str: # HTML without scripts
+    "A description of an API for people."
+    parts = []
+    for path, methods in described["paths"].items():
+        for method, o in methods.items():
+            given = [(p["name"], p["in"], p.get("description", "")) for p in o.get("parameters", ())]
+            answers = [(code, a.get("description", "")) for code, a in o["responses"].items()]
+            parts += [f"<h2>{method.upper()} {html.escape(path)}</h2>", f"<p>{html.escape(o.get('description', ''))}</p>",
+                      _rows(given), _rows(answers)]
+    return "".join(parts)
+
+# %% ../../nbs/serve/55_api.ipynb #6b5bdaec
+def metrics_text(
+    jobs:Jobs, # The line
+)->str: # In the text format of Prometheus
+    "What a monitor should know."
+    verdicts = [(f'{{verdict="{o}"}}', jobs.counts[o]) for o in (*DECISIONS, "failed")]
+    found = [("files_total", "counter", "Files that were judged, by verdict, or failed", verdicts),
+             ("seconds_total", "counter", "Seconds that they took together", [("", round(jobs.spent, 3))]),
+             ("files_in_line", "gauge", "Files that wait or arrive", [("", jobs.in_line)]),
+             ("jobs_kept", "gauge", "Jobs and results in memory", [("", len(jobs.jobs))]),
+             ("engine_ready", "gauge", "Can the engine judge now?", [("", int(getattr(jobs.engine, "ready", True)))])]
+    lines = []
+    for name, kind, text, values in found:
+        lines += [f"# HELP deepfake_nb_{name} {text}", f"# TYPE deepfake_nb_{name} {kind}"]
+        lines += [f"deepfake_nb_{name}{label} {value}" for label, value in values]
+    return "\n".join(lines) + "\n"
+
+# %% ../../nbs/serve/55_api.ipynb #5ac7d03c
+def _password(shown:str)->str: # of HTTP's Basic; '' where it is none
+    try: return base64.b64decode(shown, validate=True).decode("utf-8", "replace").partition(":")[2]
+    except ValueError: return ""
+
+async def _check_browser(request:Request)->None: # a browser asks people for a name and a password, which is the key
+    kind, _, shown = request.headers.get("authorization", "").partition(" ")
+    given = _password(shown) if kind.lower() == "basic" else shown
+    if not hmac.compare_digest(given.encode(errors="replace"), request.app.state.service.key.encode()):
+        detail = "A wrong key, or none. Accepted: the key of this service as password, or Authorization: Bearer."
+        raise HTTPException(401, detail, {"WWW-Authenticate": 'Basic realm="deepfake_nb"'})
+
+def _add_pages(api:FastAPI, guarded:dict)->None:
+    key = [Depends(_check_browser)] if guarded["dependencies"] else []
+    @api.get("/", include_in_schema=False)
+    async def about(request:Request): return _page("deepfake_nb", _about(request.scope.get("root_path", "")))
+
+    @api.get("/docs", include_in_schema=False, dependencies=key)
+    async def docs(): return _page("What can be asked", docs_html(api.openapi()))
+
+    @api.get("/metrics", include_in_schema=False, dependencies=guarded["dependencies"])
+    async def metrics(request:Request):
+        return Response(metrics_text(request.app.state.service.jobs), media_type="text/plain; version=0.0.4")
+
 # %% ../../nbs/serve/55_api.ipynb #8fca5ca3
 class _Headers:
     "Every answer says that it is not to be kept, and is what it says it is; a refusal ends its connection."
@@ -406,7 +506,7 @@ def create_api(
     api.state.service = service
     guarded = dict(dependencies=[Depends(_check_key)], responses=_problems(401)) if service.key else dict(dependencies=[], responses={})
     _add_problems(api)
-    for add in (_add_sending, _add_asking, _add_reports, _add_state): add(api, guarded)
+    for add in (_add_sending, _add_asking, _add_events, _add_reports, _add_state, _add_pages): add(api, guarded)
     if origins:
         api.add_middleware(CORSMiddleware, allow_origins=list(origins), allow_methods=["GET", "POST", "DELETE"],
                            allow_headers=["Authorization", "Prefer"], expose_headers=["Location", "Retry-After"])

@@ -7,7 +7,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/serve/jobs.html.md"""
 # %% ../../nbs/serve/45_jobs.ipynb #05167d3b
 from __future__ import annotations
 import logging, math, os, secrets, shutil, threading, time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -178,6 +178,7 @@ class Jobs:
         self.engine, self.queue, self.keep = engine, queue, (keep_minutes * 60, keep_results, keep_megabytes * 1e6)
         # id -> job in order of coming; seconds for a file, lately
         self.jobs, self._waiting, self._arriving, self._pace = {}, deque(), [], 1.
+        self.counts, self.spent = Counter(), 0. # files by verdict, or 'failed'; seconds that they took together
         self._changed, self._printing, self.stopping = threading.Condition(), threading.Lock(), False
         self._worker = threading.Thread(target=self._work, daemon=True)
         self._worker.start()
@@ -273,6 +274,8 @@ def _work(self:Jobs)->None: # the only thread that asks the engine for verdicts
         result, error, unavailable = self._run(job)
         with self._changed:
             self._pace += .3 * (time.monotonic() - start - self._pace)
+            if job.state != "cancelled": self.counts[result.prediction.decision if result else "failed"] += 1
+            self.spent += time.monotonic() - start
             if result: result.frames = [] # for the page of the app only
             if job.state != "cancelled": job.result = result
             job.end("succeeded" if result else "failed", error, unavailable)

@@ -16,10 +16,11 @@ from ..see.encode import FilmWriter
 from ..see.faces import crop_square
 from ..see.film import iter_frames
 from ..see.files import Limits
-from ..judge.explain import COLOURS, Explanation, overlay, paste_heat
+from ..judge.explain import COLOURS, Explanation, explain, overlay, paste_heat
 
 # %% auto #0
-__all__ = ['ANNOTATORS', 'Mark', 'marks_at', 'draw_boxes', 'draw_labels', 'draw_heat', 'annotate', 'write_annotated']
+__all__ = ['ANNOTATORS', 'Mark', 'marks_at', 'draw_boxes', 'draw_labels', 'draw_heat', 'annotate', 'write_annotated',
+           'Annotating']
 
 # %% ../../nbs/tell/19_annotate.ipynb #ae341990
 @dataclass
@@ -34,8 +35,9 @@ class Mark:
 
 def _step(prediction:Prediction)->float: # seconds from one look to the next, on average
     looked = prediction.looked_at
-    seconds = looked.get("seconds_in_file") or max((o.timeline[-1].time for o in prediction.faces if o.timeline), default=0.)
-    return seconds/max(1, looked.get("frames") or max((len(o.timeline) for o in prediction.faces), default=1))
+    seen = [o.timeline for o in prediction.faces if o.timeline]
+    seconds = looked.get("seconds_in_file") or max((o[-1].time for o in seen), default=0.)
+    return seconds/max(1, looked.get("frames") or max(map(len, seen), default=1))
 
 def _heat_at(explanation:Explanation|None, person:int, time:float, within:float)->dict:
     heat = next((o for o in explanation.people if o.face.person == person), None) if explanation else None
@@ -63,7 +65,8 @@ def marks_at(
         share = (time - times[i])/(times[j] - times[i]) if j > i else 0.
         box = tuple(float(a + share*(b - a)) for a, b in zip(face.timeline[i].box, face.timeline[j].box))
         near = face.timeline[i if share < .5 else j]
-        found.append(Mark(face.person, face.decision, near.probability, box, **_heat_at(explanation, face.person, time, step/2)))
+        heat = _heat_at(explanation, face.person, time, step/2)
+        found.append(Mark(face.person, face.decision, near.probability, box, **heat))
     return found
 
 # %% ../../nbs/tell/19_annotate.ipynb #b6887ff8
@@ -124,8 +127,8 @@ def write_annotated(
 )->Path: # The same path; raises `DeepfakeError`, for a picture too
     "Write the film with the verdict drawn into it."
     if prediction.kind != "video":
-        raise DeepfakeError(f"{prediction.path}: a picture, and only a film can be annotated. Accepted: a film; for a picture "
-                            "the heat map of --out shows the same")
+        raise DeepfakeError(f"{prediction.path}: a picture, and only a film can be annotated. Accepted: a film; for a "
+                            "picture the heat map of --out shows the same")
     shown = None
     with FilmWriter(out, rate, quick=True) as film:
         for _, time, frame in iter_frames(file, 1 << 30, limits):
@@ -133,3 +136,20 @@ def write_annotated(
             shown = annotate(frame, marks_at(prediction, time, explanation), annotators)
         if shown is not None: film.add(shown)
     return Path(out)
+
+# %% ../../nbs/tell/19_annotate.ipynb #d86b2490
+@dataclass
+class Annotating:
+    "A detector as any other, but that a film which it judges is also written, annotated."
+    detector: object # A `Detector`
+    out: str # The MP4 to write
+
+    def __getattr__(self, name): return getattr(self.detector, name)
+
+    # of one file; raises `DeepfakeError` where it cannot be annotated
+    def predict_each(self, paths, progress:bool=True):
+        for result in self.detector.predict_each(paths, progress):
+            if isinstance(result, Prediction):
+                explanation = explain(self.detector, result) if result.kind == "video" and result.evidence else None
+                write_annotated(result, result.path, self.out, explanation, limits=self.detector.limits)
+            yield result
