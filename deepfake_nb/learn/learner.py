@@ -377,6 +377,9 @@ class FaceLearner(Learner):
         with self.removed_cbs([*apart, self.recorder]): # whose figures are made of all that a batch has
             return super().get_preds(ds_idx, dl, cbs=[*L(cbs), ClipsOnly()], reorder=False, **kwargs)
 
+    def no_bar(self): # a context; fastai's own would put its bar in place of ours afterwards
+        return self.removed_cbs([self.progress]) if hasattr(self, "progress") else nullcontext()
+
     def show_batch(self, *args, **kwargs): return self.dls.show_batch(*args, **kwargs)
 
     def show_results(self, ds_idx=1, dl=None, max_n=8):
