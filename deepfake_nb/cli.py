@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated
 from .core import DeepfakeError, Prediction, Unreadable, clean_text
 from .extras import need
-from .learn.settings import TrainingSettings
-from .shell import (UsageError, call_parse, check_bounds, check_file_out, check_usage, check_writable, command,
+from .learn.settings import TRAINING_GROUPS, TrainingSettings
+from .options import check_settings
+from .shell import (UsageError, call_parse, check_bounds, check_file_out, check_named, check_there,
+                               check_usage, check_writable, command,
                                evaluation_source, from_settings, make_detector, print_json, print_json_lines,
                                result_folder, say, write_report, write_result, weights_files)
 from .terminal import Row, Table, Taken, print_table, take_files
@@ -219,6 +221,7 @@ def deepfake_report(
 )->int: # Exit code
     "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
     if not verify: need("nbformat", "nbconvert", task="report")
+    check_there(*predictions, input, verify, template, accepted="an existing file")
     from deepfake_nb.tell.report import load_prediction
     from deepfake_nb.tell.verify import verify_report
     if verify and Path(verify).suffix.lower() == ".pdf":
@@ -264,11 +267,12 @@ def deepfake_extract(
     fake_is:str=None,
 )->int: # Exit code
     "Cut the faces out of a data set. Prints the path of their table; what gave no face is in failures.csv. Exit code 1: nothing came out, 2: wrong usage."
+    check_writable(out, "OUT")
+    check_there(src)
     from deepfake_nb.data.splits import read_manifest
     from deepfake_nb.data.extract import ExtractSettings, extract
     try: ExtractSettings(size, margin, frames, format=format)
     except ValueError as e: raise UsageError(str(e)) from e
-    check_writable(out, "OUT")
     manifest = read_manifest(src, dataset, fake_is)
     for line in manifest.attrs.get("notes", ()): say(line)
     for line in extract(manifest, out, size, margin, frames, workers, face_detector, format,
@@ -279,13 +283,16 @@ def deepfake_extract(
 # %% ../nbs/94_cli.ipynb #29da6180
 @call_parse
 @command
-@from_settings(TrainingSettings, without=("inside", "whole"))
+@from_settings(TrainingSettings, without=("inside", "whole"), groups=TRAINING_GROUPS)
 def deepfake_train(
     settings:TrainingSettings, # Each is an option
 )->int: # Exit code
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
-    from deepfake_nb.learn.bound import train_as_told
     check_file_out(settings.out)
+    check_settings(settings)
+    if not settings.protocol: check_there(*settings.data)
+    check_there(settings.weights)
+    from deepfake_nb.learn.bound import train_as_told
     print(train_as_told(settings, say))
 
 # %% ../nbs/94_cli.ipynb #c675d431
@@ -335,6 +342,9 @@ def deepfake_evaluate(
     data = _protocol_data(sources, protocol, data, hold_out, alone=not (split or before or robustness))
     check_usage(sources or (protocol,), False, threshold, frames, out)
     need("pandas", "sklearn", "nbformat", "nbconvert", task="evaluate")
+    if not protocol: check_there(*sources)
+    check_there(before, scores)
+    check_named(weights=None if scorer else weights, base=base, calibration=calibration)
     if protocol:
         from deepfake_nb.measure.heldout import report_protocol
         print(result := report_protocol(protocol, dict(o.split("=", 1) for o in data), out,

@@ -6,7 +6,7 @@ Docs: https://deepfake-nb.github.io/deepfake_nb/shell.html.md"""
 
 # %% ../nbs/92_shell.ipynb #cb45d1df
 from __future__ import annotations
-import contextlib, functools, hashlib, inspect, io, json, os, re, runpy, sys, tempfile, traceback
+import atexit, contextlib, functools, hashlib, inspect, io, json, os, re, runpy, sys, tempfile, threading, traceback
 from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import MISSING, fields, is_dataclass
@@ -18,16 +18,16 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 import deepfake_nb
 from fastcore.docments import ann_parts, docments
 from fastcore.script import anno_parser
-from .core import DeepfakeError, Prediction, atomic_write, available_cores, cache_folder, clean_text
+from .core import DeepfakeError, ManifestError, Prediction, atomic_write, available_cores, cache_folder, clean_text
 from .extras import MissingExtra, how_to_install
 from .memory import memory_sentence
 from .options import SettingsError
 
 # %% auto #0
-__all__ = ['BOUNDS', 'UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'settings_signature',
+__all__ = ['METAVARS', 'BOUNDS', 'UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'settings_signature',
            'from_settings', 'result_folder', 'write_result', 'print_json', 'print_json_lines', 'say', 'write_report',
-           'check_writable', 'check_file_out', 'check_usage', 'evaluation_source', 'check_bounds', 'weights_files',
-           'make_detector']
+           'check_writable', 'check_file_out', 'check_usage', 'check_there', 'check_named', 'evaluation_source',
+           'check_bounds', 'weights_files', 'make_detector']
 
 # %% ../nbs/92_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -109,6 +109,7 @@ def _explained(function):
 
 # %% ../nbs/92_shell.ipynb #2d860bce
 _from_shell = ContextVar("from_shell", default=False)
+_within = ContextVar("within", default=False) # is it run within a process that has more to do?
 
 def _dash_hint(arguments:list[str])->str: # for files that look like options, '' without
     files = [o for o in arguments if o.startswith("-") and o != "-" and os.path.lexists(o)]
@@ -123,9 +124,37 @@ def _wrong_usage(parser, message:str)->None:
     parser.exit(2, clean_text(f"{parser.prog}: error: {message}. Accepted: {accepted} {parser.prog} --help lists."
                               f"{' ' if hint else ''}{hint}") + "\n")
 
+# what stands for the value of an option in the help, where its type alone would not say what is meant
+METAVARS = {name: word for word, names in dict(
+    FILE="weights base calibration trust input template verify key_file face_detector scores save predictions redraw",
+    FOLDER="out before autoencoder", SOURCE="src sources data real_faces labelled validate_on pool replay val test",
+    SECONDS="seconds timeout give_up half_life dwell every upload_seconds", MINUTES="keep_minutes", MB="max_megabytes",
+    P="threshold", SHARE="rate undecided false_positive_rate labelled_share inside whole early_rate gpus",
+    PIXELS="size image_size",
+    NAME="scorer split dataset device engine arch pooling hold_out format temporal tune balance protocol pretrained",
+    JSON="settings arch_args", ADDRESS="host address source", PATH="base_url root_path", NAMES="hosts origins",
+    VALUE="fake_is", FILES="preheated queue", RATE="learning_rate",
+).items() for name in names.split()}
+_by_type = {"(int)": "N", "(float)": "X", "(str)": "TEXT"}
+
+def _say_what_is_meant(parser, groups:dict[str, tuple[str, ...]])->None: # words for values, options in groups
+    for action in parser._actions:
+        positional = not action.option_strings
+        typed = isinstance(action.metavar, str) and action.metavar.startswith("(")
+        if typed or positional and not action.metavar:
+            unknown = action.dest.upper() if positional else _by_type.get(action.metavar, "TEXT")
+            action.metavar = METAVARS.get(action.dest, unknown)
+        action.help = (action.help or "").removesuffix(" (default: False)").removesuffix(" (default: '')")
+    listed = parser._optionals._group_actions
+    for title, names in groups.items():
+        group = parser.add_argument_group(title)
+        group._group_actions += [o for o in listed if o.dest in names]
+        listed[:] = [o for o in listed if o.dest not in names]
+
 def _arguments(function)->tuple[list, dict]:
     "What the shell gave, by position and by name."
     parser = anno_parser(_explained(function))
+    _say_what_is_meant(parser, getattr(function, "groups", {}))
     parser.add_argument("--version", action="version", version=f"%(prog)s (deepfake_nb) {deepfake_nb.__version__}",
                         help="Print the version and end")
     parser.error = functools.partial(_wrong_usage, parser)
@@ -146,8 +175,16 @@ def _run_from_shell(function)->int: # reads the arguments; argparse ends with ex
         if hasattr(stream, "reconfigure"): stream.reconfigure(errors="backslashreplace")
     args, kwargs = _arguments(function)
     token = _from_shell.set(True)
-    try: return function(*args, **kwargs)
+    try: code = function(*args, **kwargs)
     finally: _from_shell.reset(token)
+    if code == 130 and not _within.get(): _end_at_once(code)
+    return code
+
+def _end_at_once(code:int)->None: # after Ctrl-C nobody waits for threads that are still at work on a film
+    if all(o.daemon or o is threading.main_thread() for o in threading.enumerate()): return
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr): stream.flush()
+    os._exit(code)
 
 def call_parse(
     function, # A command: its signature gives the arguments, its comments the help
@@ -158,6 +195,7 @@ def call_parse(
         frame = inspect.currentframe().f_back
         script = frame.f_globals.get("__name__") == "__main__" and "__file__" in frame.f_globals
         return _run_from_shell(function) if script and not (args or kwargs) else function(*args, **kwargs)
+    run.from_shell = functools.partial(_run_from_shell, function)
     return run
 
 def command(
@@ -189,9 +227,12 @@ def run_command(
         # what pip writes for a console script
         script.write_text(f"import sys\nfrom {module} import {name}\nif __name__ == '__main__': sys.exit({name}())\n")
         sys.argv = [str(script), *map(str, arguments)]
+        token = _within.set(True)
         try: runpy.run_path(str(script), run_name="__main__")
         except SystemExit as e: code = e.code
-        finally: sys.argv = old
+        finally:
+            sys.argv = old
+            _within.reset(token)
     return code or 0, out.getvalue(), error.getvalue()
 
 # %% ../nbs/92_shell.ipynb #a2a90da4
@@ -223,13 +264,14 @@ def settings_signature(
 def from_settings(
     settings:type, # A dataclass: its fields become the arguments of the command
     without:tuple[str, ...]=(), # Names of fields that nobody sets from a shell
+    groups:dict[str, tuple[str, ...]]={}, # Titles in the help, each with the fields below it
 ): # For a function of such settings, which is then called with the arguments themselves
     "Make the options of a command from a dataclass. Goes below `command`."
     def decorate(function):
         signature = settings_signature(settings, without)
         @functools.wraps(function)
         def run(*args, **kwargs): return function(settings(**signature.bind(*args, **kwargs).arguments))
-        run.__signature__, run.settings = signature, settings
+        run.__signature__, run.settings, run.groups = signature, settings, groups
         return run
     return decorate
 
@@ -348,6 +390,22 @@ def check_usage(
     if frames < 1: raise UsageError(f"--frames is {frames}. Accepted: a whole number from 1 on")
     if out: check_writable(out)
 
+def check_there(
+    *sources:str|None, # Files or folders, as given; None and '' are passed over
+    accepted:str="an existing file or folder", # What the sentence says
+)->None: # Raises `ManifestError`
+    "Find out before anything is loaded whether what is named is there."
+    for source in map(str, filter(None, sources)):
+        if not os.path.lexists(source): raise ManifestError(source, "there is no such file or folder", accepted)
+
+def check_named(
+    **files:str|None, # Option -> its file, as given
+)->None: # Raises `UsageError`
+    "Likewise for the files that options name."
+    for option, path in files.items():
+        if path and not os.path.lexists(path):
+            raise UsageError(f"--{option}: {path}: there is no such file. Accepted: an existing one")
+
 # %% ../nbs/92_shell.ipynb #5e0a91c3
 def evaluation_source(
     sources:tuple, # As given
@@ -406,6 +464,8 @@ def make_detector(
     **settings, # Of `Detector`
 ): # A `Detector`; raises `UsageError` for weights or a device that cannot be used
     "The detector that a command line asks for."
+    check_named(weights=None if settings.get("scorer") else weights, base=base, calibration=settings.get("calibration"),
+                trust=settings.get("trust"))
     from deepfake_nb.core import WeightsError
     from deepfake_nb.model.export import ExportError
     from deepfake_nb.model.weightsfile import ScorerError

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 from .extras import need
-from .shell import (UsageError, call_parse, check_file_out, check_usage, command, evaluation_source,
+from .shell import (UsageError, call_parse, check_file_out, check_named, check_there, check_usage, command, evaluation_source,
                                make_detector, say)
 
 # %% auto #0
@@ -56,6 +56,8 @@ def deepfake_calibrate(
     if pooling not in ("auto", *POOLINGS):
         raise UsageError(f"--pooling {pooling}. Accepted: auto, {', '.join(POOLINGS)}")
     need("pandas", "sklearn", task="evaluate")
+    check_there(*sources)
+    check_named(weights=None if scorer else weights)
     from deepfake_nb.measure.calibrate import AbstentionRule
     from deepfake_nb.measure.recalibrate import calibrate_detector, raw_scorer
     manifest, whole = evaluation_source(sources, split, fake_is, weights), make_detector(weights, device, scorer=scorer)
@@ -79,7 +81,7 @@ def deepfake_finetune(
     val:str=None, # Decides when to stop
     test:str=None, # The untouched set; nobody in it is in any other set
     # New weights; those that are not kept go to ..._rejected.safetensors
-    out:str="models/best_model_finetuned.safetensors",
+    out:Annotated[str, dict(metavar="FILE")]="models/best_model_finetuned.safetensors",
     epochs:int=8, # At most
     learning_rate:float=2e-4, # Of the head; early layers take a tenth of it
     settings:str="{}", # Further settings as JSON, for instance '{"patience": 5, "held_out": 0.3}'
@@ -90,6 +92,7 @@ def deepfake_finetune(
     if not (pool and replay and val and test):
         raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
     check_file_out(out)
+    check_there(weights, pool, replay, val, test)
     from deepfake_nb.learn.finetune import finetune, settings_from_json
     from deepfake_nb.data.tables import fake_means
     with fake_means(fake_is):
@@ -106,6 +109,7 @@ def deepfake_export(
 )->int: # Exit code
     "Write weights as ONNX and compare the file with PyTorch. Exit code 0: they agree, 1: they do not, 2: wrong usage."
     need("onnx", "onnxscript", task="onnx")
+    check_named(weights=weights)
     from deepfake_nb.core import WeightsError
     from deepfake_nb.model.export import TOLERANCE, engines_here, export_scorer, fingerprint, load_engine, parity
     from deepfake_nb.model.scorer import default_weights, load_scorer

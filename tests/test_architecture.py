@@ -7,7 +7,7 @@ from project import NOTEBOOKS, PACKAGE, ROOT, cells, dotted, exported, imports, 
 # The rooms, from the ground up: a module imports from its own room and from those above it in this list.
 ROOMS = "see data forge model measure judge learn tell serve".split()
 GROUND = "core extras figure memory schema origin options".split()  # beside the rooms: everybody stands on these
-ROOF = "doctor shell terminal cli service workbench".split()  # and nobody on these
+ROOF = "doctor shell terminal cli service workbench verbs".split()  # and nobody on these
 
 # Which module stands on which. One notebook owns one module, and it may use what it stands on, directly or not.
 STANDS_ON = dict(
@@ -152,6 +152,7 @@ STANDS_ON = dict(
     cli="*",
     workbench="*",
     service="extras shell api hosting",
+    verbs="core",
 )
 ONLY_LEARNERS = "fastai", ("loaders", "pace", "learner", "interpret", "tune")  # wraps batches and the training loop; everything else works without it
 LARGEST_NOTEBOOK = 250_000

@@ -290,7 +290,7 @@ def test_options_of_a_training_are_the_fields_of_its_settings_each_said_once():
     source = inspect.getsource(cli.deepfake_train)
     assert not [o for o in options if re.search(rf"\b{o} ?[:=]", source)], "an option is typed a second time"
     assert "Side of the face crops, in longer sides of the face (default: 1.25)" in shown and "(pip install 'deepfake_nb[pretrained]') (default: auto)" in shown
-    assert "--clip-length (int) Frames of a clip; by default 1" in shown and "--from-real-only Learn from real faces" in shown
+    assert "--clip-length N Frames of a clip; by default 1" in shown and "--from-real-only Learn from real faces" in shown
 
 
 @pytest.mark.parametrize("wrong,said", [("--margin 3", "--margin 3.0. Accepted: from 1 to 2"), ("--batch-size 1", "--batch-size 1. Accepted: from 2"), ("--average 1", "--average 1.0. Accepted: from 0 to below 1"),

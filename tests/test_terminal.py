@@ -187,3 +187,64 @@ def test_a_real_terminal_gets_the_table(tmp_path):
     os.close(ours)
     done.wait(10)
     assert shown.decode().splitlines()[:3] == ["FILE      VERDICT       SCORE     FOUND", "gone.jpg  not read      -         there is no such file", "1 file: 1 not read."]
+
+
+COMMANDS = ["deepfake_" + o for o in "doctor predict extract train evaluate calibrate finetune report app api export scan stream".split()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_is_meant_and_not_its_type(command):
+    code, out, _ = run_command(command, "--help")
+    assert code == 0 and not [o for o in ("(int)", "(str)", "(float)", "(default: False)", "(default: '')") if o in out]
+    for option, word in (("--weights", "FILE"), ("--seconds", "SECONDS"), ("--frames", "N"), ("--threshold", "P"), ("--port", "N")):
+        if f"[{option} " in out: assert f"[{option} {word}]" in out, (option, word)
+    assert "--version" in out
+
+
+def test_options_of_a_training_are_in_groups():
+    from deepfake_nb.learn.settings import TRAINING_GROUPS
+    out = run_command("deepfake_train", "--help")[1].split("\noptions:\n")[1]
+    for title, names in TRAINING_GROUPS.items():
+        listed = out.split(f"\n{title}:\n")[1].split("\n\n")[0]
+        own = {line.split()[0] for line in listed.splitlines() if line.startswith("  --")}
+        assert own == {"--" + o.replace("_", "-") for o in names} - {"--inside", "--whole"}
+    assert [o.split()[0] for o in out.split("\n\n")[0].splitlines()] == ["-h,", "--version"]
+
+
+def test_one_name_for_all_commands(folder):
+    verb = lambda *arguments: run_command("deepfake", *arguments, module="deepfake_nb.verbs")
+    code, out, error = verb()
+    lines = {o.split()[0]: o for o in out.splitlines() if o.startswith("  ")}
+    assert (code, error) == (0, "") and {"deepfake_" + o for o in lines} == set(COMMANDS) and all(len(o) <= 110 and o.endswith(".") for o in lines.values())
+    assert verb("predict", "a.jpg", "gone.jpg") == run_command("deepfake_predict", "a.jpg", "gone.jpg")
+    assert verb("predict", "--help")[1].startswith("usage: deepfake predict [-h]") and "deepfake predict --help lists" in verb("predict", "--colour", "red")[2]
+    assert verb("trian")[::2] == (2, "deepfake: error: no such verb: trian. Accepted: train, or what deepfake alone lists.\n")
+    assert verb("--version")[1] == run_command("deepfake_predict", "--version")[1].replace("deepfake-predict", "deepfake")
+
+
+@pytest.mark.parametrize("command", ["deepfake_extract gone.csv faces", "deepfake_train gone.csv", "deepfake_evaluate gone.csv", "deepfake_calibrate gone.csv", "deepfake_report gone.csv",
+                                     "deepfake_finetune w.safetensors --pool gone.csv --replay a --val b --test c", "deepfake_predict a.jpg --weights gone.csv", "deepfake_evaluate a --weights gone.csv", "deepfake_calibrate a --weights gone.csv", "deepfake_train a --weights gone.csv"])
+def test_what_is_not_there_is_told_before_anything_is_loaded(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c"): (tmp_path/name).mkdir()
+    for name in ("a.jpg", "w.safetensors"): (tmp_path/name).touch()
+    for name in "judge.predict learn.bound learn.finetune tell.report measure.recalibrate data.extract".split(): monkeypatch.setitem(sys.modules, f"deepfake_nb.{name}", None)
+    code, out, error = run_command(*command.split())
+    assert code in (1, 2) and out == "" and len(error.splitlines()) == 1 and "gone.csv: there is no such file" in error and "Accepted: " in error, error
+
+
+def test_ctrl_c_waits_for_no_thread(monkeypatch):
+    "A film that another thread is in is given up; where there is none, the process ends as ever."
+    import threading
+    ended, go_on = [], threading.Event()
+    monkeypatch.setattr(shell.os, "_exit", ended.append)
+    monkeypatch.setattr(shell.atexit, "_run_exitfuncs", lambda: ended.append("cleaned"))
+    monkeypatch.setattr(sys, "argv", ["deepfake-try"])
+    def deepfake_try(): raise KeyboardInterrupt
+    run = shell.call_parse(shell.command(deepfake_try))
+    others = [o for o in threading.enumerate() if not o.daemon and o is not threading.main_thread()]
+    assert run.from_shell() == 130 and (others or ended == [])
+    del ended[:]
+    threading.Thread(target=go_on.wait).start()
+    try: assert run.from_shell() == 130 and ended == ["cleaned", 130]
+    finally: go_on.set()

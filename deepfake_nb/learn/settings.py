@@ -11,7 +11,7 @@ from typing import Annotated
 from ..options import OneOf, Within
 
 # %% auto #0
-__all__ = ['SHARES', 'Recipe', 'TrainingData', 'TrainingSettings']
+__all__ = ['SHARES', 'TRAINING_GROUPS', 'Recipe', 'TrainingData', 'TrainingSettings']
 
 # %% ../../nbs/learn/01_settings.ipynb #4e13dd4c
 SHARES = "root", "even", "size" # how often sources are drawn
@@ -46,7 +46,7 @@ class Recipe:
     inside: Annotated[float, Within(0, 1)] = .08 # Share of forgeries whose face it draws anew
     whole: Annotated[float, Within(0, 1)] = .1 # Share of forgeries that it draws anew as a whole
     # How often each source of labelled faces is drawn: by the root of its size, even or size
-    sources: Annotated[str, OneOf(*SHARES)] = "root"
+    sources: Annotated[str, OneOf(*SHARES), dict(metavar="WORD")] = "root"
     balance: str|None = "class" # Oversampling by class, method or dataset; none for none
     # Epochs in which only the head learns, and again as many with the late layers
     frozen_epochs: Annotated[int, Within(0)] = 0
@@ -86,7 +86,7 @@ class TrainingData:
     # Labelled faces, likewise; a column mask names pictures that are bright where a forgery was changed
     labelled: str = ""
     validate_on: str = "" # Labelled faces to choose the best epoch by, likewise; never trained on
-    out: str = "models/best_model.safetensors" # Weights file
+    out: Annotated[str, dict(metavar="FILE")] = "models/best_model.safetensors" # Weights file
 
 @dataclass
 class TrainingSettings(Recipe, TrainingData):
@@ -111,3 +111,15 @@ class TrainingSettings(Recipe, TrainingData):
     hold_out: str = "" # What this round of the protocol holds out: a method, or a set
     # In tables whose labels are numbers: the value that means FAKE, where nothing in the table says it
     fake_is: str|None = None
+
+# %% ../../nbs/learn/01_settings.ipynb #73804195
+TRAINING_GROUPS = {
+    "what is learned from": ("real_faces", "labelled", "validate_on", "from_real_only", "fake_is", "sources", "balance",
+                             "labelled_share", "labelled_weight", "protocol", "hold_out"),
+    "the network": ("arch", "arch_args", "temporal", "clip_length", "image_size", "margin", "pretrained", "weights", "mean",
+                    "std", "tune", "freeze", "frozen_epochs"),
+    "forgeries that are made": ("severity", "redraw", "autoencoder", "inside", "whole"),
+    "how it learns": ("epochs", "batch_size", "learning_rate", "early_rate", "ranking", "uniformity", "average", "patience",
+                      "seed", "workers"),
+    "what comes out": ("out", "false_positive_rate"),
+}
