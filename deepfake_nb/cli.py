@@ -221,6 +221,7 @@ def deepfake_report(
 )->int: # Exit code
     "Make a report from a saved prediction, or check one. Exit code 1: it cannot be made or does not fit, 2: wrong usage."
     if not verify: need("nbformat", "nbconvert", task="report")
+    if out: check_writable(out)
     check_there(*predictions, input, verify, template, accepted="an existing file")
     from deepfake_nb.tell.report import load_prediction
     from deepfake_nb.tell.verify import verify_report
