@@ -291,8 +291,7 @@ def deepfake_train(
     "Train weights, or go on with a training that was stopped. Prints the path of the weights. Exit code 1: the data cannot be used, 2: wrong usage."
     check_file_out(settings.out)
     check_settings(settings)
-    if not settings.protocol: check_there(*settings.data)
-    check_there(settings.weights)
+    check_there(settings.weights, *(() if settings.protocol else settings.data))
     from deepfake_nb.learn.bound import train_as_told
     print(train_as_told(settings, say))
 
