@@ -15,7 +15,7 @@ from .extras import need
 from .learn.settings import TRAINING_GROUPS, TrainingSettings
 from .options import check_settings
 from .shell import (UsageError, call_parse, check_bounds, check_file_out, check_named, check_there,
-                               check_usage, check_writable, command,
+                               check_trust, check_usage, check_writable, command,
                                evaluation_source, from_settings, make_detector, print_json, print_json_lines,
                                result_folder, say, write_report, write_result, weights_files)
 from .terminal import Row, Table, Taken, print_table, take_files
@@ -186,6 +186,7 @@ def deepfake_predict(
     if report and not out: raise UsageError("--report writes files. Accepted: --report with --out FOLDER")
     if report: need("nbformat", "nbconvert", task="report")
     if annotated: check_annotated(annotated, paths, demo)
+    check_trust(trust)
     taken = take_files(paths)
     for o in taken.problems.values(): say(o.error)
     for line in [] if quiet else [*taken.notes, *_scan_instead(taken)]: say(line)

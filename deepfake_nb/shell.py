@@ -26,8 +26,8 @@ from .options import SettingsError
 # %% auto #0
 __all__ = ['METAVARS', 'BOUNDS', 'UsageError', 'error_sentence', 'call_parse', 'command', 'run_command', 'settings_signature',
            'from_settings', 'result_folder', 'write_result', 'print_json', 'print_json_lines', 'say', 'write_report',
-           'check_writable', 'check_file_out', 'check_usage', 'check_there', 'check_named', 'evaluation_source',
-           'check_bounds', 'weights_files', 'make_detector']
+           'check_writable', 'check_file_out', 'check_usage', 'check_there', 'check_named', 'check_trust',
+           'evaluation_source', 'check_bounds', 'weights_files', 'make_detector']
 
 # %% ../nbs/92_shell.ipynb #e05d1731
 class UsageError(DeepfakeError): "A command called with arguments that make no sense."
@@ -405,6 +405,14 @@ def check_named(
     for option, path in files.items():
         if path and not os.path.lexists(path):
             raise UsageError(f"--{option}: {path}: there is no such file. Accepted: an existing one")
+
+def check_trust(
+    path:str|Path|None, # As given
+)->None: # Raises `UsageError`
+    "A list of signers that cannot be used is wrong usage, whatever the files are."
+    from deepfake_nb.see.credentials import TrustError, load_trust
+    try: path and load_trust(path)
+    except TrustError as e: raise UsageError(f"--trust: {e}") from e
 
 # %% ../nbs/92_shell.ipynb #5e0a91c3
 def evaluation_source(

@@ -279,7 +279,7 @@ def test_several_files_at_once(visitor, files, server, tmp_path):
         with v.page.expect_download() as waiting: v.click(text)
         return waiting.value.suggested_filename, Path(waiting.value.path()).read_bytes()
     name, page = fetch("Download overview report (HTML)")
-    assert name == "deepfake-overview.html" and check_html(page, "&lt;img src=x onerror=alert(1)&gt;.jpg").count('href="#file-') == 2
+    assert name == "deepfake_nb-overview.html" and check_html(page, "&lt;img src=x onerror=alert(1)&gt;.jpg").count('href="#file-') == 2
     name, table = fetch("Download table (CSV)")
     assert [o[0] for o in csv.reader(io.StringIO(table.decode("utf-8-sig")))][1:] == ["portrait.jpg", hostile.name, "wall.png"]
     v.click("Remove my files")

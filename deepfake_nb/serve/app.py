@@ -475,8 +475,8 @@ def show(self,
     self.table.send(dict(kind="shown"))
 
 def _fetch(self, what:str)->tuple[str, str, bytes]: # all files in one: name, type, bytes
-    if what == "csv": return "deepfake-table.csv", "text/csv", overview_csv(self.items)
-    return "deepfake-overview.html", "text/html", overview_page(self.items).encode()
+    if what == "csv": return "deepfake_nb-table.csv", "text/csv", overview_csv(self.items)
+    return "deepfake_nb-overview.html", "text/html", overview_page(self.items).encode()
 
 DetectorApp._fill_table, DetectorApp.show, DetectorApp._fetch = _fill_table, show, _fetch
 
