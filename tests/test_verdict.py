@@ -99,8 +99,9 @@ def test_the_number_of_people_is_an_option_of_the_command(monkeypatch, tmp_path)
     asked = []
     def make(weights, device, **settings): asked.append(settings["max_people"]); raise shell.UsageError("enough")
     monkeypatch.setattr(cli, "make_detector", make)
+    (tmp_path / "a.jpg").write_bytes(b"there")
     for option in ({}, dict(max_people=3), dict(max_people=0)):
-        with pytest.raises(shell.UsageError): cli.deepfake_predict("a.jpg", **option)
+        with pytest.raises(shell.UsageError): cli.deepfake_predict(str(tmp_path / "a.jpg"), **option)
     assert asked == [64, 3]
 
 
@@ -229,9 +230,10 @@ def test_the_second_look_is_an_option_of_the_commands(monkeypatch, tmp_path):
     def make(weights, device, **settings): asked.append(settings["second_look"]); raise shell.UsageError("enough")
     monkeypatch.setattr(cli, "make_detector", make)
     monkeypatch.setattr(scan, "scan", lambda sources, out, weights, settings, *rest: make(weights, **settings))
+    (tmp_path / "a.jpg").write_bytes(b"there")
     for command in (cli.deepfake_predict, cli.deepfake_scan):
         for option in ({}, dict(second_look=0)):
-            with pytest.raises(shell.UsageError): command("a.jpg", **option)
+            with pytest.raises(shell.UsageError): command(str(tmp_path / "a.jpg"), **option)
     assert asked == [32, 0, 32, 0]
 
 
