@@ -177,7 +177,7 @@ def _run_from_shell(function)->int: # reads the arguments; argparse ends with ex
     token = _from_shell.set(True)
     try: code = function(*args, **kwargs)
     finally: _from_shell.reset(token)
-    if code == 130 and not _within.get(): _end_at_once(code)
+    if code == 130 and not _within.get() and threading.current_thread() is threading.main_thread(): _end_at_once(code)
     return code
 
 def _end_at_once(code:int)->None: # after Ctrl-C nobody waits for threads that are still at work on a film

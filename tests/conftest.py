@@ -57,4 +57,19 @@ def pytest_xdist_make_scheduler(config, log):
             file = nodeid.split("::")[0]
             return nodeid if file.endswith("test_notebooks.py") else file
 
+        def schedule(self):
+            "Twice: a worker in place of one that crashed waits for a second unit before it begins with its first."
+            super().schedule()
+            super().schedule()
+
+        def remove_node(self, node):
+            "What a worker that crashed had left goes to the others: xdist would hand on what is done too, and wait for its end for ever."
+            work = self.assigned_work.pop(node)
+            left = [test for unit in work.values() for test, done in unit.items() if not done]
+            for scope, unit in work.items():
+                if rest := {o: False for o, done in unit.items() if not done and o != left[0]}: self.workqueue[scope] = rest
+            for other in self.assigned_work:
+                if other in self.registered_collections: self._reschedule(other)
+            return left[0] if left else None
+
     return Scheduling(config, log)
