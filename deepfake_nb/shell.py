@@ -399,11 +399,11 @@ def check_there(
         if not os.path.lexists(source): raise ManifestError(source, "there is no such file or folder", accepted)
 
 def check_named(
-    **files:str|None, # Option -> its file, as given
+    **files:str|Path|None, # Option -> its file, as given; objects that need no file are passed over
 )->None: # Raises `UsageError`
     "Likewise for the files that options name."
     for option, path in files.items():
-        if path and not os.path.lexists(path):
+        if path and isinstance(path, (str, Path)) and not os.path.lexists(path):
             raise UsageError(f"--{option}: {path}: there is no such file. Accepted: an existing one")
 
 def check_trust(

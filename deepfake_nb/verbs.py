@@ -30,7 +30,7 @@ def _list_verbs(verbs:dict[str, EntryPoint])->None:
     print("usage: deepfake VERB ...\n\nTells real faces from forged ones.\n")
     widest = max(map(len, verbs))
     for verb in sorted(verbs): print(f"  {verb:{widest}}  {_summary(verbs[verb].load())}")
-    print("\nEach says more with --help, for instance: deepfake predict --help")
+    print("\nEach says more with --help, for instance: deepfake predict --help; --version names the version")
 
 def deepfake()->int: # Exit code; 2: no such verb
     "Do what the first word of the command line asks for."

@@ -92,6 +92,7 @@ def deepfake_finetune(
     if not (pool and replay and val and test):
         raise UsageError("a set is missing. Accepted: --pool, --replay, --val and --test, each a folder or a CSV")
     check_file_out(out)
+    need("pandas", "fastai", task="train")
     check_there(weights, pool, replay, val, test)
     from deepfake_nb.learn.finetune import finetune, settings_from_json
     from deepfake_nb.data.tables import fake_means
