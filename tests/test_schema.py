@@ -157,7 +157,8 @@ def test_a_weights_file_with_a_wrong_value_is_one_sentence(tmp_path, wrong, said
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length:])
     with pytest.raises(WeightsError) as caught: weights_info(path)
     assert str(path) in str(caught.value) and said in str(caught.value) and "accepted: " in str(caught.value)
-    code, out, error = run_command("deepfake_predict", "a.jpg", "--weights", path)
+    (tmp_path / "a.jpg").write_bytes(b"there")
+    code, out, error = run_command("deepfake_predict", tmp_path / "a.jpg", "--weights", path)
     assert code == 2 and said in error and len(error.splitlines()) == 1
 
 
