@@ -43,6 +43,7 @@ class SmoothLoss(AvgSmoothLoss):
 class SparingProgress(ProgressCallback):
     "fastai's bar, which asks for the loss twice a second and not after each batch."
     name = "progress" # as fastai's, for `no_bar`
+    first = None # the epoch that this run began with
     def before_fit(self):
         self.begun, self.first = time.monotonic(), None # the first epoch of this run; one that is continued begins later
         super().before_fit()
