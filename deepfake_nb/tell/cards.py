@@ -64,6 +64,13 @@ def _notes(prediction:Prediction, most:int=6)->str:
     count = "1 note" if len(prediction.notes) == 1 else f"{len(prediction.notes)} notes"
     return f"<details><summary>{count}</summary><ul>{_paragraphs(lines, 'li', 300)}</ul></details>"
 
+def _people(prediction:Prediction, most:int=12)->str: # of a picture of several, in their order
+    if len(prediction.faces) < 2: return ""
+    shown_ones = sorted(prediction.faces, key=lambda o: o.person)
+    rows = [f"<tr><td>{o.person}</td><td>{o.decision}</td><td>{percent(o.probability)}</td></tr>" for o in shown_ones[:most]]
+    rest = f"<p>and {len(shown_ones) - most} more in .faces</p>" if len(shown_ones) > most else ""
+    return f"<table><tr><th>person</th><th>verdict</th><th>P(fake)</th></tr>{''.join(rows)}</table>{rest}"
+
 def prediction_card(
     prediction:Prediction, # Any
 )->str: # HTML below 20 kilobytes, without scripts; what comes from the file is escaped
@@ -77,7 +84,7 @@ def prediction_card(
     lines = [*first, headline(prediction), *reasons, *why_sentences(prediction), *trust_sentences(prediction)]
     return (f'<div style="display:flex;gap:14px;max-width:60em"><div>{pictures}</div><div>'
             f'<b>{html.escape(shown_name(prediction.path))}</b>: <b style="color:{colour}">{prediction.decision}{score}</b>'
-            f'{_paragraphs(lines)}{_notes(prediction)}</div></div>')
+            f'{_paragraphs(lines)}{_people(prediction)}{_notes(prediction)}</div></div>')
 
 Prediction._repr_html_ = prediction_card
 
