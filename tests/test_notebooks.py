@@ -31,7 +31,6 @@ def surroundings(monkeypatch):
     from IPython.core.interactiveshell import InteractiveShell
     shell, InteractiveShell._instance = InteractiveShell._instance, None
     if hasattr(shell, "close"): shell.close()  # its thread
-    if shell is not None: shell.user_ns.clear()
     os.chdir(folder)
     os.environ.clear(); os.environ.update(environment)
     sys.path[:] = path
