@@ -333,4 +333,5 @@ def test_prepared_forgeries_are_learnt_from_with_their_masks(teachers, tmp_path)
     told = role_of(origin) == LABELLED
     assert told.sum() == 4 and mask[told & (label == 0)].max() < 1e-4
     forged = mask[told & (label == 1)].flatten(1)
-    assert forged.min() >= 0 and (forged.amax(1) > .5).all()  # known everywhere, and somewhere changed
+    # known everywhere, and somewhere changed: a mouth that lies across four cells fills no half of any
+    assert forged.min() >= 0 and (forged.amax(1) > .25).all()
