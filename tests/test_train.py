@@ -317,7 +317,7 @@ def test_without_anything_to_set_a_threshold_by_nothing_is_trained(teachers, tmp
 
 def test_prepared_forgeries_are_learnt_from_with_their_masks(teachers, tmp_path):
     "A table of files that were made once: pairs, kinds and masks arrive at the training."
-    import torch
+    import random, numpy as np, torch
     from deepfake_nb.data.splits import read_manifest
     from deepfake_nb.data.manifest import LANDMARK_COLUMNS
     from deepfake_nb.forge.prepare import prepare_forgeries
@@ -329,9 +329,11 @@ def test_prepared_forgeries_are_learnt_from_with_their_masks(teachers, tmp_path)
     recipe = Recipe("test_efficientnet", "mean", 1, 64, batch_size=12, from_real_only=True, labelled_share=.9)
     manifest = gather_faces(teachers/"real.csv", table, teachers/"chosen.csv", tmp_path)
     assert set(manifest.kind[manifest.table == str(table)]) == {"real", "reenacted", "lipsync", "restored"}
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)  # where the crop lies: a mouth across four cells would fill no half of any
     _, label, origin, mask = recipe.loaders(manifest, 0).one_batch()
     told = role_of(origin) == LABELLED
     assert told.sum() == 4 and mask[told & (label == 0)].max() < 1e-4
     forged = mask[told & (label == 1)].flatten(1)
-    # known everywhere, and somewhere changed: a mouth that lies across four cells fills no half of any
-    assert forged.min() >= 0 and (forged.amax(1) > .25).all()
+    assert forged.min() >= 0 and (forged.amax(1) > .5).all()  # known everywhere, and somewhere changed
